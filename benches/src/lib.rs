@@ -1,0 +1,1 @@
+//! Instruction counts per policy and load runs against real peers.

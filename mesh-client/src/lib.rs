@@ -1,0 +1,1 @@
+//! From config to the stack that carries a request to an endpoint.

@@ -1,0 +1,1 @@
+//! Envoy v3 YAML and JSON to validated config.

@@ -1,0 +1,1 @@
+//! The vocabulary that every mesh policy shares: facts, outcomes, errors, permits, clock, stats.

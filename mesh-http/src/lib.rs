@@ -1,0 +1,1 @@
+//! HTTP on sockets: codecs, connection pools, hygiene, local replies.

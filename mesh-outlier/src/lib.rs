@@ -1,0 +1,1 @@
+//! Outlier detection: ejecting bad endpoints.

@@ -1,0 +1,3 @@
+//! The mesh sidecar.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Local rate limiting as a tower layer.

@@ -1,0 +1,1 @@
+//! Retries as a tower layer: conditions, back-off, budgets, replay, hedging, deadlines.

@@ -1,0 +1,1 @@
+//! Export of stats and access logs.

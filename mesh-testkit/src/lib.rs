@@ -1,0 +1,1 @@
+//! Scripted upstreams, bodies and the tower Service laws, for tests.
