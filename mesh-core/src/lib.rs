@@ -1,1 +1,54 @@
-//! The vocabulary that every mesh policy shares: facts, outcomes, errors, permits, clock, stats.
+//! The vocabulary that every mesh policy shares.
+//!
+//! Retry, breaker, outlier detection, rate limit and balancer never import each other; they meet here:
+//!
+//! | to say | use |
+//! |---|---|
+//! | what is known about a request, from first byte to access log | [`RequestInfo`], [`Attempt`] |
+//! | how an attempt ended | [`Outcome`], [`Classify`] |
+//! | why there is no (good) answer | [`Error`], [`ErrorKind`], [`ResponseFlag`] |
+//! | what a policy decided, and on which numbers | [`Decision`], [`Reason`] |
+//! | which endpoint, and is it well | [`Endpoint`], [`Health`] |
+//! | how much may run at once | [`Resources`], [`Permit`] |
+//! | what time it is, wake me later | [`clock`], [`Timer`] |
+//! | a random number that a test can fix | [`Rng`] |
+//! | count this | [`stats`] |
+//! | the body at a boxed seam | [`Body`], [`GuardedBody`] |
+//! | where a layer finds its policy | [`PolicySource`], [`Fixed`] |
+//!
+//! There is no policy and no I/O in this crate.
+
+mod attempt;
+mod backoff;
+mod body;
+mod boxed;
+pub mod clock;
+mod decision;
+mod endpoint;
+mod error;
+mod flag;
+mod outcome;
+mod percent;
+mod policy;
+mod request;
+mod resources;
+mod rng;
+pub mod stats;
+pub mod sync;
+mod timer;
+
+pub use attempt::{Attempt, AttemptPhase};
+pub use backoff::{ExponentialBackoff, InvalidBackoff};
+pub use body::{Body, EndGuard, GuardedBody, StreamEnd};
+pub use boxed::{BoxFuture, BoxHttpService};
+pub use decision::{Decision, DecisionTrace, Reason, TRACE_MAX};
+pub use endpoint::{Address, Endpoint, EndpointState, EndpointStats, Health, HealthFlag, Locality};
+pub use error::{BoxError, Error, ErrorKind, LocalReply, Origin, Sent};
+pub use flag::{FLAGS_MAX, ResponseFlag, ResponseFlags};
+pub use outcome::{Classify, HttpClassify, Outcome, grpc_to_http_status};
+pub use percent::{FractionalPercent, InvalidPercent, Percent, RuntimeFraction};
+pub use policy::{Fixed, FromRequest, Mode, PolicySource};
+pub use request::{ConnectionInfo, Facts, RequestInfo};
+pub use resources::{Overflow, Permit, Priority, Resource, Resources, RetryLimit, Thresholds};
+pub use rng::Rng;
+pub use timer::Timer;

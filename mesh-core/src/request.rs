@@ -1,0 +1,256 @@
+use std::{
+    any::Any,
+    borrow::Cow,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{HeaderValue, Request};
+use smallvec::SmallVec;
+
+use crate::{Decision, DecisionTrace, Endpoint, ResponseFlag, ResponseFlags};
+
+/// What is known about the client's connection, shared by its requests.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Counts connections of this process.
+    pub id: u64,
+    /// Where the client connected to.
+    pub local: Option<SocketAddr>,
+    /// Who connected: the other end of the socket.
+    pub peer: Option<SocketAddr>,
+}
+
+impl ConnectionInfo {
+    /// A connection between two sockets.
+    #[must_use]
+    pub const fn new(id: u64, local: Option<SocketAddr>, peer: Option<SocketAddr>) -> Self {
+        Self { id, local, peer }
+    }
+
+    /// No socket at all: a request made in process.
+    #[must_use]
+    pub const fn in_process() -> Self {
+        Self {
+            id: 0,
+            local: None,
+            peer: None,
+        }
+    }
+}
+
+/// Facts that come to be known while a request runs. Written where they happen, read by the access log
+/// at the end, also when the request fails.
+#[derive(Default)]
+#[non_exhaustive]
+pub struct Facts {
+    /// The matched route; see [`RequestInfo::route`].
+    pub route: Option<Arc<dyn Any + Send + Sync>>,
+    /// `%ROUTE_NAME%`.
+    pub route_name: Option<Arc<str>>,
+    /// `%UPSTREAM_CLUSTER%`.
+    pub cluster: Option<Arc<str>>,
+    /// The endpoint of the last attempt. `%UPSTREAM_HOST%`.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// The endpoints of all attempts, in order, for previous-hosts predicates; bounded by the attempts.
+    pub tried: SmallVec<[Arc<Endpoint>; 2]>,
+    /// This process's end of the upstream connection.
+    pub upstream_local: Option<SocketAddr>,
+    /// The upstream connection's number.
+    pub upstream_connection_id: Option<u64>,
+    /// The trusted client address, after `x-forwarded-for` was read. `%DOWNSTREAM_REMOTE_ADDRESS%`.
+    pub remote: Option<SocketAddr>,
+    /// Attempts begun. `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`.
+    pub attempts: u32,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: Option<Cow<'static, str>>,
+    /// `%CONNECTION_TERMINATION_DETAILS%`.
+    pub termination: Option<Cow<'static, str>>,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub transport_failure: Option<Cow<'static, str>>,
+    /// When the route timeout ends.
+    pub deadline: Option<Instant>,
+    /// The matched route's idle timeout for the stream, in place of the listener's; zero is off.
+    pub idle_timeout: Option<Duration>,
+    /// The last byte of the request was received.
+    pub request_received: Option<Instant>,
+    /// The last byte of the request was sent upstream.
+    pub request_sent: Option<Instant>,
+    /// The first byte of the response was received.
+    pub response_started: Option<Instant>,
+    /// The last byte of the response was received.
+    pub response_received: Option<Instant>,
+    /// Request headers that the access log asked for, in the order it named them.
+    pub captured: SmallVec<[Option<HeaderValue>; 8]>,
+    /// What was decided, and why.
+    pub trace: DecisionTrace,
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Facts")
+            .field("route_name", &self.route_name)
+            .field("cluster", &self.cluster)
+            .field("attempts", &self.attempts)
+            .field("details", &self.details)
+            .field("trace", &self.trace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that is known about one request, from its first byte to its log line.
+///
+/// There is one per request, behind one key of its extensions, and every attempt shares it. What a
+/// policy learns deep inside reaches the access log even when the request fails.
+pub struct RequestInfo {
+    /// When its first byte was read.
+    pub start: Instant,
+    /// The same on the wall clock.
+    pub start_wall: SystemTime,
+    /// One random number per request: the draw for fractions, weights and sampling, so that these agree.
+    pub random: u64,
+    /// The config that serves this request, from start to end.
+    pub config_version: Arc<str>,
+    /// The client's connection.
+    pub connection: Arc<ConnectionInfo>,
+    /// Why the response is what it is.
+    pub flags: ResponseFlags,
+    bytes_received: AtomicU64,
+    bytes_sent: AtomicU64,
+    facts: Mutex<Facts>,
+}
+
+impl RequestInfo {
+    /// A request that starts now.
+    #[must_use]
+    pub fn new(
+        start: Instant,
+        random: u64,
+        connection: Arc<ConnectionInfo>,
+        config_version: Arc<str>,
+    ) -> Self {
+        Self {
+            start,
+            start_wall: crate::clock::wall(),
+            random,
+            config_version,
+            connection,
+            flags: ResponseFlags::default(),
+            bytes_received: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+            facts: Mutex::default(),
+        }
+    }
+
+    /// The info of `request`, if some layer above put it there.
+    pub fn of<B>(request: &Request<B>) -> Option<&Arc<Self>> {
+        request.extensions().get::<Arc<Self>>()
+    }
+
+    /// Puts `info` onto `request`.
+    pub fn attach<B>(info: &Arc<Self>, request: &mut Request<B>) {
+        request.extensions_mut().insert(Arc::clone(info));
+    }
+
+    /// Reads or writes the facts. Never call it from within itself.
+    pub fn with<T>(&self, f: impl FnOnce(&mut Facts) -> T) -> T {
+        // A panic while a fact was written leaves plain data behind: go on with it.
+        f(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The matched route, as whoever matched it knows its type.
+    #[must_use]
+    pub fn route<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.with(|facts| facts.route.clone())?.downcast().ok()
+    }
+
+    /// Remembers a decision.
+    pub fn decide(&self, decision: Decision) {
+        self.with(|facts| facts.trace.push(decision));
+    }
+
+    /// Remembers a decision about `request`, if it has an info.
+    pub fn trace<B>(request: &Request<B>, decision: impl FnOnce() -> Decision) {
+        if let Some(info) = Self::of(request) {
+            info.decide(decision());
+        }
+    }
+
+    /// Sets a response flag.
+    pub fn flag(&self, flag: ResponseFlag) {
+        self.flags.set(flag);
+    }
+
+    /// Sets the details, unless some were set closer to the cause.
+    pub fn set_details(&self, details: impl Into<Cow<'static, str>>) {
+        self.with(|facts| facts.details = Some(details.into()));
+    }
+
+    /// Body bytes received from the client so far.
+    #[must_use]
+    pub fn bytes_received(&self) -> u64 {
+        self.bytes_received.load(Ordering::Relaxed)
+    }
+
+    /// Body bytes sent to the client so far.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent.load(Ordering::Relaxed)
+    }
+
+    /// Counts body bytes from the client.
+    pub fn add_received(&self, bytes: u64) {
+        self.bytes_received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts body bytes to the client.
+    pub fn add_sent(&self, bytes: u64) {
+        self.bytes_sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for RequestInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestInfo")
+            .field("connection", &self.connection.id)
+            .field("flags", &self.flags.to_string())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::Request;
+
+    use super::{ConnectionInfo, RequestInfo};
+    use crate::{Decision, Reason, clock};
+
+    #[test]
+    fn what_one_attempt_learns_is_seen_by_all() {
+        let info = Arc::new(RequestInfo::new(
+            clock::now(),
+            0,
+            Arc::new(ConnectionInfo::in_process()),
+            Arc::from("1"),
+        ));
+        let mut request = Request::new(());
+        RequestInfo::attach(&info, &mut request);
+        let attempt = request.clone();
+        RequestInfo::trace(&attempt, || Decision::new("retry", Reason::Retried, 1, 2));
+        info.with(|facts| facts.route = Some(Arc::new(7u32)));
+        assert_eq!(
+            info.with(|facts| facts.trace.to_string()),
+            "retry:retried 1/2"
+        );
+        assert_eq!(info.route::<u32>().as_deref(), Some(&7));
+        assert!(info.route::<u8>().is_none());
+    }
+}

@@ -1,0 +1,246 @@
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::{histogram::Cells, stripe, stripes};
+
+/// What a stat is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution of recorded values.
+    Histogram,
+}
+
+/// One entry of a component's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatDef {
+    /// The last part of the name.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// Eight cells: a stripe starts on a cache line of its own.
+#[repr(align(64))]
+#[derive(Debug, Default)]
+struct Line([AtomicU64; LINE]);
+
+const LINE: usize = 8;
+
+/// The cells of one registered list.
+#[derive(Debug)]
+pub struct Group {
+    pub(super) prefix: Box<str>,
+    pub(super) defs: &'static [StatDef],
+    lines: Box<[Line]>,
+    lines_per_stripe: usize,
+    /// One per histogram of the list, made when first recorded.
+    histograms: Box<[OnceLock<Box<Cells>>]>,
+}
+
+impl Group {
+    pub(super) fn new(prefix: &str, defs: &'static [StatDef]) -> Self {
+        let lines_per_stripe = defs.len().div_ceil(LINE);
+        Self {
+            prefix: prefix.into(),
+            defs,
+            lines: (0..lines_per_stripe * stripes())
+                .map(|_| Line::default())
+                .collect(),
+            lines_per_stripe,
+            histograms: defs.iter().map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    /// The counter at `index` of the list.
+    #[must_use]
+    pub fn counter(&self, index: usize) -> Counter<'_> {
+        Counter { group: self, index }
+    }
+
+    /// The gauge at `index` of the list.
+    #[must_use]
+    pub fn gauge(&self, index: usize) -> Gauge<'_> {
+        Gauge { group: self, index }
+    }
+
+    /// The histogram at `index` of the list.
+    #[must_use]
+    pub fn histogram(&self, index: usize) -> Histogram<'_> {
+        Histogram { group: self, index }
+    }
+
+    fn add(&self, index: usize, n: u64) {
+        let mut line = stripe() * self.lines_per_stripe + index / LINE;
+        if line >= self.lines.len() {
+            // More threads than stripes: share the first.
+            line = index / LINE;
+        }
+        self.lines[line].0[index % LINE].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// The sum over all stripes; differences of gauges wrap to the right value.
+    pub(super) fn sum(&self, index: usize) -> u64 {
+        (index / LINE..self.lines.len())
+            .step_by(self.lines_per_stripe.max(1))
+            .map(|line| self.lines[line].0[index % LINE].load(Ordering::Relaxed))
+            .fold(0, u64::wrapping_add)
+    }
+
+    pub(super) fn cells(&self, index: usize) -> Option<&Cells> {
+        self.histograms[index].get().map(AsRef::as_ref)
+    }
+
+    /// Sets counters and histograms back to zero; gauges stay.
+    pub(super) fn reset(&self) {
+        for (index, def) in self.defs.iter().enumerate() {
+            match def.kind {
+                Kind::Counter => {
+                    for line in (index / LINE..self.lines.len()).step_by(self.lines_per_stripe) {
+                        self.lines[line].0[index % LINE].store(0, Ordering::Relaxed);
+                    }
+                }
+                Kind::Histogram => {
+                    if let Some(cells) = self.cells(index) {
+                        cells.reset();
+                    }
+                }
+                Kind::Gauge => {}
+            }
+        }
+    }
+}
+
+/// Counts up.
+#[derive(Debug, Clone, Copy)]
+pub struct Counter<'a> {
+    group: &'a Group,
+    index: usize,
+}
+
+impl Counter<'_> {
+    /// Adds one.
+    pub fn inc(self) {
+        self.group.add(self.index, 1);
+    }
+
+    /// Adds `n`.
+    pub fn add(self, n: u64) {
+        self.group.add(self.index, n);
+    }
+
+    /// The total over all threads.
+    #[must_use]
+    pub fn value(self) -> u64 {
+        self.group.sum(self.index)
+    }
+}
+
+/// Counts up and down.
+#[derive(Debug, Clone, Copy)]
+pub struct Gauge<'a> {
+    group: &'a Group,
+    index: usize,
+}
+
+impl Gauge<'_> {
+    /// Adds one.
+    pub fn inc(self) {
+        self.group.add(self.index, 1);
+    }
+
+    /// Takes one away.
+    pub fn dec(self) {
+        self.group.add(self.index, u64::MAX);
+    }
+
+    /// Sets the value, seen from this moment; concurrent `inc` and `dec` still count.
+    pub fn set(self, value: u64) {
+        self.group.add(self.index, value.wrapping_sub(self.value()));
+    }
+
+    /// The value over all threads; never below zero.
+    #[must_use]
+    pub fn value(self) -> u64 {
+        let value = self.group.sum(self.index);
+        if value > i64::MAX as u64 { 0 } else { value }
+    }
+}
+
+/// Records a distribution.
+#[derive(Debug, Clone, Copy)]
+pub struct Histogram<'a> {
+    group: &'a Group,
+    index: usize,
+}
+
+impl Histogram<'_> {
+    /// Records one value, in the stat's own unit (mostly milliseconds).
+    pub fn record(self, value: u64) {
+        self.group.histograms[self.index]
+            .get_or_init(Box::default)
+            .record(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{set_stripes, set_thread_stripe};
+
+    crate::stats! {
+        struct Few {
+            /// a
+            counter a,
+            /// b
+            gauge b,
+            /// c
+            counter c,
+            /// d
+            counter d,
+            /// e
+            counter e,
+            /// f
+            counter f,
+            /// g
+            counter g,
+            /// h
+            counter h,
+            /// i
+            counter i,
+        }
+    }
+
+    #[test]
+    fn stripes_add_up_and_strays_are_counted() {
+        set_stripes(3);
+        let few = Few::detached();
+        let threads: Vec<_> = (0..5)
+            .map(|n| {
+                let few = few.clone();
+                std::thread::spawn(move || {
+                    set_thread_stripe(n);
+                    for _ in 0..100 {
+                        few.a().inc();
+                        few.i().add(2);
+                        few.b().inc();
+                    }
+                    few.b().dec();
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(
+            (few.a().value(), few.i().value(), few.b().value()),
+            (500, 1000, 495)
+        );
+        assert_eq!(few.c().value() + few.d().value() + few.e().value(), 0);
+        assert_eq!(few.f().value() + few.g().value() + few.h().value(), 0);
+        few.b().set(7);
+        assert_eq!(few.b().value(), 7);
+    }
+}
