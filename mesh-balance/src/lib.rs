@@ -1,1 +1,8 @@
 //! Endpoint sets and picking one of them.
+
+mod config;
+
+pub use config::{
+    ActiveRequestBias, BalanceConfig, ChoiceCount, InvalidChoiceCount, LbPolicy,
+    LeastRequestConfig, SelectionMethod,
+};

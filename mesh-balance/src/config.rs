@@ -1,0 +1,139 @@
+use mesh_core::Percent;
+
+/// How a [`Balancer`](crate::Balancer) chooses.
+///
+/// Every value of every field is valid; the defaults are Envoy's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BalanceConfig {
+    /// Which endpoint of those that are eligible. Default: round robin. Envoy: `Cluster.lb_policy`.
+    pub policy: LbPolicy,
+    /// Below this share of usable endpoints, health is ignored and all of them are used: better a few
+    /// failures than a stampede onto the last endpoint. Fractions are cut off. Default 50 %; 0 turns it
+    /// off. Envoy: `common_lb_config.healthy_panic_threshold`.
+    pub healthy_panic_threshold: Percent,
+    /// In panic, refuse instead of using endpoints that are unhealthy. Default: no.
+    /// Envoy: `common_lb_config.zone_aware_lb_config.fail_traffic_on_panic`.
+    pub fail_traffic_on_panic: bool,
+    /// How many percent of a priority's endpoints stand in for all of it: at 140, seven of ten suffice
+    /// before traffic spills to the next priority. Default 140.
+    /// Envoy: `ClusterLoadAssignment.policy.overprovisioning_factor`.
+    pub overprovisioning_factor: u32,
+    /// Whether a priority's health is the share of its weights rather than of its endpoints. Default: no.
+    /// Envoy: `ClusterLoadAssignment.policy.weighted_priority_health`.
+    pub weighted_priority_health: bool,
+}
+
+impl Default for BalanceConfig {
+    fn default() -> Self {
+        Self {
+            policy: LbPolicy::RoundRobin,
+            healthy_panic_threshold: Percent::whole(50),
+            fail_traffic_on_panic: false,
+            overprovisioning_factor: 140,
+            weighted_priority_health: false,
+        }
+    }
+}
+
+impl From<LbPolicy> for BalanceConfig {
+    fn from(policy: LbPolicy) -> Self {
+        Self {
+            policy,
+            ..Self::default()
+        }
+    }
+}
+
+/// The algorithm. Envoy: `Cluster.lb_policy` or `Cluster.load_balancing_policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum LbPolicy {
+    /// One after the other, as often as their weights say. `ROUND_ROBIN`.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests, of a few drawn at random; with unequal weights, round robin by
+    /// weight over load. `LEAST_REQUEST`.
+    LeastRequest(LeastRequestConfig),
+    /// Any; weights do not matter. `RANDOM`.
+    Random,
+}
+
+/// Envoy: `Cluster.LeastRequestLbConfig`.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LeastRequestConfig {
+    /// How many are drawn when all weights are equal. `choice_count`.
+    pub choice_count: ChoiceCount,
+    /// How much running requests count against an endpoint when weights differ. `active_request_bias`.
+    pub active_request_bias: ActiveRequestBias,
+    /// How the candidates are found when all weights are equal. `selection_method`.
+    pub selection_method: SelectionMethod,
+}
+
+/// How many endpoints are drawn: at least 2, by default 2. More means less spread and more work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChoiceCount(u32);
+
+/// Fewer than two choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("choice_count must be at least 2, not {0}")]
+pub struct InvalidChoiceCount(u32);
+
+impl ChoiceCount {
+    /// `count` choices.
+    ///
+    /// # Errors
+    /// When `count` is below 2.
+    pub const fn new(count: u32) -> Result<Self, InvalidChoiceCount> {
+        if count < 2 {
+            Err(InvalidChoiceCount(count))
+        } else {
+            Ok(Self(count))
+        }
+    }
+
+    /// The number, at least 2.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for ChoiceCount {
+    fn default() -> Self {
+        Self(2)
+    }
+}
+
+/// The exponent of `weight / (active requests + 1)^bias`. 0 is plain weighted round robin; default 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ActiveRequestBias(f64);
+
+impl ActiveRequestBias {
+    /// A bias; a negative one, or one that is not a number, is read as 1, as Envoy does.
+    #[must_use]
+    pub fn new(bias: f64) -> Self {
+        if bias >= 0.0 { Self(bias) } else { Self(1.0) }
+    }
+
+    /// The exponent, at least 0.
+    #[must_use]
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for ActiveRequestBias {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+/// Where least request looks. Envoy: `LeastRequest.selection_method`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SelectionMethod {
+    /// At a few endpoints drawn at random, with replacement. `N_CHOICES`.
+    #[default]
+    NChoices,
+    /// At all of them; ties are broken at random. `FULL_SCAN`.
+    FullScan,
+}
