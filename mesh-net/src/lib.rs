@@ -1,1 +1,15 @@
 //! Sockets: listen, connect, resolve.
+//!
+//! [`Listener`] opens the sockets of one address, one for each worker; [`connect`] opens a [`Stream`] to
+//! an endpoint; [`Stream`] is the one type of byte stream that codecs see, whatever carries it;
+//! [`dns`] keeps the endpoints of named clusters fresh.
+
+pub mod dns;
+
+mod connect;
+mod listen;
+mod stream;
+
+pub use connect::{CONNECT_TIMEOUT_DEFAULT, Connect, TcpConnector, connect};
+pub use listen::{AcceptError, BoundSocket, Listener, bind};
+pub use stream::Stream;

@@ -1,0 +1,1 @@
+//! Keeping the endpoints of named clusters fresh.
