@@ -1,1 +1,5 @@
 //! Outlier detection: ejecting bad endpoints.
+
+mod config;
+
+pub use config::{InvalidOutlierConfig, OutlierConfig, OutlierConfigBuilder};
