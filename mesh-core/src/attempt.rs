@@ -6,6 +6,7 @@ use std::sync::{
 const DEFERRED: u8 = 1;
 const CONNECTED: u8 = 2;
 const COMPLETE: u8 = 4;
+const TIMED_OUT: u8 = 8;
 
 /// The events of one attempt that its transport reports and a per-try timer waits for.
 ///
@@ -52,6 +53,18 @@ impl Attempt {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0.load(Ordering::Relaxed) & CONNECTED != 0
+    }
+
+    /// A timer above gives the attempt up: call it before dropping the attempt's future, so that whoever
+    /// watches the endpoint can tell a timeout from a client that went away.
+    pub fn time_out(&self) {
+        self.0.fetch_or(TIMED_OUT, Ordering::Relaxed);
+    }
+
+    /// Whether a timer gave the attempt up.
+    #[must_use]
+    pub fn is_timed_out(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & TIMED_OUT != 0
     }
 
     /// Whether per-try timers run.

@@ -8,3 +8,9 @@
 pub use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(not(mesh_loom))]
 pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// A lock for what is rare or short; loom's own under a model.
+#[cfg(mesh_loom)]
+pub use loom::sync::Mutex;
+#[cfg(not(mesh_loom))]
+pub use std::sync::Mutex;
