@@ -159,6 +159,16 @@ impl Gauge<'_> {
         self.group.add(self.index, u64::MAX);
     }
 
+    /// Adds `n`.
+    pub fn add(self, n: u64) {
+        self.group.add(self.index, n);
+    }
+
+    /// Takes `n` away.
+    pub fn sub(self, n: u64) {
+        self.group.add(self.index, n.wrapping_neg());
+    }
+
     /// Sets the value, seen from this moment; concurrent `inc` and `dec` still count.
     pub fn set(self, value: u64) {
         self.group.add(self.index, value.wrapping_sub(self.value()));

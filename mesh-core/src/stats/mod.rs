@@ -60,12 +60,20 @@ pub fn set_thread_stripe(stripe: usize) {
     STRIPE.set(stripe);
 }
 
-fn stripes() -> usize {
+/// How many stripes lists that are registered now have.
+#[must_use]
+pub fn stripes() -> usize {
     STRIPES.load(Ordering::Relaxed)
 }
 
-fn stripe() -> usize {
+/// The stripe that this thread counts in; may exceed [`stripes`], when threads share the first.
+#[must_use]
+pub fn thread_stripe() -> usize {
     STRIPE.get()
+}
+
+fn stripe() -> usize {
+    thread_stripe()
 }
 
 /// Declares a component's list of stats: a struct with one method per stat.
