@@ -5,7 +5,8 @@ use mesh_core::{Mode, Percent};
 /// A breaker opens on a share of failures or slow calls within a window of time.
 ///
 /// The window is made of buckets: it slides by one bucket at a time, so that `window / buckets` is how
-/// late it forgets. All numbers are checked when the [`BreakerConfig`] is built.
+/// late it forgets. It is looked at when a call failed (or was slow); a good call never opens a breaker.
+/// All numbers are checked when the [`BreakerConfig`] is built.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ratio {
     /// How far back calls count. At least one millisecond per bucket; default 10 s.
@@ -35,6 +36,9 @@ pub const BUCKETS_MAX: u32 = 256;
 
 /// More concurrent probes than this are no probes: the builder refuses.
 pub const PROBES_MAX: u32 = 65_536;
+
+/// A breaker that stays open for longer than a day is an outage: the builder refuses.
+pub const OPEN_DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Default for Ratio {
     fn default() -> Self {
@@ -174,7 +178,7 @@ impl BreakerConfigBuilder {
     }
 
     /// How long the breaker stays open at first, `base`, and at most, `max`; the first is above zero and
-    /// not more than the second. Default 5 s and 60 s: long enough for a restart, short enough not to be
+    /// not more than the second, which is at most [`OPEN_DURATION_MAX`]. Default 5 s and 60 s: long enough for a restart, short enough not to be
     /// noticed after one.
     #[must_use]
     pub const fn open_duration(mut self, base: Duration, max: Duration) -> Self {
@@ -239,6 +243,10 @@ impl BreakerConfigBuilder {
         if config.open_duration_max < config.open_duration {
             return Err(Invalid::MaxBelowBase);
         }
+        check(
+            "open_duration",
+            config.open_duration_max <= OPEN_DURATION_MAX,
+        )?;
         check("open_growth", config.open_growth >= 1)?;
         check(
             "half_open at_once",

@@ -11,6 +11,6 @@ pub use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicU
 
 /// A lock for what is rare or short; loom's own under a model.
 #[cfg(mesh_loom)]
-pub use loom::sync::Mutex;
+pub use loom::sync::{Mutex, MutexGuard};
 #[cfg(not(mesh_loom))]
-pub use std::sync::Mutex;
+pub use std::sync::{Mutex, MutexGuard};
