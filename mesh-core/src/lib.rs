@@ -13,6 +13,7 @@
 //! | what time it is, wake me later | [`clock`], [`Timer`] |
 //! | a random number that a test can fix | [`Rng`] |
 //! | count this | [`stats`] |
+//! | print what is known: access logs, header values, bodies | [`mod@format`] |
 //! | the body at a boxed seam | [`Body`], [`GuardedBody`] |
 //! | where a layer finds its policy | [`PolicySource`], [`Fixed`] |
 //!
@@ -27,6 +28,7 @@ mod decision;
 mod endpoint;
 mod error;
 mod flag;
+pub mod format;
 mod outcome;
 mod percent;
 mod policy;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, Version};
 use smallvec::SmallVec;
 
 use crate::{Decision, DecisionTrace, Endpoint, ResponseFlag, ResponseFlags};
@@ -62,6 +62,10 @@ pub struct Facts {
     pub tried: SmallVec<[Arc<Endpoint>; 2]>,
     /// This process's end of the upstream connection.
     pub upstream_local: Option<SocketAddr>,
+    /// The client's protocol. `%PROTOCOL%`.
+    pub protocol: Option<Version>,
+    /// The upstream connection's protocol. `%UPSTREAM_PROTOCOL%`.
+    pub upstream_protocol: Option<Version>,
     /// The upstream connection's number.
     pub upstream_connection_id: Option<u64>,
     /// The trusted client address, after `x-forwarded-for` was read. `%DOWNSTREAM_REMOTE_ADDRESS%`.
