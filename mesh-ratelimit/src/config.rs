@@ -87,6 +87,14 @@ impl LocalRateLimitConfig {
         }
     }
 
+    /// `rate` requests in each second, as many at once, and every excess request is refused.
+    ///
+    /// # Errors
+    /// When `rate` is zero.
+    pub fn per_second(rate: u32) -> Result<Self, InvalidTokenBucket> {
+        TokenBucketConfig::per_second(rate).map(Self::always)
+    }
+
     /// The status of a refusal, as it is sent.
     #[must_use]
     pub fn refusal_status(&self) -> StatusCode {
@@ -162,20 +170,19 @@ impl TokenBucketConfig {
     }
 
     /// `rate` tokens in each second, and at most as many at once.
-    #[must_use]
-    pub const fn per_second(rate: NonZeroU32) -> Self {
-        Self {
-            max_tokens: rate,
-            tokens_per_fill: rate,
-            fill_interval: Duration::from_secs(1),
-        }
+    ///
+    /// # Errors
+    /// When `rate` is zero.
+    pub fn per_second(rate: u32) -> Result<Self, InvalidTokenBucket> {
+        Self::new(rate, rate, Duration::from_secs(1))
     }
 
     /// The same rate with at most `max_tokens` at once.
-    #[must_use]
-    pub const fn burst(mut self, max_tokens: NonZeroU32) -> Self {
-        self.max_tokens = max_tokens;
-        self
+    ///
+    /// # Errors
+    /// When `max_tokens` is zero.
+    pub fn burst(self, max_tokens: u32) -> Result<Self, InvalidTokenBucket> {
+        Self::new(max_tokens, self.tokens_per_fill.get(), self.fill_interval)
     }
 
     /// At most so many tokens at once.

@@ -102,7 +102,7 @@ async fn a_reply_waits_for_its_time_and_its_gate() {
 async fn an_upstream_insists_on_readiness() {
     use tower_service::Service as _;
     let mut service = Upstream::new().service();
-    let _ = service.call(request("http://a/"));
+    drop(service.call(request("http://a/")));
 }
 
 #[test]
