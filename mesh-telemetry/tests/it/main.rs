@@ -1,0 +1,5 @@
+//! Exports against golden texts, and the log writer against real files.
+
+mod export;
+mod temp;
+mod writer;
