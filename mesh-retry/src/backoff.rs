@@ -115,7 +115,7 @@ impl RateLimitedBackoff {
             .find(|interval| *interval <= self.max_interval)?;
         let millis = u64::try_from(interval.as_millis()).ok()?;
         // The one that is chosen decides, even when it is too short to be of use.
-        (millis > 1).then(|| Duration::from_millis(millis + random % (millis / 2)))
+        (millis > 1).then(|| Duration::from_millis(millis.saturating_add(random % (millis / 2))))
     }
 }
 
