@@ -53,7 +53,7 @@ impl Idle {
         self.stats.upstream_rq_per_try_idle_timeout().inc();
         let silent = millis(self.timeout);
         if let Some(info) = &self.info {
-            info.decide(Decision::new("retry", Reason::IdleTimeout, millis, millis));
+            info.decide(Decision::new("retry", Reason::IdleTimeout, silent, silent));
         }
         Error::new(ErrorKind::PerTryIdleTimeout)
     }
