@@ -1,1 +1,3 @@
 //! Envoy v3 YAML and JSON to validated config.
+
+pub mod language;

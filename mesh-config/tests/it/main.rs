@@ -1,0 +1,7 @@
+//! How a bootstrap is read, from the outside.
+
+mod bounds;
+mod errors;
+mod unsupported;
+mod values;
+mod verdicts;
