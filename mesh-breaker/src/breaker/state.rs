@@ -273,8 +273,9 @@ impl Machine {
     }
 }
 
+/// In percent, so that whole percentages compare exactly.
 fn reaches(part: u32, all: u32, share: mesh_core::Percent) -> bool {
-    f64::from(part) >= share.fraction() * f64::from(all)
+    f64::from(part) * 100.0 >= share.get() * f64::from(all)
 }
 
 /// The open duration after it had opened `opened` times already.
