@@ -1,0 +1,49 @@
+//! The seam between a codec and whoever answers requests.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use mesh_core::{Body, Error};
+
+/// Answers the requests of one connection.
+///
+/// It never fails: whatever goes wrong has become a response before the codec sees it. A codec that
+/// carries several requests at once clones it for each.
+pub trait Handler: Clone + Send + 'static {
+    /// The body of its answers.
+    type Body: Abort + Send + 'static;
+    /// One answer in the making.
+    type Exchange: Exchange<Body = Self::Body> + Send + 'static;
+
+    /// Begins to answer `request`, which has an origin-form target and a valid `host`.
+    fn call(&mut self, request: Request<Body>) -> Self::Exchange;
+
+    /// Answers what never became a request: a malformed or late head. The codec closes the connection
+    /// behind it.
+    fn reject(&mut self, error: Error) -> Response<Self::Body>;
+}
+
+/// One answer in the making.
+pub trait Exchange: Future<Output = Response<<Self as Exchange>::Body>> {
+    /// The body of the answer.
+    type Body: Abort + Send + 'static;
+
+    /// The codec gives up on the answer, and says why: the client left, or time ran out. Returns what to
+    /// answer instead, if anybody is still there.
+    fn cancel(self: Pin<&mut Self>, error: Error) -> Response<<Self as Exchange>::Body>;
+
+    /// How long the stream may be silent, where a route says so; zero means for ever.
+    fn idle_timeout(&self) -> Option<Duration>;
+}
+
+/// The body of an answer, which can be told why it will not be read to its end.
+pub trait Abort: HttpBody<Data = Bytes, Error = Error> {
+    /// The rest will not be read; dropping it follows at once.
+    fn abort(self: Pin<&mut Self>, error: &Error);
+}
+
+/// In the extensions of a response: the connection ends behind it.
+#[derive(Debug, Clone, Copy)]
+pub struct CloseConnection;

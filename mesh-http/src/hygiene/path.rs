@@ -1,0 +1,185 @@
+//! One form for a path.
+
+use super::EscapedSlashes;
+
+/// What normalising a path came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Normalized {
+    /// It was in normal form already.
+    Unchanged,
+    /// Go on with this one.
+    Changed(String),
+    /// Send the client to this one.
+    Redirect(String),
+    /// It cannot be trusted.
+    Rejected,
+}
+
+/// Normalises the path of `target` (path and query); the query stays.
+#[must_use]
+pub fn normalize(
+    target: &str,
+    normalize_path: bool,
+    merge_slashes: bool,
+    escaped_slashes: EscapedSlashes,
+) -> Normalized {
+    let (path, query) = target.split_at(target.find('?').unwrap_or(target.len()));
+    let mut path = std::borrow::Cow::Borrowed(path);
+    let mut redirect = false;
+    if escaped_slashes != EscapedSlashes::KeepUnchanged
+        && let Some(plain) = unescape_slashes(&path)
+    {
+        match escaped_slashes {
+            EscapedSlashes::RejectRequest => return Normalized::Rejected,
+            EscapedSlashes::UnescapeAndRedirect => redirect = true,
+            _ => {}
+        }
+        path = plain.into();
+    }
+    if normalize_path {
+        match canonical(&path) {
+            Some(canonical) => path = canonical.into(),
+            None => return Normalized::Rejected,
+        }
+    }
+    if merge_slashes && path.contains("//") {
+        let mut merged = String::with_capacity(path.len());
+        for c in path.chars() {
+            if c != '/' || !merged.ends_with('/') {
+                merged.push(c);
+            }
+        }
+        path = merged.into();
+    }
+    if target.starts_with(&*path) && target.len() == path.len() + query.len() {
+        Normalized::Unchanged
+    } else if redirect {
+        Normalized::Redirect(format!("{path}{query}"))
+    } else {
+        Normalized::Changed(format!("{path}{query}"))
+    }
+}
+
+fn unescape_slashes(path: &str) -> Option<String> {
+    let found = path
+        .as_bytes()
+        .windows(3)
+        .any(|w| is_escape(w, b'2', b'f') || is_escape(w, b'5', b'c'));
+    found.then(|| {
+        let plain = path.replace("%2F", "/").replace("%2f", "/");
+        plain.replace("%5C", "\\").replace("%5c", "\\")
+    })
+}
+
+fn is_escape(w: &[u8], high: u8, low: u8) -> bool {
+    w[0] == b'%' && w[1] == high && w[2].eq_ignore_ascii_case(&low)
+}
+
+/// RFC 3986: dot segments resolved, escapes of unreserved characters decoded; a backslash is a slash, as
+/// browsers read it. `None` when an escape is malformed or hides a NUL.
+fn canonical(path: &str) -> Option<String> {
+    let decoded = decode_unreserved(path)?;
+    let mut out: Vec<&str> = Vec::new();
+    let mut segments = decoded.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." if last => out.push(""),
+            "." => {}
+            ".." => {
+                out.pop();
+                if last {
+                    out.push("");
+                }
+            }
+            _ => out.push(segment),
+        }
+    }
+    Some(format!("/{}", out.join("/")))
+}
+
+fn decode_unreserved(path: &str) -> Option<String> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(c) = rest.chars().next() {
+        rest = &rest[c.len_utf8()..];
+        match c {
+            '\\' => out.push('/'),
+            '%' => {
+                let byte = u8::from_str_radix(rest.get(..2)?, 16).ok()?;
+                if byte == 0 || rest.as_bytes()[0] == b'+' {
+                    return None;
+                }
+                if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+                    out.push(byte as char);
+                } else {
+                    out.push('%');
+                    out.push_str(&rest[..2]);
+                }
+                rest = &rest[2..];
+            }
+            c => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{EscapedSlashes, Normalized, normalize};
+
+    fn normal(target: &str) -> Normalized {
+        normalize(target, true, false, EscapedSlashes::KeepUnchanged)
+    }
+
+    #[test]
+    fn resolves_dots_and_needless_escapes_but_not_the_query() {
+        for (from, to) in [
+            ("/a/../b?x=/../y", "/b?x=/../y"),
+            ("/a/%2e%2E/b", "/b"),
+            ("/../../etc", "/etc"),
+            ("/a/./b/.", "/a/b/"),
+            ("/a/b/..", "/a/"),
+            ("/a\\b", "/a/b"),
+            ("/%61%2Fb", "/a%2Fb"),
+        ] {
+            assert_eq!(normal(from), Normalized::Changed(to.to_owned()), "{from}");
+        }
+        for same in ["/", "/a//b", "/a%20b", "/a?b#", "/.a/..b/c."] {
+            assert_eq!(normal(same), Normalized::Unchanged, "{same}");
+        }
+        for bad in ["/a%", "/a%2", "/a%zz", "/a%00b", "/%+1"] {
+            assert_eq!(normal(bad), Normalized::Rejected, "{bad}");
+        }
+    }
+
+    #[test]
+    fn slashes_are_merged_and_unescaped_as_told() {
+        let merged = normalize("/a//b///c?q=//", false, true, EscapedSlashes::KeepUnchanged);
+        assert_eq!(merged, Normalized::Changed("/a/b/c?q=//".into()));
+        let act = |action| normalize("/a%2Fb%5cc", false, false, action);
+        assert_eq!(act(EscapedSlashes::KeepUnchanged), Normalized::Unchanged);
+        assert_eq!(act(EscapedSlashes::RejectRequest), Normalized::Rejected);
+        assert_eq!(
+            act(EscapedSlashes::UnescapeAndForward),
+            Normalized::Changed("/a/b\\c".into())
+        );
+        assert_eq!(
+            act(EscapedSlashes::UnescapeAndRedirect),
+            Normalized::Redirect("/a/b\\c".into())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn normal_forms_stay_and_never_climb(path in "/[a.%2eE/\\\\f5cC]{0,24}") {
+            if let Normalized::Changed(once) = normal(&path) {
+                prop_assert_ne!(normal(&once), Normalized::Rejected);
+                prop_assert!(!once.split('/').any(|s| s == ".." || s == "."));
+                prop_assert!(once.starts_with('/'));
+            }
+        }
+    }
+}

@@ -1,0 +1,410 @@
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
+};
+use mesh_core::{ConnectionInfo, Error, ErrorKind, LocalReply, Rng};
+
+use super::{
+    EdgeConfig, Underscores,
+    address::forwarded_for,
+    path::{self, Normalized},
+    response::append_via,
+};
+
+/// What became known of a request while it was prepared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Prepared {
+    /// The client's address, as far as it can be trusted.
+    pub remote: Option<SocketAddr>,
+    /// Whether the client is internal.
+    pub internal: bool,
+    /// Headers dropped for an underscore in their name.
+    pub dropped_underscores: u32,
+}
+
+/// Control headers that only internal clients may send.
+const INTERNAL_ONLY: [&str; 14] = [
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+    "x-envoy-original-url",
+    "x-envoy-hedge-on-per-try-timeout",
+];
+
+/// Headers that an edge also takes off.
+const EDGE_ONLY: [&str; 5] = [
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-original-path",
+    "x-envoy-original-host",
+];
+
+/// What a look over all header names found, so that the usual request pays for nothing else.
+#[derive(Default)]
+struct Found {
+    envoy: bool,
+    hop_by_hop: bool,
+    underscore: bool,
+    request_id: bool,
+    xff: bool,
+    xfp: bool,
+}
+
+fn look(headers: &HeaderMap) -> Found {
+    let mut found = Found::default();
+    for name in headers.keys() {
+        let name = name.as_str();
+        match name.as_bytes()[0] {
+            b'x' => {
+                found.envoy |= name.starts_with("x-envoy-");
+                found.request_id |= name == "x-request-id";
+                found.xff |= name == "x-forwarded-for";
+                found.xfp |= name == "x-forwarded-proto";
+            }
+            b'c' => found.hop_by_hop |= name == "connection",
+            b'u' => found.hop_by_hop |= name == "upgrade",
+            b'k' => found.hop_by_hop |= name == "keep-alive",
+            b'p' => found.hop_by_hop |= name == "proxy-connection",
+            b't' => found.hop_by_hop |= name == "te" || name == "transfer-encoding",
+            _ => {}
+        }
+        found.underscore |= memchr::memchr(b'_', name.as_bytes()).is_some();
+    }
+    found
+}
+
+/// Readies a request for the filters.
+///
+/// # Errors
+/// With the answer to give, when the request must not go on.
+pub fn prepare_request(
+    parts: &mut Parts,
+    config: &EdgeConfig,
+    connection: &ConnectionInfo,
+    rng: &Rng,
+) -> Result<Prepared, Error> {
+    let found = look(&parts.headers);
+    let mut dropped_underscores = 0;
+    if found.underscore && config.underscores != Underscores::Allow {
+        dropped_underscores = underscores(&mut parts.headers, config.underscores)?;
+    }
+    prepare_path(&mut parts.uri, config)?;
+    prepare_host(&mut parts.headers, config, connection);
+    if found.hop_by_hop {
+        strip_hop_by_hop(&mut parts.headers);
+    }
+    let (remote, internal, edge) = addresses(&mut parts.headers, config, connection, &found);
+    strip_control(&mut parts.headers, config, &found, internal, edge);
+    if edge && let Some(remote) = remote {
+        insert(
+            &mut parts.headers,
+            "x-envoy-external-address",
+            &remote.ip().to_string(),
+        );
+    }
+    request_id(&mut parts.headers, config, &found, edge, rng);
+    if config.add_user_agent {
+        add_user_agent(&mut parts.headers, config);
+    }
+    if let Some(via) = &config.via {
+        append_via(&mut parts.headers, via);
+    }
+    Ok(Prepared {
+        remote,
+        internal,
+        dropped_underscores,
+    })
+}
+
+fn refused(status: StatusCode, details: &'static str) -> Error {
+    Error::new(ErrorKind::Denied).with_reply(LocalReply::new(status, "", details))
+}
+
+fn underscores(headers: &mut HeaderMap, action: Underscores) -> Result<u32, Error> {
+    if action == Underscores::RejectRequest {
+        return Err(
+            Error::new(ErrorKind::DownstreamProtocol).with_reply(LocalReply::new(
+                StatusCode::BAD_REQUEST,
+                "Bad Request",
+                "http1.unexpected_underscore",
+            )),
+        );
+    }
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .cloned()
+        .collect();
+    for name in &names {
+        headers.remove(name);
+    }
+    Ok(names.len() as u32)
+}
+
+fn prepare_path(uri: &mut Uri, config: &EdgeConfig) -> Result<(), Error> {
+    if !uri.path().starts_with('/') {
+        return Err(refused(StatusCode::NOT_FOUND, "absolute_path_rejected"));
+    }
+    let keep = super::EscapedSlashes::KeepUnchanged;
+    if !config.normalize_path && !config.merge_slashes && config.escaped_slashes == keep {
+        return Ok(());
+    }
+    let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rejected = || refused(StatusCode::BAD_REQUEST, "path_normalization_failed");
+    match path::normalize(
+        target,
+        config.normalize_path,
+        config.merge_slashes,
+        config.escaped_slashes,
+    ) {
+        Normalized::Unchanged => Ok(()),
+        Normalized::Rejected => Err(rejected()),
+        Normalized::Changed(target) => {
+            let target =
+                PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| rejected())?;
+            *uri = Uri::from(target);
+            Ok(())
+        }
+        Normalized::Redirect(target) => {
+            let mut reply = LocalReply::new(
+                StatusCode::TEMPORARY_REDIRECT,
+                "",
+                "path_normalization_failed",
+            );
+            if let Ok(location) = HeaderValue::from_str(&target) {
+                reply.headers.insert(header::LOCATION, location);
+            }
+            Err(Error::new(ErrorKind::Denied).with_reply(reply))
+        }
+    }
+}
+
+fn prepare_host(headers: &mut HeaderMap, config: &EdgeConfig, connection: &ConnectionInfo) {
+    if !(config.strip_any_host_port
+        || config.strip_matching_host_port
+        || config.strip_trailing_host_dot)
+    {
+        return;
+    }
+    let Some(host) = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+    else {
+        return;
+    };
+    let colon = host.rfind(':').filter(|at| !host[*at..].contains(']'));
+    let (mut name, mut port) = host.split_at(colon.unwrap_or(host.len()));
+    let listener = connection.local.map(|local| format!(":{}", local.port()));
+    if config.strip_any_host_port
+        || config.strip_matching_host_port && listener.as_deref() == Some(port)
+    {
+        port = "";
+    }
+    if config.strip_trailing_host_dot {
+        name = name.strip_suffix('.').unwrap_or(name);
+    }
+    if name.len() + port.len() != host.len() {
+        let host = format!("{name}{port}");
+        insert(headers, "host", &host);
+    }
+}
+
+/// Headers that a `connection` header may not take away: they are ours, or somebody's security.
+fn is_protected(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || name.starts_with("x-envoy-")
+        || matches!(
+            name,
+            "host"
+                | "content-length"
+                | "content-type"
+                | "authorization"
+                | "cookie"
+                | "x-request-id"
+                | "forwarded"
+                | "via"
+                | "origin"
+                | "cache-control"
+        )
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let nominated: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&b| b == b','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+        .filter(|name| !is_protected(name.as_str()) && *name != header::TE)
+        .collect();
+    for name in nominated {
+        headers.remove(name);
+    }
+    for name in [
+        "connection",
+        "upgrade",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+    ] {
+        headers.remove(name);
+    }
+    let trailers = headers
+        .get(header::TE)
+        .map(|te| te.as_bytes().trim_ascii() == b"trailers");
+    if trailers == Some(false) {
+        headers.remove(header::TE);
+    }
+}
+
+/// Who the client is: address, whether internal, whether we are the edge it came through.
+fn addresses(
+    headers: &mut HeaderMap,
+    config: &EdgeConfig,
+    connection: &ConnectionInfo,
+    found: &Found,
+) -> (Option<SocketAddr>, bool, bool) {
+    let xff = found
+        .xff
+        .then(|| joined(headers, "x-forwarded-for"))
+        .flatten();
+    let hops = config.xff_num_trusted_hops as usize;
+    let peer = connection.peer;
+    let at = |ip: IpAddr| SocketAddr::new(ip, 0);
+    let remote = if config.use_remote_address {
+        let trusted = xff
+            .as_deref()
+            .filter(|_| hops > 0)
+            .and_then(|xff| forwarded_for(xff, hops));
+        if let Some(peer) = peer.filter(|_| !config.skip_xff_append) {
+            let ip = if peer.ip().is_loopback() {
+                config.local_address
+            } else {
+                peer.ip()
+            };
+            append_xff(headers, xff.as_deref(), ip);
+        }
+        trusted.map_or(peer, |ip| Some(at(ip)))
+    } else {
+        xff.as_deref()
+            .and_then(|xff| forwarded_for(xff, hops + 1))
+            .map_or(peer, |ip| Some(at(ip)))
+    };
+    if !found.xfp || (config.use_remote_address && hops == 0) {
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+    }
+    // Whoever came through other proxies cannot prove where it came from.
+    let single = match &xff {
+        None => config.use_remote_address,
+        Some(xff) => !config.use_remote_address && !xff.contains(',') && hops == 0,
+    };
+    let internal = single
+        && remote.is_some_and(|r| config.internal_addresses.iter().any(|c| c.contains(r.ip())));
+    (remote, internal, config.use_remote_address && !internal)
+}
+
+fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+    let mut values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let first = values.next()?.to_owned();
+    Some(values.fold(first, |all, next| all + "," + next))
+}
+
+fn append_xff(headers: &mut HeaderMap, xff: Option<&str>, ip: IpAddr) {
+    let value = match xff {
+        Some(xff) if !xff.is_empty() => format!("{xff},{ip}"),
+        _ => ip.to_string(),
+    };
+    insert(headers, "x-forwarded-for", &value);
+}
+
+fn strip_control(
+    headers: &mut HeaderMap,
+    config: &EdgeConfig,
+    found: &Found,
+    internal: bool,
+    edge: bool,
+) {
+    if found.envoy {
+        headers.remove("x-envoy-internal");
+        if !internal {
+            INTERNAL_ONLY
+                .iter()
+                .for_each(|name| drop(headers.remove(*name)));
+        }
+        if edge {
+            EDGE_ONLY
+                .iter()
+                .for_each(|name| drop(headers.remove(*name)));
+            headers.remove("x-envoy-external-address");
+        }
+    }
+    if internal {
+        headers.insert("x-envoy-internal", HeaderValue::from_static("true"));
+    } else {
+        config
+            .internal_only_headers
+            .iter()
+            .for_each(|name| drop(headers.remove(name)));
+    }
+}
+
+fn request_id(headers: &mut HeaderMap, config: &EdgeConfig, found: &Found, edge: bool, rng: &Rng) {
+    let replace = edge && !config.preserve_external_request_id;
+    if config.generate_request_id && (!found.request_id || replace) {
+        let id = uuid(rng.next_u64(), rng.next_u64());
+        if let Ok(id) = HeaderValue::from_bytes(&id) {
+            headers.insert("x-request-id", id);
+        }
+    }
+}
+
+/// A version 4 UUID as text.
+fn uuid(high: u64, low: u64) -> [u8; 36] {
+    let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76) & !(0b11 << 62)
+        | 4 << 76
+        | 0b10 << 62;
+    let mut out = [b'-'; 36];
+    let mut shift = 128;
+    for (i, slot) in out.iter_mut().enumerate() {
+        if !matches!(i, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            *slot = b"0123456789abcdef"[(bits >> shift) as usize & 15];
+        }
+    }
+    out
+}
+
+fn add_user_agent(headers: &mut HeaderMap, config: &EdgeConfig) {
+    insert(
+        headers,
+        "x-envoy-downstream-service-cluster",
+        &config.node_cluster,
+    );
+    headers.entry(header::USER_AGENT).or_insert_with(|| {
+        HeaderValue::from_str(&config.node_cluster).unwrap_or(HeaderValue::from_static(""))
+    });
+    insert(headers, "x-envoy-downstream-service-node", &config.node_id);
+}
+
+fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+use http::{HeaderMap, HeaderValue, header, response::Parts};
+
+use super::{EdgeConfig, ServerHeader};
+
+/// Readies a response for the client: hop-by-hop headers end here, `server` and `via` are ours.
+///
+/// `local` says that this process made the response.
+pub fn prepare_response(
+    parts: &mut Parts,
+    config: &EdgeConfig,
+    local: bool,
+    request_id: Option<HeaderValue>,
+) {
+    strip_hop_by_hop(&mut parts.headers);
+    match config.server_header {
+        ServerHeader::Overwrite => {
+            parts
+                .headers
+                .insert(header::SERVER, config.server_name.clone());
+        }
+        ServerHeader::AppendIfAbsent => {
+            parts
+                .headers
+                .entry(header::SERVER)
+                .or_insert_with(|| config.server_name.clone());
+        }
+        ServerHeader::PassThrough if local => {
+            parts
+                .headers
+                .entry(header::SERVER)
+                .or_insert_with(|| config.server_name.clone());
+        }
+        ServerHeader::PassThrough => {}
+    }
+    if let Some(via) = &config.via {
+        append_via(&mut parts.headers, via);
+    }
+    if let Some(id) = request_id.filter(|_| config.always_set_request_id_in_response) {
+        parts.headers.insert("x-request-id", id);
+    }
+}
+
+/// Removes what was meant for the next hop only.
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let mut found = false;
+    for name in headers.keys() {
+        found |= matches!(
+            name.as_str(),
+            "connection" | "upgrade" | "transfer-encoding" | "keep-alive" | "proxy-connection"
+        );
+    }
+    if found {
+        for name in [
+            "connection",
+            "upgrade",
+            "transfer-encoding",
+            "keep-alive",
+            "proxy-connection",
+        ] {
+            headers.remove(name);
+        }
+    }
+}
+
+pub(super) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
+    let value = match headers.get(header::VIA) {
+        Some(old) => {
+            HeaderValue::from_bytes(&[old.as_bytes(), b", ", via.as_bytes()].concat()).ok()
+        }
+        None => Some(via.clone()),
+    };
+    if let Some(value) = value {
+        headers.insert(header::VIA, value);
+    }
+}

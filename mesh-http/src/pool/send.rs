@@ -1,0 +1,308 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+};
+
+use http::{Method, Request, Response};
+use mesh_core::{
+    Attempt, Body, Decision, Error, ErrorKind, Overflow, Permit, Reason, RequestInfo, Resource,
+    Sent,
+};
+use tokio::sync::oneshot;
+
+use super::{Checkout, Inner, Pool, Pooled, Tracked};
+use crate::h1::client::{Connection, Exchange, Return};
+
+/// How often one request is sent again because the idle connection it was given had died.
+const REPLAYS_MAX: u32 = 1;
+
+/// What an exchange holds until it is over: its place among `max_requests`.
+pub(super) struct Lease {
+    pool: Arc<Inner>,
+    _permit: Permit,
+    /// Whether the connection came back; otherwise it was closed under the request.
+    returned: bool,
+}
+
+impl Lease {
+    fn new(pool: Arc<Inner>, permit: Permit) -> Self {
+        pool.stats.upstream_rq_total().inc();
+        pool.stats.upstream_rq_active().inc();
+        let stats = &pool.endpoint.state.stats;
+        stats.rq_total.fetch_add(1, Ordering::Relaxed);
+        stats.rq_active.fetch_add(1, Ordering::Relaxed);
+        Self {
+            pool,
+            _permit: permit,
+            returned: false,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.stats.upstream_rq_active().dec();
+        self.pool
+            .endpoint
+            .state
+            .stats
+            .rq_active
+            .fetch_sub(1, Ordering::Relaxed);
+        if !self.returned {
+            self.pool.stats.upstream_cx_destroy_with_active_rq().inc();
+        }
+    }
+}
+
+impl Return<Tracked> for Lease {
+    fn give_back(mut self, connection: Connection<Tracked>) {
+        self.returned = true;
+        let pool = Arc::clone(&self.pool);
+        // The request is over before its connection serves the next.
+        drop(self);
+        pool.put_back(connection);
+    }
+}
+
+/// A request on its way through a pool: waits for a connection, sends, and yields the answer's head.
+///
+/// Dropping it gives the request up: a place in the queue is left, a connection in use is closed.
+pub struct Sending {
+    pool: Arc<Inner>,
+    request: Request<()>,
+    state: State,
+    replays: u32,
+    attempt: Option<Attempt>,
+}
+
+enum State {
+    Start(Body),
+    Waiting {
+        body: Body,
+        receiver: oneshot::Receiver<Result<Pooled, Error>>,
+        pending: PendingGauge,
+    },
+    Exchanging {
+        exchange: Box<Exchange<Tracked, Lease>>,
+        reused: bool,
+    },
+    Done,
+}
+
+/// A place in the queue.
+struct PendingGauge {
+    pool: Arc<Inner>,
+    _permit: Permit,
+    served: bool,
+}
+
+impl PendingGauge {
+    fn new(pool: &Arc<Inner>, permit: Permit) -> Self {
+        pool.stats.upstream_rq_pending_active().inc();
+        Self {
+            pool: Arc::clone(pool),
+            _permit: permit,
+            served: false,
+        }
+    }
+}
+
+impl Drop for PendingGauge {
+    fn drop(&mut self) {
+        self.pool.stats.upstream_rq_pending_active().dec();
+        if !self.served {
+            self.pool.stats.upstream_rq_cancelled().inc();
+        }
+    }
+}
+
+impl Pool {
+    /// Sends `request` on one of the pool's connections.
+    ///
+    /// Reports `connected` and `request_complete` to the request's [`Attempt`], if it carries one.
+    #[must_use]
+    pub fn send(&self, request: Request<Body>) -> Sending {
+        let (parts, body) = request.into_parts();
+        let attempt = parts.extensions.get::<Attempt>().cloned();
+        if let Some(attempt) = &attempt {
+            attempt.defer();
+        }
+        Sending {
+            pool: Arc::clone(&self.0),
+            request: Request::from_parts(parts, ()),
+            state: State::Start(body),
+            replays: 0,
+            attempt,
+        }
+    }
+}
+
+impl Future for Sending {
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match std::mem::replace(&mut this.state, State::Done) {
+                State::Start(body) => this.start(body)?,
+                State::Waiting {
+                    body,
+                    mut receiver,
+                    mut pending,
+                } => match Pin::new(&mut receiver).poll(cx) {
+                    Poll::Pending => {
+                        this.state = State::Waiting {
+                            body,
+                            receiver,
+                            pending,
+                        };
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(result) => {
+                        pending.served = true;
+                        drop(pending);
+                        let connection =
+                            result.unwrap_or_else(|_| Err(Error::new(ErrorKind::LocalReset)))?;
+                        this.attach(connection, body)?;
+                    }
+                },
+                State::Exchanging {
+                    mut exchange,
+                    reused,
+                } => {
+                    let result = exchange.poll_head(cx);
+                    if let Some(attempt) = &this.attempt
+                        && exchange.is_request_sent()
+                    {
+                        attempt.request_complete();
+                    }
+                    if result.is_pending() {
+                        this.state = State::Exchanging { exchange, reused };
+                        return Poll::Pending;
+                    }
+                    match ready!(result) {
+                        Ok(head) => return Poll::Ready(Ok(head.map(|()| exchange.into_body()))),
+                        Err(error) => match this.replay(&error, &mut exchange, reused) {
+                            Some(body) => this.state = State::Start(body),
+                            None => return Poll::Ready(Err(this.failed(error))),
+                        },
+                    }
+                }
+                State::Done => return Poll::Ready(Err(Error::new(ErrorKind::LocalReset))),
+            }
+        }
+    }
+}
+
+/// Whether a request with this method may be repeated. RFC 9110, section 9.2.2.
+fn is_idempotent(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    )
+}
+
+impl Sending {
+    fn start(&mut self, body: Body) -> Result<(), Error> {
+        let careful = !is_idempotent(self.request.method());
+        match self.pool.checkout(self.replays > 0, careful) {
+            Ok(Checkout::Ready(connection)) => self.attach(*connection, body),
+            Ok(Checkout::Wait(receiver, permit)) => {
+                let pending = PendingGauge::new(&self.pool, permit);
+                self.state = State::Waiting {
+                    body,
+                    receiver,
+                    pending,
+                };
+                Ok(())
+            }
+            Err(overflow) => {
+                self.pool.stats.upstream_rq_pending_overflow().inc();
+                Err(self.overflow(overflow, Reason::PendingOverflow))
+            }
+        }
+    }
+
+    /// Puts the request on a connection.
+    fn attach(&mut self, connection: Pooled, body: Body) -> Result<(), Error> {
+        let permit = match self.pool.resources.try_acquire(Resource::Requests) {
+            Ok(permit) => permit,
+            Err(overflow) => {
+                self.pool.put_back(connection);
+                self.pool.stats.upstream_rq_active_overflow().inc();
+                return Err(self.overflow(overflow, Reason::RequestsOverflow));
+            }
+        };
+        if let Some(attempt) = &self.attempt {
+            attempt.connected();
+        }
+        if let Some(info) = RequestInfo::of(&self.request) {
+            let (local, id) = (connection.io().stream().local_addr(), connection.io().id());
+            info.with(|facts| {
+                facts.upstream_local = local;
+                facts.upstream_connection_id = Some(id);
+            });
+        }
+        let reused = connection.exchanges() > 0;
+        let lease = Lease::new(Arc::clone(&self.pool), permit);
+        let exchange = Exchange::new(connection, lease, &self.request, body);
+        self.state = State::Exchanging {
+            exchange: Box::new(exchange),
+            reused,
+        };
+        Ok(())
+    }
+
+    fn overflow(&self, overflow: Overflow, reason: Reason) -> Error {
+        RequestInfo::trace(&self.request, || {
+            Decision::new(
+                "thresholds",
+                reason,
+                overflow.in_use.into(),
+                overflow.limit.into(),
+            )
+        });
+        Error::new(ErrorKind::Overflow(overflow.resource))
+            .with_sent(Sent::Nothing)
+            .with_source(overflow)
+    }
+
+    /// The body to send again, if the connection had been idle and died before it answered, and sending
+    /// again is safe.
+    fn replay(
+        &mut self,
+        error: &Error,
+        exchange: &mut Exchange<Tracked, Lease>,
+        reused: bool,
+    ) -> Option<Body> {
+        let died = reused && error.kind() == ErrorKind::ConnectionTermination;
+        let safe = exchange.sent() == Sent::Nothing || is_idempotent(self.request.method());
+        if !died || !safe || exchange.has_partial_head() || self.replays >= REPLAYS_MAX {
+            return None;
+        }
+        let body = exchange.untouched_body()?;
+        self.replays += 1;
+        self.pool.stats.upstream_rq_idle_replay().inc();
+        Some(body)
+    }
+
+    fn failed(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::UpstreamProtocol => self.pool.stats.upstream_cx_protocol_error().inc(),
+            ErrorKind::ConnectionTermination => self.pool.stats.upstream_rq_rx_reset().inc(),
+            _ => self.pool.stats.upstream_rq_tx_reset().inc(),
+        }
+        tracing::debug!(endpoint = %self.pool.endpoint.address(), %error, "request failed");
+        error
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if let State::Exchanging { .. } = self.state {
+            self.pool.stats.upstream_rq_tx_reset().inc();
+        }
+    }
+}

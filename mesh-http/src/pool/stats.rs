@@ -1,0 +1,57 @@
+mesh_core::stats! {
+    /// What is counted about a cluster's connections and requests; Envoy's names, under `cluster.<name>.`.
+    pub struct UpstreamStats {
+        /// Connections opened.
+        counter upstream_cx_total,
+        /// Connections open.
+        gauge upstream_cx_active,
+        /// HTTP/1.1 connections opened.
+        counter upstream_cx_http1_total,
+        /// Connections that could not be opened.
+        counter upstream_cx_connect_fail,
+        /// Connections that were not open in time.
+        counter upstream_cx_connect_timeout,
+        /// Times that `max_connections` stood in the way.
+        counter upstream_cx_overflow,
+        /// Connections closed because they were idle.
+        counter upstream_cx_idle_timeout,
+        /// Connections closed after `max_requests_per_connection`.
+        counter upstream_cx_max_requests,
+        /// Connections closed.
+        counter upstream_cx_destroy,
+        /// Connections closed under a request.
+        counter upstream_cx_destroy_with_active_rq,
+        /// Answers that broke the protocol.
+        counter upstream_cx_protocol_error,
+        /// Bytes received.
+        counter upstream_cx_rx_bytes_total,
+        /// Bytes sent.
+        counter upstream_cx_tx_bytes_total,
+        /// Milliseconds to open a connection.
+        histogram upstream_cx_connect_ms,
+        /// Milliseconds a connection was open.
+        histogram upstream_cx_length_ms,
+        /// Requests that got a connection.
+        counter upstream_rq_total,
+        /// Requests that have a connection.
+        gauge upstream_rq_active,
+        /// Requests refused by `max_requests`.
+        counter upstream_rq_active_overflow,
+        /// Requests that waited for a connection.
+        counter upstream_rq_pending_total,
+        /// Requests that wait for a connection.
+        gauge upstream_rq_pending_active,
+        /// Requests refused by `max_pending_requests`.
+        counter upstream_rq_pending_overflow,
+        /// Waiting requests that failed with the connection.
+        counter upstream_rq_pending_failure_eject,
+        /// Requests given up while they waited for a connection.
+        counter upstream_rq_cancelled,
+        /// Requests reset by this side.
+        counter upstream_rq_tx_reset,
+        /// Requests reset by the upstream.
+        counter upstream_rq_rx_reset,
+        /// Requests sent again because an idle connection had died; ours, not Envoy's.
+        counter upstream_rq_idle_replay,
+    }
+}

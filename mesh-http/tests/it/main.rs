@@ -1,0 +1,4 @@
+//! The codec and the pool over real bytes.
+
+mod pool;
+mod server;

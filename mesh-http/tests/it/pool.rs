@@ -1,0 +1,310 @@
+//! A pool against real sockets on the loopback.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Method, Request};
+use http_body_util::BodyExt as _;
+use mesh_core::{Body, Endpoint, ErrorKind, Resource, Resources, Thresholds, stats::Scope};
+use mesh_http::pool::{Pool, PoolConfig, UpstreamStats};
+use mesh_net::TcpConnector;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+struct Upstream {
+    pool: Pool,
+    stats: UpstreamStats,
+    resources: Arc<Resources>,
+    accepted: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+}
+
+/// An upstream whose `n`th connection is served by `serve(n, stream)`.
+async fn upstream<F>(
+    thresholds: Thresholds,
+    serve: impl Fn(usize, TcpStream) -> F + Send + 'static,
+) -> Upstream
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Arc::new(Endpoint::standalone(listener.local_addr().unwrap()));
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(serve(count.fetch_add(1, Ordering::SeqCst), stream));
+        }
+    });
+    let resources = Resources::new(&thresholds);
+    let stats = UpstreamStats::register(&Scope::detached());
+    let pool = Pool::new(
+        endpoint,
+        Arc::new(TcpConnector),
+        Arc::new(PoolConfig::default()),
+        Arc::clone(&resources),
+        stats.clone(),
+    );
+    Upstream {
+        pool,
+        stats,
+        resources,
+        accepted,
+        requests: Arc::default(),
+    }
+}
+
+/// Reads one request's head; `None` when the peer has closed.
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if stream.read(&mut byte).await.unwrap_or(0) == 0 {
+            return None;
+        }
+        seen.push(byte[0]);
+    }
+    Some(String::from_utf8(seen).unwrap())
+}
+
+fn request(method: Method) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri("/")
+        .header("host", "a")
+        .body(Body::empty())
+        .unwrap()
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+async fn get(upstream: &Upstream) -> Result<String, mesh_core::Error> {
+    let response = upstream.pool.send(request(Method::GET)).await?;
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn a_connection_is_used_again() {
+    let upstream = upstream(Thresholds::default(), |_, mut stream| async move {
+        while read_head(&mut stream).await.is_some() {
+            stream.write_all(OK).await.unwrap();
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(get(&upstream).await.unwrap(), "ok");
+    }
+    assert_eq!(upstream.accepted.load(Ordering::SeqCst), 1);
+    assert_eq!(upstream.stats.upstream_rq_total().value(), 3);
+    assert_eq!(upstream.stats.upstream_cx_active().value(), 1);
+    assert_eq!(upstream.resources.in_use(Resource::Requests), 0);
+    assert_eq!(upstream.resources.in_use(Resource::Connections), 1);
+}
+
+/// Answers once, waits for the next request to arrive, and closes without a word.
+async fn dies_on_the_second(n: usize, mut stream: TcpStream) {
+    read_head(&mut stream).await;
+    stream.write_all(OK).await.unwrap();
+    let second = read_head(&mut stream).await;
+    if n > 0 && second.is_some() {
+        stream.write_all(OK).await.unwrap();
+        read_head(&mut stream).await;
+    }
+}
+
+#[tokio::test]
+async fn a_get_on_a_connection_that_died_is_sent_again_and_a_post_is_not() {
+    let up = upstream(Thresholds::default(), dies_on_the_second).await;
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    assert_eq!(up.stats.upstream_rq_idle_replay().value(), 1);
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 2);
+
+    let up = upstream(Thresholds::default(), dies_on_the_second).await;
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    let error = up.pool.send(request(Method::POST)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionTermination);
+    assert_eq!(
+        up.accepted.load(Ordering::SeqCst),
+        1,
+        "a POST that was written is never repeated"
+    );
+}
+
+#[tokio::test]
+async fn a_post_does_not_meet_a_connection_that_the_peer_has_closed() {
+    let (closed, mut wait) = tokio::sync::mpsc::unbounded_channel();
+    let up = upstream(Thresholds::default(), move |n, mut stream| {
+        let closed = closed.clone();
+        async move {
+            read_head(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+            if n > 0 {
+                read_head(&mut stream).await;
+            }
+            drop(stream);
+            let _ = closed.send(());
+        }
+    })
+    .await;
+    for _ in 0..20 {
+        let response = up.pool.send(request(Method::POST)).await.unwrap();
+        assert_eq!(response.status(), 200);
+        if up.accepted.load(Ordering::SeqCst) == 1 {
+            wait.recv().await.unwrap();
+        } else {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_room_to_wait_a_request_is_refused() {
+    let thresholds = Thresholds {
+        max_pending_requests: 0,
+        ..Thresholds::default()
+    };
+    let up = upstream(thresholds, |_, _| std::future::ready(())).await;
+    let error = get(&up).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Overflow(Resource::Pending));
+    assert_eq!(up.stats.upstream_rq_pending_overflow().value(), 1);
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn with_one_connection_requests_queue_and_none_is_lost() {
+    let thresholds = Thresholds {
+        max_connections: 1,
+        ..Thresholds::default()
+    };
+    let up = Arc::new(
+        upstream(thresholds, |_, mut stream| async move {
+            while read_head(&mut stream).await.is_some() {
+                stream.write_all(OK).await.unwrap();
+            }
+        })
+        .await,
+    );
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let up = Arc::clone(&up);
+            tokio::spawn(async move { get(&up).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap(), "ok");
+    }
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 1);
+    assert!(up.stats.upstream_cx_overflow().value() > 0);
+    assert_eq!(up.resources.in_use(Resource::Pending), 0);
+}
+
+#[tokio::test]
+async fn a_closed_port_fails_everybody_who_waits() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = Arc::new(Endpoint::standalone(listener.local_addr().unwrap()));
+    drop(listener);
+    let resources = Resources::new(&Thresholds::default());
+    let stats = UpstreamStats::detached();
+    let config = Arc::new(PoolConfig::default());
+    let pool = Pool::new(
+        endpoint,
+        Arc::new(TcpConnector),
+        config,
+        Arc::clone(&resources),
+        stats.clone(),
+    );
+    let (one, two) = tokio::join!(
+        pool.send(request(Method::GET)),
+        pool.send(request(Method::POST))
+    );
+    for error in [one.unwrap_err(), two.unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::ConnectFailure);
+        assert_eq!(
+            error.message(),
+            Some("delayed connect error: Connection refused")
+        );
+    }
+    assert_eq!(stats.upstream_rq_total().value(), 0);
+    assert_eq!(resources.in_use(Resource::Connections), 0);
+    assert_eq!(resources.in_use(Resource::Pending), 0);
+    assert_eq!(pool.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_up_frees_what_it_held() {
+    let up = upstream(Thresholds::default(), |_, mut stream| async move {
+        read_head(&mut stream).await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let given_up = tokio::time::timeout(Duration::from_millis(50), get(&up)).await;
+    assert!(given_up.is_err());
+    assert_eq!(up.resources.in_use(Resource::Requests), 0);
+    assert_eq!(up.resources.in_use(Resource::Connections), 0);
+    assert_eq!(up.stats.upstream_rq_active().value(), 0);
+    assert_eq!(up.requests.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn answers_that_break_the_protocol_are_errors_and_end_the_connection() {
+    for answer in [
+        &b"HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n"[..],
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"\x16\x03\x01\x02garbage\r\n\r\n",
+    ] {
+        let up = upstream(Thresholds::default(), move |_, mut stream| async move {
+            read_head(&mut stream).await;
+            stream.write_all(answer).await.unwrap();
+            read_head(&mut stream).await;
+        })
+        .await;
+        let error = get(&up).await.unwrap_err();
+        assert_eq!(
+            error.kind(),
+            ErrorKind::UpstreamProtocol,
+            "{}",
+            String::from_utf8_lossy(answer)
+        );
+        assert_eq!(up.stats.upstream_cx_active().value(), 0);
+    }
+}
+
+#[tokio::test]
+async fn bytes_beyond_an_answer_are_nobodys() {
+    let up = upstream(Thresholds::default(), |_, mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil").await.unwrap();
+        read_head(&mut stream).await;
+    })
+    .await;
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_short_answer_is_an_error_and_never_looks_complete() {
+    let up = upstream(Thresholds::default(), |_, mut stream| async move {
+        read_head(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort")
+            .await
+            .unwrap();
+    })
+    .await;
+    assert_eq!(
+        get(&up).await.unwrap_err().kind(),
+        ErrorKind::ConnectionTermination
+    );
+}
