@@ -130,6 +130,12 @@ impl EndpointState {
         &self.address
     }
 
+    /// The counter of health changes that this endpoint shares with its cluster.
+    #[must_use]
+    pub const fn generation(&self) -> &Arc<AtomicU64> {
+        &self.generation
+    }
+
     /// Sets or clears one flag. Returns whether that changed anything.
     pub fn set_health(&self, flag: HealthFlag, on: bool) -> bool {
         let bit = flag as u32;
