@@ -221,7 +221,7 @@ impl Tags {
     }
 
     /// What is left of `name` and the labels taken from it.
-    pub(super) fn extract(&self, name: &str) -> (String, Vec<Label<'_>>) {
+    pub(crate) fn extract(&self, name: &str) -> (String, Vec<Label<'_>>) {
         let mut labels: Vec<Label<'_>> = Vec::new();
         let mut name = name.to_owned();
         for tag in &self.custom {
@@ -243,7 +243,7 @@ impl Tags {
 }
 
 /// A label's name and value.
-pub(super) type Label<'a> = (&'a str, String);
+pub(crate) type Label<'a> = (&'a str, String);
 
 fn cut_regex(regex: &Regex, name: &str) -> Option<(String, String)> {
     let found = regex.captures(name)?;

@@ -1,5 +1,8 @@
 //! Exports against golden texts, and the log writer against real files.
 
+mod access;
 mod export;
+#[cfg(feature = "metrics")]
+mod facade;
 mod temp;
 mod writer;
