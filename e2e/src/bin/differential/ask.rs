@@ -10,6 +10,7 @@ pub(crate) struct Ask {
     pub(crate) fate: bool,
     pub(crate) hosts: bool,
     pub(crate) ordered: bool,
+    pub(crate) whole: bool,
     start: String,
     fields: Vec<(String, String)>,
     body: Vec<u8>,
@@ -31,6 +32,7 @@ pub(crate) fn request(method: &str, path: &str) -> Ask {
         fate: false,
         hosts: true,
         ordered: false,
+        whole: false,
         start: format!("{method} {path} HTTP/1.1"),
         fields: vec![("Host".to_owned(), "test.example".to_owned())],
         body: Vec::new(),
@@ -123,6 +125,13 @@ impl Ask {
     /// Compares the order of fields of different names as well.
     pub(crate) fn ordered(mut self) -> Self {
         self.ordered = true;
+        self
+    }
+
+    /// Leaves out requests that an upstream saw only a part of, where it is a race whether any
+    /// of it was sent before the rest turned out to be bad.
+    pub(crate) fn whole(mut self) -> Self {
+        self.whole = true;
         self
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// The log line of every listener: what is compared, in this order. `LOG_FIELDS` names it.
-const LOG_FORMAT: &str = "LOG|%REQ(:METHOD)%|%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%|%PROTOCOL%|%RESPONSE_CODE%|%RESPONSE_FLAGS%|%RESPONSE_CODE_DETAILS%|%UPSTREAM_REQUEST_ATTEMPT_COUNT%|%UPSTREAM_CLUSTER%|%UPSTREAM_HOST%|%ROUTE_NAME%|%BYTES_RECEIVED%|%BYTES_SENT%|%CONNECTION_TERMINATION_DETAILS%|%UPSTREAM_TRANSPORT_FAILURE_REASON%\\n";
+const LOG_FORMAT: &str = "LOG\\t%REQ(:METHOD)%\\t%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%\\t%PROTOCOL%\\t%RESPONSE_CODE%\\t%RESPONSE_FLAGS%\\t%RESPONSE_CODE_DETAILS%\\t%UPSTREAM_REQUEST_ATTEMPT_COUNT%\\t%UPSTREAM_CLUSTER%\\t%UPSTREAM_HOST%\\t%ROUTE_NAME%\\t%BYTES_RECEIVED%\\t%BYTES_SENT%\\t%CONNECTION_TERMINATION_DETAILS%\\t%UPSTREAM_TRANSPORT_FAILURE_REASON%\\n";
 
 /// The names of the parts of a log line.
 pub(crate) const LOG_FIELDS: [&str; 14] = [
@@ -87,6 +87,7 @@ impl Bootstrap {
       typed_config:
         "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
         stat_prefix: {name}
+        delayed_close_timeout: 0.1s
 {fields}
         access_log:
         - name: envoy.access_loggers.stdout

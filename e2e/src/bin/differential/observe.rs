@@ -151,7 +151,7 @@ fn trailers(facts: &mut Facts, prefix: &str, trailers: &[(String, String)]) {
 
 /// One line of the access log: only what says something is compared one by one.
 pub(crate) fn log(facts: &mut Facts, prefix: &str, line: &str, names: &Names) {
-    let parts = line.trim_start_matches("LOG|").split('|');
+    let parts = line.trim_start_matches("LOG\t").split('\t');
     for (name, value) in LOG_FIELDS.iter().zip(parts) {
         if *name == "host" && !names.hosts {
             continue;

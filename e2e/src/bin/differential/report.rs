@@ -6,6 +6,9 @@ use crate::ledger::Ledger;
 use crate::observe::Facts;
 use crate::suite::{Arm, Outcome};
 
+/// Lines printed about one scenario that differs; the rest is only counted.
+const LINES_MAX: usize = 60;
+
 /// What became of a run.
 #[derive(Default)]
 pub(crate) struct Verdict {
@@ -20,7 +23,7 @@ pub(crate) struct Verdict {
 pub(crate) fn print_arm(outcomes: &[Outcome], verbose: bool) -> Verdict {
     let mut verdict = Verdict::default();
     for outcome in outcomes {
-        println!("\n{}", outcome.name);
+        println!("\n{} ({:.2} s)", outcome.name, outcome.took.as_secs_f32());
         for (facts, changed) in outcome.arms.iter().zip(&outcome.changed) {
             print_facts(facts);
             if verbose {
@@ -88,8 +91,18 @@ pub(crate) fn compare(outcomes: &[Outcome], arms: &[Arm], ledger: &mut Ledger) -
             (true, 0) => "same".to_owned(),
             (true, _) => format!("same, but for {meant} in the ledger"),
         };
-        println!("{:<52} {:>4} facts  {word}", outcome.name, left.list.len());
-        lines.iter().for_each(|line| println!("{line}"));
+        let (facts, took) = (left.list.len(), outcome.took.as_secs_f32());
+        println!(
+            "{:<52} {facts:>5} facts {took:>6.2} s  {word}",
+            outcome.name
+        );
+        lines
+            .iter()
+            .take(LINES_MAX)
+            .for_each(|line| println!("{line}"));
+        if let Some(more @ 1..) = lines.len().checked_sub(LINES_MAX) {
+            println!("    … and {more} more lines");
+        }
         verdict.count(outcome.name, !lines.is_empty(), meant > 0, left);
     }
     let ran: Vec<_> = outcomes.iter().map(|outcome| outcome.name).collect();

@@ -10,7 +10,7 @@ use e2e::process::Proxy;
 use e2e::upstream::{DeadPort, Upstream};
 use e2e::wait::{Deadline, until};
 
-use crate::ask::Ask;
+use crate::ask::{Ask, get};
 use crate::config::{self, MARK};
 use crate::observe::{self, Facts, Names};
 
@@ -92,17 +92,21 @@ impl<'a> Run<'a> {
             .addresses()
             .map(|(name, address)| (address.to_string(), format!("<{name}>")))
             .collect();
-        Ok(Self {
+        let mut run = Self {
             up,
             proxy,
             names: Names {
                 replace,
                 hosts: true,
             },
-            before: proxy.admin().stats()?,
+            before: Stats::new(),
             marks,
             facts: Facts::default(),
-        })
+        };
+        // What an earlier scenario did not look at is not this one's.
+        run.log_lines()?;
+        run.before = proxy.admin().stats()?;
+        Ok(run)
     }
 
     pub(crate) fn into_facts(self) -> Facts {
@@ -171,7 +175,7 @@ impl<'a> Run<'a> {
             let fate = if kept { "kept" } else { "closed" };
             self.facts.add(format!("{step}.connection"), fate);
         }
-        self.settle(&step, ask.ordered)?;
+        self.settle_as(&step, &ask)?;
         Ok((first.unwrap_or_default(), connection))
     }
 
@@ -194,9 +198,13 @@ impl<'a> Run<'a> {
     }
 
     /// Notes the log lines and the requests that upstreams have seen since the last step.
-    pub(crate) fn settle(&mut self, step: &str, ordered: bool) -> Result<()> {
+    pub(crate) fn settle(&mut self, step: &str) -> Result<()> {
+        self.settle_as(step, &get("/"))
+    }
+
+    fn settle_as(&mut self, step: &str, ask: &Ask) -> Result<()> {
         let lines = self.log_lines()?;
-        let lines = lines.iter().filter(|line| !line.contains("/__probe|"));
+        let lines = lines.iter().filter(|line| !line.contains("/__probe\t"));
         for (number, line) in lines.enumerate() {
             let prefix = match number {
                 0 => format!("{step}.log"),
@@ -207,14 +215,15 @@ impl<'a> Run<'a> {
         let mut attempts = 0;
         for upstream in &self.up.live {
             for request in upstream.take_requests() {
-                if request.head.start.contains("__probe") {
+                let part = ask.whole && !request.complete;
+                if part || request.head.start.contains("__probe") {
                     continue;
                 }
                 attempts += 1;
                 let prefix = format!("{step}.attempt{attempts}");
                 let host = upstream.name();
                 let names = &self.names;
-                observe::attempt(&mut self.facts, &prefix, host, &request, names, ordered);
+                observe::attempt(&mut self.facts, &prefix, host, &request, names, ask.ordered);
             }
         }
         self.facts
@@ -226,7 +235,7 @@ impl<'a> Run<'a> {
     /// all of them, says when they are complete.
     fn log_lines(&mut self) -> Result<Vec<String>> {
         *self.marks += 1;
-        let path = format!("/__mark/{}|", self.marks);
+        let path = format!("/__mark/{}\t", self.marks);
         let request = format!(
             "GET /__mark/{} HTTP/1.1\r\nHost: mark\r\nConnection: close\r\n\r\n",
             self.marks
@@ -244,7 +253,7 @@ impl<'a> Run<'a> {
             .context("the access log did not show the mark")?;
         Ok(lines
             .into_iter()
-            .filter(|line| line.starts_with("LOG|") && !line.contains("/__mark/"))
+            .filter(|line| line.starts_with("LOG\t") && !line.contains("/__mark/"))
             .collect())
     }
 
@@ -313,6 +322,15 @@ impl<'a> Run<'a> {
             enough(admin.stat(name).ok()?).then_some(())
         })
         .with_context(|| format!("it is {:?}", admin.stat(name)))
+    }
+
+    /// Sends requests, and notes nothing about them, until one gets this status.
+    pub(crate) fn await_status(&mut self, ask: &Ask, status: u16) -> Result<()> {
+        until(Deadline::default(), || {
+            let response = self.quietly(ask).ok()?;
+            (response.status == status).then_some(())
+        })
+        .with_context(|| format!("{} did not answer {status}", ask.label))
     }
 
     /// Waits until an upstream has seen so many requests since the scenario began.

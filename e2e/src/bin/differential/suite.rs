@@ -1,6 +1,7 @@
 //! Runs every scenario on every arm.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use e2e::process::{Binary, Proxy};
@@ -41,6 +42,8 @@ pub(crate) struct Outcome {
     pub(crate) arms: Vec<Facts>,
     /// Counters and gauges that changed, per arm.
     pub(crate) changed: Vec<Vec<String>>,
+    /// What all arms took together.
+    pub(crate) took: Duration,
 }
 
 /// Runs groups side by side: they wait more than they work.
@@ -75,6 +78,7 @@ fn run_group(group: Group, arms: &[Arm]) -> Vec<Outcome> {
             name,
             arms: Vec::new(),
             changed: Vec::new(),
+            took: Duration::ZERO,
         })
         .collect();
     let yaml = group.bootstrap.yaml();
@@ -104,9 +108,11 @@ fn run_arm(
     let proxy = Proxy::start(&arm.binary, &rendered)?;
     let mut marks = 0;
     for ((_, script), outcome) in cases.iter().zip(outcomes) {
+        let began = e2e::wait::now();
         let (facts, changed) = run_case(&upstreams, &proxy, &mut marks, *script);
         outcome.arms.push(facts);
         outcome.changed.push(changed);
+        outcome.took += began.elapsed();
     }
     Ok(())
 }

@@ -4,13 +4,46 @@
 //! `groups()`, look at what Envoy does with `cargo xtask envoy --only feature/case --arm-only envoy`,
 //! and write down the statuses with `expect`, so that a scenario that tests nothing is noticed.
 
+mod balance;
+mod http_headers;
+mod http_hygiene;
 mod http_messages;
+mod http_paths;
+mod http_timeouts;
+mod http_upstreams;
+mod outlier;
+mod ratelimit;
+mod retries;
+mod retries_limits;
+mod routing_actions;
+mod routing_headers;
+mod routing_match;
+mod thresholds;
 
 use crate::suite::Group;
 
 /// Every group of every file.
 pub(crate) fn all() -> Vec<Group> {
-    [http_messages::groups()].into_iter().flatten().collect()
+    [
+        http_messages::groups(),
+        http_hygiene::groups(),
+        http_headers::groups(),
+        http_paths::groups(),
+        http_timeouts::groups(),
+        http_upstreams::groups(),
+        routing_match::groups(),
+        routing_actions::groups(),
+        routing_headers::groups(),
+        retries::groups(),
+        retries_limits::groups(),
+        thresholds::groups(),
+        outlier::groups(),
+        ratelimit::groups(),
+        balance::groups(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// `typed_extension_protocol_options` of a cluster, with these `HttpProtocolOptions`.
