@@ -116,8 +116,7 @@ impl Detector {
 
     /// Changes the rules; ejections stay.
     pub fn update(&self, config: OutlierConfig) {
-        self.limits.update(&config);
-        self.lock().update(config);
+        self.lock().update(config, &self.limits);
     }
 
     /// How long an interval is.

@@ -86,7 +86,11 @@ impl Tracker {
     }
 
     /// Changes the rules; who is ejected stays so.
-    pub(crate) fn update(&mut self, config: OutlierConfig) {
+    pub(crate) fn update(&mut self, config: OutlierConfig, limits: &Limits) {
+        limits.update(&config);
+        for host in self.hosts.values() {
+            host.counters.streaks.fit(limits);
+        }
         self.config = config;
     }
 

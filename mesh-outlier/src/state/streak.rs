@@ -53,6 +53,13 @@ impl Streak {
             self.0.store(0, Ordering::Relaxed);
         }
     }
+
+    /// A row that is beyond a limit which was just lowered could never equal it: it starts over.
+    fn fit(&self, limit: &AtomicU32) {
+        if self.0.load(Ordering::Relaxed) >= limit.load(Ordering::Relaxed) {
+            self.clear();
+        }
+    }
 }
 
 /// The rows of one endpoint.
@@ -104,6 +111,13 @@ impl Streaks {
 
     pub(crate) fn clear_gateway(&self) {
         self.gateway.clear();
+    }
+
+    /// The limits changed.
+    pub(crate) fn fit(&self, limits: &Limits) {
+        self.five_xx.fit(&limits.five_xx);
+        self.gateway.fit(&limits.gateway);
+        self.local.fit(&limits.local);
     }
 
     pub(crate) fn clear_all(&self) {
