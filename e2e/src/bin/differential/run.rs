@@ -266,11 +266,11 @@ impl<'a> Run<'a> {
     }
 
     /// How many requests each of these upstreams saw since the last step.
-    pub(crate) fn spread(&mut self, names: &[&str]) -> Vec<usize> {
-        names
-            .iter()
-            .map(|name| self.up[name].take_requests().len())
-            .collect()
+    pub(crate) fn spread(&mut self, names: &[&str]) -> Result<Vec<usize>> {
+        let seen = |name: &&str| self.up[name].take_requests().len();
+        let spread = names.iter().map(seen).collect();
+        self.forget()?;
+        Ok(spread)
     }
 
     /// Notes a fact of the scenario's own.
@@ -330,7 +330,17 @@ impl<'a> Run<'a> {
             let response = self.quietly(ask).ok()?;
             (response.status == status).then_some(())
         })
-        .with_context(|| format!("{} did not answer {status}", ask.label))
+        .with_context(|| format!("{} did not answer {status}", ask.label))?;
+        self.forget()
+    }
+
+    /// Leaves out what happened since the last step.
+    fn forget(&mut self) -> Result<()> {
+        self.log_lines()?;
+        for upstream in &self.up.live {
+            let _ = upstream.take_requests();
+        }
+        Ok(())
     }
 
     /// Waits until an upstream has seen so many requests since the scenario began.

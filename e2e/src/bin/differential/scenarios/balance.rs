@@ -131,7 +131,7 @@ fn spread(run: &mut Run<'_>, path: &str, requests: usize, hosts: &[&str]) -> Res
     for _ in 0..requests {
         run.quietly(&get(path))?;
     }
-    Ok(run.spread(hosts))
+    run.spread(hosts)
 }
 
 fn round_robin(run: &mut Run<'_>) -> Result<()> {
@@ -158,7 +158,7 @@ fn least_request(run: &mut Run<'_>) -> Result<()> {
     let reached = e2e::wait::until(e2e::wait::Deadline::default(), || either(run).then_some(()));
     run.note("held", reached.is_some().to_string());
     let a_is_busy = run.up["a"].seen().requests == 1;
-    let first = run.spread(&["a", "b"]);
+    let first = run.spread(&["a", "b"])?;
     run.note("held at one host", first.iter().sum::<usize>().to_string());
     let spread = spread(run, "/least", 40, &["a", "b"])?;
     let busy = spread[usize::from(!a_is_busy)];
@@ -263,7 +263,10 @@ fn connections_are_reused(run: &mut Run<'_>) -> Result<()> {
     for _ in 0..4 {
         run.send(get("/pool").expect(200))?;
     }
-    run.up["p"].on("/pool/held", [Reply::ok("held").after("go")]);
+    run.up["p"].on(
+        "/pool/held",
+        ["one", "two"].map(|word| Reply::ok("held").after(word)),
+    );
     let first = run.start(get("/pool/held").expect(200))?;
     run.await_requests("p", 5)?;
     let second = run.start(get("/pool/held").expect(200))?;
@@ -272,8 +275,9 @@ fn connections_are_reused(run: &mut Run<'_>) -> Result<()> {
         "cluster.pool.upstream_cx_active",
         "cluster.pool.upstream_rq_active",
     ])?;
-    run.up["p"].release("go");
+    run.up["p"].release("one");
     run.finish(first)?;
+    run.up["p"].release("two");
     run.finish(second)?;
     run.send(get("/pool").expect(200))?;
     run.counters(&[

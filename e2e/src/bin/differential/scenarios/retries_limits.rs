@@ -156,7 +156,7 @@ fn previous_hosts(run: &mut Run<'_>) -> Result<()> {
     }
     for _ in 0..8 {
         run.quietly(&get("/hosts"))?;
-        let spread = run.spread(&["b", "c"]);
+        let spread = run.spread(&["b", "c"])?;
         run.note(
             &format!("attempts at each host, {}", run.up["b"].seen().requests),
             format!("{spread:?}"),

@@ -280,7 +280,7 @@ fn weighted_clusters_spread(run: &mut Run<'_>) -> Result<()> {
     for _ in 0..REQUESTS {
         run.quietly(&get("/weighted").on("clusters"))?;
     }
-    let spread = run.spread(&["a", "b"]);
+    let spread = run.spread(&["a", "b"])?;
     // A quarter, give or take more than five standard deviations.
     let near = spread[0].abs_diff(REQUESTS / 4) < 50 && spread.iter().sum::<usize>() == REQUESTS;
     run.note("a gets about a quarter", near.to_string());

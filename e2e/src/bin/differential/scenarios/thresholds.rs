@@ -93,7 +93,10 @@ fn overflow_is_not_retried(run: &mut Run<'_>) -> Result<()> {
 fn max_connections_queues(run: &mut Run<'_>) -> Result<()> {
     run.up["c"].on(
         "/queue",
-        [Reply::ok("first").after("go"), Reply::ok("second")],
+        [
+            Reply::ok("first").after("one"),
+            Reply::ok("second").after("two"),
+        ],
     );
     let first = run.start(get("/queue").expect(200))?;
     run.await_requests("c", 1)?;
@@ -105,8 +108,9 @@ fn max_connections_queues(run: &mut Run<'_>) -> Result<()> {
         "cluster.queue.upstream_cx_active",
         "cluster.queue.upstream_rq_active",
     ])?;
-    run.up["c"].release("go");
+    run.up["c"].release("one");
     run.finish(first)?;
+    run.up["c"].release("two");
     run.finish(second)?;
     run.counters(&[
         "cluster.queue.upstream_cx_overflow",
@@ -118,15 +122,19 @@ fn max_connections_queues(run: &mut Run<'_>) -> Result<()> {
 fn max_pending_requests(run: &mut Run<'_>) -> Result<()> {
     run.up["c"].on(
         "/queue",
-        [Reply::ok("first").after("go"), Reply::ok("second")],
+        [
+            Reply::ok("first").after("one"),
+            Reply::ok("second").after("two"),
+        ],
     );
     let first = run.start(get("/queue").expect(200))?;
     run.await_requests("c", 1)?;
     let second = run.start(get("/queue").expect(200))?;
     run.await_gauge("cluster.queue.upstream_rq_pending_active", 1)?;
     run.send(get("/queue").expect(503).fate())?;
-    run.up["c"].release("go");
+    run.up["c"].release("one");
     run.finish(first)?;
+    run.up["c"].release("two");
     run.finish(second)?;
     run.await_gauge("cluster.queue.circuit_breakers.default.rq_pending_open", 0)?;
     run.counters(&[
@@ -157,7 +165,8 @@ fn max_requests(run: &mut Run<'_>) -> Result<()> {
 }
 
 fn priorities_are_apart(run: &mut Run<'_>) -> Result<()> {
-    run.up["e"].on("/both", [Reply::ok("held").after("go")]);
+    let words = ["one", "two", "three"];
+    run.up["e"].on("/both", words.map(|word| Reply::ok("held").after(word)));
     let first = run.start(get("/both").expect(200))?;
     run.await_requests("e", 1)?;
     run.send(get("/both").expect(503))?;
@@ -170,8 +179,8 @@ fn priorities_are_apart(run: &mut Run<'_>) -> Result<()> {
         "cluster.both.circuit_breakers.default.rq_open",
         "cluster.both.circuit_breakers.high.rq_open",
     ])?;
-    run.up["e"].release("go");
-    for held in [first, second, third] {
+    for (held, word) in [first, second, third].into_iter().zip(words) {
+        run.up["e"].release(word);
         run.finish(held)?;
     }
     Ok(())
