@@ -1,0 +1,102 @@
+//! Which endpoint of a list: one file per algorithm.
+
+mod edf;
+mod least_request;
+mod random;
+mod round_robin;
+
+use std::sync::Arc;
+
+use mesh_core::{Endpoint, Rng};
+
+use crate::LbPolicy;
+use least_request::LeastRequest;
+use round_robin::RoundRobin;
+
+/// A list of candidates and where its algorithm stands in it.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    /// Places in the set.
+    members: Vec<usize>,
+    picker: Option<Picker>,
+}
+
+#[derive(Debug)]
+enum Picker {
+    RoundRobin(RoundRobin),
+    LeastRequest(LeastRequest),
+    Random,
+}
+
+impl Pool {
+    /// Takes over new members, and goes on from where it stood as far as that makes sense.
+    pub(crate) fn rebuild(
+        &mut self,
+        members: Vec<usize>,
+        endpoints: &[Arc<Endpoint>],
+        policy: LbPolicy,
+        rng: &Rng,
+    ) {
+        self.members = members;
+        if self.members.len() < 2 {
+            return;
+        }
+        let members = Members {
+            places: &self.members,
+            endpoints,
+        };
+        self.picker = Some(match (policy, self.picker.take()) {
+            (LbPolicy::RoundRobin, Some(Picker::RoundRobin(old))) => {
+                Picker::RoundRobin(old.rebuild(&members, rng))
+            }
+            (LbPolicy::RoundRobin, _) => Picker::RoundRobin(RoundRobin::new(&members, rng)),
+            (LbPolicy::LeastRequest(config), _) => {
+                Picker::LeastRequest(LeastRequest::new(config, &members, rng))
+            }
+            (LbPolicy::Random, _) => Picker::Random,
+        });
+    }
+
+    /// The place in the set of the next endpoint.
+    pub(crate) fn pick(&mut self, endpoints: &[Arc<Endpoint>], rng: &Rng) -> Option<usize> {
+        let members = Members {
+            places: &self.members,
+            endpoints,
+        };
+        if members.len() < 2 {
+            return self.members.first().copied();
+        }
+        let index = match self.picker.as_mut()? {
+            Picker::RoundRobin(picker) => picker.pick(&members),
+            Picker::LeastRequest(picker) => picker.pick(&members, rng),
+            Picker::Random => random::pick(&members, rng),
+        };
+        self.members.get(index).copied()
+    }
+}
+
+/// What an algorithm sees: endpoints by their index in the pool. There are at least two.
+pub(crate) struct Members<'a> {
+    places: &'a [usize],
+    endpoints: &'a [Arc<Endpoint>],
+}
+
+impl Members<'_> {
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    fn get(&self, index: usize) -> &Endpoint {
+        &self.endpoints[self.places[index]]
+    }
+
+    /// At least 1, so that nobody waits for ever.
+    fn weight(&self, index: usize) -> u32 {
+        self.get(index).weight.max(1)
+    }
+
+    fn have_equal_weights(&self) -> bool {
+        let first = self.weight(0);
+        (1..self.len()).all(|index| self.weight(index) == first)
+    }
+}
