@@ -111,7 +111,6 @@ pub struct RetryConfig {
 
 impl RetryConfig {
     /// Starts from Envoy's defaults: no condition.
-    #[must_use]
     pub fn builder() -> RetryConfigBuilder {
         RetryConfigBuilder(Self {
             retry_on: RetryOn::NONE,
@@ -296,7 +295,9 @@ impl fmt::Debug for RequestPredicate {
 
 /// Says whether a response asks for a repetition. The status stands for Envoy's `:status`.
 #[derive(Clone)]
-pub struct ResponsePredicate(Arc<dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync>);
+pub struct ResponsePredicate(Arc<MatchResponse>);
+
+type MatchResponse = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 
 impl ResponsePredicate {
     /// What `matches` says.

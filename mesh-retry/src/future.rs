@@ -282,7 +282,7 @@ where
             self.call.next = Next::Now;
         }
         if let Some(mut attempt) = self.placed.take() {
-            match self.expire(&mut attempt, now) {
+            match self.expire(&mut attempt, now, self.hedges.len() + 1) {
                 Some(error) => {
                     place.set(None);
                     let answer = self.on_result(attempt, Err(error), false);
@@ -296,7 +296,8 @@ where
         let mut i = 0;
         while i < self.hedges.len() {
             let (future, mut attempt) = self.hedges.remove(i);
-            match self.expire(&mut attempt, now) {
+            let in_flight = self.hedges.len() + 1 + usize::from(place.is_some());
+            match self.expire(&mut attempt, now, in_flight) {
                 Some(error) => {
                     drop(future);
                     let answer = self.on_result(attempt, Err(error), place.is_some());
@@ -313,9 +314,8 @@ where
         None
     }
 
-    fn expire(&mut self, attempt: &mut Try, now: Instant) -> Option<Error> {
-        let room = self.hedges.len() + 1 < HEDGES_MAX;
-        match self.call.expire(attempt, now, room)? {
+    fn expire(&mut self, attempt: &mut Try, now: Instant, in_flight: usize) -> Option<Error> {
+        match self.call.expire(attempt, now, in_flight < HEDGES_MAX)? {
             Expiry::Stays => None,
             Expiry::Ends(error) => Some(error),
         }
