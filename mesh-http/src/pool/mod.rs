@@ -33,7 +33,7 @@ pub use stats::UpstreamStats;
 use tracked::Tracked;
 
 /// How a pool treats its connections.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolConfig {
     /// How long connecting may take. Envoy: `Cluster.connect_timeout`, 5 s.
     pub connect_timeout: Duration,

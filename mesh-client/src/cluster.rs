@@ -1,0 +1,197 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use mesh_balance::{BalanceStats, EndpointSet};
+use mesh_breaker::export_gauges;
+use mesh_config::model::{self, EndpointHealth};
+use mesh_core::{
+    Address, Endpoint, EndpointState, HealthFlag, Priority, Resources, Rng,
+    stats::{ComputedGuard, Registry},
+    sync::AtomicU64,
+};
+use mesh_http::pool::UpstreamStats;
+use mesh_outlier::{Detector, OutlierStats};
+use mesh_retry::RetryStats;
+use tokio::task::AbortHandle;
+
+use crate::stats::ClusterStats;
+
+/// What outlives config pushes: all that was learnt about a cluster, keyed by its name.
+pub(crate) struct ClusterState {
+    pub(crate) resources: [Arc<Resources>; 2],
+    pub(crate) upstream_stats: UpstreamStats,
+    pub(crate) stats: ClusterStats,
+    pub(crate) retry_stats: RetryStats,
+    pub(crate) balance_stats: Arc<BalanceStats>,
+    detector: Mutex<Option<Arc<Detector>>>,
+    generation: Arc<AtomicU64>,
+    /// The endpoints' lasting state, by address; bounded by the endpoints of the latest assignment.
+    endpoints: Mutex<HashMap<Address, Arc<EndpointState>>>,
+    _gauges: [ComputedGuard; 2],
+}
+
+/// One cluster as one config version describes it.
+pub struct Cluster {
+    pub(crate) config: Arc<model::Cluster>,
+    pub(crate) state: Arc<ClusterState>,
+    pub(crate) set: ArcSwap<EndpointSet>,
+    pub(crate) detector: Option<Arc<Detector>>,
+    /// Name resolution and outlier sweeps; they end with the cluster.
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl ClusterState {
+    pub(crate) fn new(config: &model::Cluster, registry: &Registry) -> Arc<Self> {
+        let prefix = format!("cluster.{}.", config.stat_name);
+        let scope = registry.scope(&prefix);
+        let resources =
+            [Resources::new(&config.thresholds), Resources::new(&config.thresholds_high)];
+        let gauges = |name: &str, resources: &Arc<Resources>, remaining| {
+            export_gauges(registry, &format!("{prefix}circuit_breakers.{name}."), resources, remaining)
+        };
+        Arc::new(Self {
+            _gauges: [
+                gauges("default", &resources[0], config.track_remaining.0),
+                gauges("high", &resources[1], config.track_remaining.1),
+            ],
+            resources,
+            upstream_stats: UpstreamStats::register(&scope),
+            stats: ClusterStats::register(&scope),
+            retry_stats: RetryStats::register(&scope),
+            balance_stats: BalanceStats::register(&scope),
+            detector: Mutex::default(),
+            generation: Arc::new(AtomicU64::new(0)),
+            endpoints: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn resources(&self, priority: Priority) -> &Arc<Resources> {
+        match priority {
+            Priority::Default => &self.resources[0],
+            Priority::High => &self.resources[1],
+        }
+    }
+
+    fn detector(
+        &self,
+        config: &model::Cluster,
+        registry: &Registry,
+        rng: &Rng,
+    ) -> Option<Arc<Detector>> {
+        let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&config.outlier, detector.as_ref()) {
+            (None, _) => *detector = None,
+            (Some(outlier), Some(live)) => live.update(outlier.clone()),
+            (Some(outlier), None) => {
+                let scope = registry.scope(&format!("cluster.{}.outlier_detection.", config.stat_name));
+                let built = Detector::builder(Arc::clone(&config.name), outlier.clone())
+                    .stats(OutlierStats::register(&scope))
+                    .rng(rng.clone())
+                    .on_event(|event| tracing::info!(target: "outlier", "{event:?}"))
+                    .build();
+                *detector = Some(built);
+            }
+        }
+        detector.clone()
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new(
+        config: Arc<model::Cluster>,
+        state: Arc<ClusterState>,
+        registry: &Registry,
+        rng: &Rng,
+    ) -> Arc<Self> {
+        state.resources[0].update(&config.thresholds);
+        state.resources[1].update(&config.thresholds_high);
+        let detector = state.detector(&config, registry, rng);
+        Arc::new(Self {
+            config,
+            state,
+            set: ArcSwap::new(EndpointSet::empty()),
+            detector,
+            tasks: Mutex::default(),
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &Arc<str> {
+        &self.config.name
+    }
+
+    /// The config.
+    #[must_use]
+    pub fn config(&self) -> &model::Cluster {
+        &self.config
+    }
+
+    /// Its endpoints now.
+    #[must_use]
+    pub fn endpoints(&self) -> Arc<EndpointSet> {
+        self.set.load_full()
+    }
+
+    /// The shared resources of one priority.
+    #[must_use]
+    pub fn resources(&self, priority: Priority) -> &Arc<Resources> {
+        self.state.resources(priority)
+    }
+
+    /// Outlier detection, where it is on.
+    #[must_use]
+    pub fn detector(&self) -> Option<&Arc<Detector>> {
+        self.detector.as_ref()
+    }
+
+    pub(crate) fn adopt(&self, task: AbortHandle) {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    /// Replaces the endpoints. What is known about an address that stays is kept.
+    pub(crate) fn assign(&self, endpoints: Vec<(Address, model::EndpointConfig)>) {
+        let mut known = self.state.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = HashMap::with_capacity(endpoints.len());
+        let mut list: Vec<Arc<Endpoint>> = Vec::with_capacity(endpoints.len());
+        for (address, config) in endpoints {
+            if next.contains_key(&address) {
+                // The first of several equal addresses counts, as in Envoy.
+                continue;
+            }
+            let state = known.get(&address).cloned().unwrap_or_else(|| {
+                Arc::new(EndpointState::new(address.clone(), Arc::clone(&self.state.generation)))
+            });
+            state.set_health(HealthFlag::FailedEds, config.health == EndpointHealth::Unhealthy);
+            state.set_health(HealthFlag::DegradedEds, config.health == EndpointHealth::Degraded);
+            state.set_health(HealthFlag::Draining, config.health == EndpointHealth::Draining);
+            let mut endpoint = Endpoint::new(Arc::clone(&state));
+            endpoint.hostname = config.hostname;
+            endpoint.weight = config.weight;
+            endpoint.priority = config.priority;
+            endpoint.locality = config.locality;
+            endpoint.metadata = config.metadata;
+            next.insert(address, state);
+            list.push(Arc::new(endpoint));
+        }
+        if let Some(detector) = &self.detector {
+            detector.set_endpoints(list.iter().map(|endpoint| &endpoint.state));
+        }
+        *known = next;
+        drop(known);
+        let set = EndpointSet::new(list);
+        self.state.balance_stats.refresh(&set);
+        self.set.store(set);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            task.abort();
+        }
+    }
+}

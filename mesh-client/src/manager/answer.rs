@@ -1,0 +1,222 @@
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use mesh_core::{
+    Body, Error, ErrorKind, RequestInfo, ResponseFlag, clock,
+    format::{AccessLogType, FormatContext},
+};
+use mesh_http::{Abort, hygiene, reply, reply::ReplyContext};
+
+use super::Shared;
+use crate::router::Forwarding;
+
+/// The body of an answer: counts its bytes, and writes the log line at its end.
+pub struct AnswerBody {
+    body: Body,
+    /// `None` once the request is settled.
+    log: Option<Box<Unsettled>>,
+}
+
+/// What settling a request needs, for answers that stream.
+struct Unsettled {
+    shared: Arc<Shared>,
+    info: Arc<RequestInfo>,
+    status: StatusCode,
+    headers: HeaderMap,
+    trailers: Option<HeaderMap>,
+}
+
+/// Turns an upstream's, a filter's or a route's answer into what leaves through the codec.
+pub(super) fn outgoing(
+    shared: &Arc<Shared>,
+    info: &Arc<RequestInfo>,
+    response: Response<Body>,
+    local: bool,
+    request_id: Option<HeaderValue>,
+) -> Response<AnswerBody> {
+    let (mut parts, body) = response.into_parts();
+    hygiene::prepare_response(&mut parts, &shared.config.edge, local, request_id);
+    if !local {
+        info.with(|facts| {
+            if facts.details.is_none() {
+                facts.details = Some("via_upstream".into());
+            }
+        });
+    }
+    let body = if let Some(bytes) = body.as_full() {
+        // All of it is here: handing it over is the end, as it is in Envoy.
+        info.add_sent(bytes.len() as u64);
+        settle(shared, info, parts.status, &parts.headers, None);
+        AnswerBody { body, log: None }
+    } else {
+        let log = Unsettled {
+            shared: Arc::clone(shared),
+            info: Arc::clone(info),
+            status: parts.status,
+            headers: parts.headers.clone(),
+            trailers: None,
+        };
+        AnswerBody { body, log: Some(Box::new(log)) }
+    };
+    Response::from_parts(parts, body)
+}
+
+/// Answers `error` from here.
+pub(super) fn local(
+    shared: &Arc<Shared>,
+    info: &Arc<RequestInfo>,
+    error: Error,
+    context: ReplyContext,
+) -> Response<AnswerBody> {
+    let kind = error.kind();
+    let mut response = reply::response(error, Some(info), context);
+    if let Some(forwarding) = info.route::<Forwarding>() {
+        forwarding.finish_local(&mut response, info);
+    }
+    match kind {
+        ErrorKind::NoRoute => shared.stats.no_route().inc(),
+        ErrorKind::NoCluster => shared.stats.no_cluster().inc(),
+        ErrorKind::StreamIdleTimeout => shared.stats.downstream_rq_idle_timeout().inc(),
+        ErrorKind::RequestReceiveTimeout => shared.stats.downstream_rq_timeout().inc(),
+        ErrorKind::TooLarge => shared.stats.downstream_rq_too_large().inc(),
+        _ => {}
+    }
+    outgoing(shared, info, response, true, None)
+}
+
+/// The request is over: counts it and writes its line.
+pub(super) fn settle(
+    shared: &Shared,
+    info: &RequestInfo,
+    status: StatusCode,
+    headers: &HeaderMap,
+    trailers: Option<&HeaderMap>,
+) {
+    let end = clock::now();
+    let stats = &shared.stats;
+    stats.downstream_rq_active().dec();
+    stats.count_status(status.as_u16());
+    let millis = u64::try_from((end - info.start).as_millis()).unwrap_or(u64::MAX);
+    stats.downstream_rq_time().record(millis);
+    if !shared.log.is_empty() {
+        let mut context =
+            FormatContext::new(info).with_response(status, headers).with_trailers(trailers).with_end(end);
+        context.log_type = AccessLogType::DownstreamEnd;
+        shared.log.log(&context);
+    }
+}
+
+/// The request ended without an answer: the client had left.
+pub(super) fn settle_unanswered(shared: &Shared, info: &RequestInfo) {
+    let stats = &shared.stats;
+    stats.downstream_rq_active().dec();
+    stats.downstream_rq_rx_reset().inc();
+    if !shared.log.is_empty() {
+        let mut context = FormatContext::new(info).with_end(clock::now());
+        context.log_type = AccessLogType::DownstreamEnd;
+        shared.log.log(&context);
+    }
+}
+
+impl AnswerBody {
+    /// For an answer that nobody is there to read.
+    pub(super) const fn from_nothing() -> Self {
+        Self { body: Body::empty(), log: None }
+    }
+
+    fn settle(&mut self) {
+        if let Some(log) = self.log.take() {
+            settle(&log.shared, &log.info, log.status, &log.headers, log.trailers.as_ref());
+        }
+    }
+
+    /// The body for a caller in process: it settles as it did.
+    #[must_use]
+    pub fn into_body(mut self) -> Body {
+        if self.log.is_none() { std::mem::take(&mut self.body) } else { Body::new(self) }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Some(log) = self.log.as_mut() else { return Poll::Ready(frame) };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    log.info.add_sent(data.len() as u64);
+                } else {
+                    log.trailers = frame.trailers_ref().cloned();
+                }
+                if self.body.is_end_stream() {
+                    self.settle();
+                }
+            }
+            Some(Err(error)) => {
+                broken(&log.info, error);
+                self.settle();
+            }
+            None => self.settle(),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The answer broke off behind its head.
+fn broken(info: &RequestInfo, error: &Error) {
+    if let Some(flag) = error.kind().flag() {
+        info.flag(flag);
+    }
+    let reason = error.kind().text().replace(' ', "_");
+    info.set_details(match error.kind() {
+        ErrorKind::RequestTimeout => "response_timeout".to_owned(),
+        ErrorKind::StreamIdleTimeout => "stream_idle_timeout".to_owned(),
+        _ => format!("upstream_reset_after_response_started{{{reason}}}"),
+    });
+}
+
+impl Abort for AnswerBody {
+    fn abort(mut self: Pin<&mut Self>, error: &Error) {
+        if let Some(log) = &self.log {
+            if error.kind() == ErrorKind::DownstreamGone {
+                log.info.flag(ResponseFlag::DownstreamConnectionTermination);
+                log.info.set_details("downstream_remote_disconnect");
+            } else {
+                broken(&log.info, error);
+            }
+        }
+        self.settle();
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        if let Some(log) = &self.log
+            && !self.body.is_end_stream()
+        {
+            log.info.flag(ResponseFlag::DownstreamConnectionTermination);
+            log.info.set_details("downstream_remote_disconnect");
+        }
+        self.settle();
+    }
+}

@@ -1,0 +1,157 @@
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use mesh_core::{
+    Body, ConnectionInfo, Error, ErrorKind, LocalReply, RequestInfo, clock, format::RequestView,
+};
+use mesh_http::{hygiene, reply::ReplyContext};
+use tower_service::Service as _;
+
+use super::{Manager, ManagerExchange, Shared};
+use crate::router;
+
+/// Takes a request in: counts it, cleans it, finds its route, and hands it to the filters.
+pub(super) fn begin(
+    manager: &mut Manager,
+    request: Request<Body>,
+    connection: &Arc<ConnectionInfo>,
+) -> ManagerExchange {
+    let shared = &manager.shared;
+    let now = clock::now();
+    let info = shared.info(connection, now);
+    let stats = &shared.stats;
+    stats.downstream_rq_total().inc();
+    stats.downstream_rq_http1_total().inc();
+    stats.downstream_rq_active().inc();
+    let context = ReplyContext::of(&request);
+    match admit(shared, &info, request) {
+        Err(error) => ManagerExchange::refused(shared, info, context, error),
+        Ok(request) => {
+            let request_id = if shared.config.edge.always_set_request_id_in_response {
+                request.headers().get("x-request-id").cloned()
+            } else {
+                None
+            };
+            let future = manager.chain.call(request);
+            ManagerExchange::running(&manager.shared, info, context, request_id, future)
+        }
+    }
+}
+
+fn admit(
+    shared: &Arc<Shared>,
+    info: &Arc<RequestInfo>,
+    request: Request<Body>,
+) -> Result<Request<Body>, Error> {
+    let (mut parts, body) = request.into_parts();
+    info.with(|facts| facts.protocol = Some(parts.version));
+    let refusal = refuse_protocol_switch(&parts);
+    let prepared = refusal.map_or_else(
+        || hygiene::prepare_request(&mut parts, &shared.config.edge, &info.connection, &shared.worker.rng),
+        Err,
+    );
+    capture(shared, info, &parts);
+    let prepared = prepared.inspect_err(|error| count_refusal(shared, error))?;
+    info.with(|facts| facts.remote = prepared.remote);
+    let body = metered(body, info);
+    let mut request = Request::from_parts(parts, body);
+    RequestInfo::attach(info, &mut request);
+    router::resolve(shared, info, &request, prepared.internal)?;
+    Ok(request)
+}
+
+/// Remembers the headers that the log will want.
+pub(crate) fn capture(shared: &Shared, info: &RequestInfo, parts: &http::request::Parts) {
+    if !shared.captures.fields().is_empty() {
+        let captured = shared.captures.capture(&RequestView::of_parts(parts));
+        info.with(|facts| facts.captured = captured);
+    }
+}
+
+/// CONNECT and upgrades are refused until a route allows them.
+fn refuse_protocol_switch(parts: &http::request::Parts) -> Option<Error> {
+    let upgrade = parts.headers.get(header::UPGRADE).is_some_and(|value| {
+        // Offers of HTTP/2 may be ignored (RFC 9113, section 3.1), and the header goes with its hop.
+        !value.as_bytes().eq_ignore_ascii_case(b"h2c")
+    }) && names_upgrade(&parts.headers);
+    (upgrade || parts.method == http::Method::CONNECT).then(|| {
+        Error::new(ErrorKind::Denied).with_reply(LocalReply::new(
+            StatusCode::FORBIDDEN,
+            "",
+            "upgrade_failed",
+        ))
+    })
+}
+
+fn names_upgrade(headers: &http::HeaderMap) -> bool {
+    headers.get_all(header::CONNECTION).iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|&b| b == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    })
+}
+
+fn count_refusal(shared: &Shared, error: &Error) {
+    match error.reply().map(|reply| (&*reply.details, reply.status)) {
+        Some(("absolute_path_rejected", _)) => shared.stats.downstream_rq_non_relative_path().inc(),
+        Some(("path_normalization_failed", StatusCode::TEMPORARY_REDIRECT)) => {
+            shared.stats.downstream_rq_redirected_with_normalized_path().inc();
+        }
+        Some(("path_normalization_failed", _)) => {
+            shared.stats.downstream_rq_failed_path_normalization().inc();
+        }
+        _ => {}
+    }
+}
+
+/// Counts a body's bytes and notes its end; one in memory is counted at once.
+fn metered(body: Body, info: &Arc<RequestInfo>) -> Body {
+    if let Some(bytes) = body.as_full() {
+        info.add_received(bytes.len() as u64);
+        let now = clock::now();
+        info.with(|facts| facts.request_received = Some(now));
+        return body;
+    }
+    Body::new(Metered { body, info: Arc::clone(info) })
+}
+
+struct Metered {
+    body: Body,
+    info: Arc<RequestInfo>,
+}
+
+impl HttpBody for Metered {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.info.add_received(data.len() as u64);
+        }
+        if frame.is_none() || self.body.is_end_stream() {
+            self.info.with(|facts| facts.request_received.get_or_insert_with(clock::now));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,138 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{HeaderValue, Response};
+use mesh_core::{Body, BoxFuture, Error, ErrorKind, RequestInfo, ResponseFlag};
+use mesh_http::{Exchange, reply::ReplyContext};
+
+use super::{
+    Shared,
+    answer::{self, AnswerBody},
+};
+
+/// One request in the filters.
+pub struct ManagerExchange {
+    shared: Arc<Shared>,
+    info: Arc<RequestInfo>,
+    context: ReplyContext,
+    request_id: Option<HeaderValue>,
+    idle_timeout: Option<Duration>,
+    state: State,
+}
+
+enum State {
+    Running(BoxFuture<Result<Response<Body>, Error>>),
+    Refused(Option<Error>),
+    Done,
+}
+
+impl ManagerExchange {
+    pub(super) fn running(
+        shared: &Arc<Shared>,
+        info: Arc<RequestInfo>,
+        context: ReplyContext,
+        request_id: Option<HeaderValue>,
+        future: BoxFuture<Result<Response<Body>, Error>>,
+    ) -> Self {
+        let idle_timeout = info.with(|facts| facts.idle_timeout);
+        let state = State::Running(future);
+        Self { shared: Arc::clone(shared), info, context, request_id, idle_timeout, state }
+    }
+
+    pub(super) fn refused(
+        shared: &Arc<Shared>,
+        info: Arc<RequestInfo>,
+        context: ReplyContext,
+        error: Error,
+    ) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            info,
+            context,
+            request_id: None,
+            idle_timeout: None,
+            state: State::Refused(Some(error)),
+        }
+    }
+
+    /// What is known about the request.
+    #[must_use]
+    pub fn info(&self) -> &Arc<RequestInfo> {
+        &self.info
+    }
+
+    /// The answer, or the error in place of a local reply, for callers in process.
+    pub(crate) fn poll_result(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<AnswerBody>, Error>> {
+        let result = match &mut self.state {
+            State::Running(future) => ready!(future.as_mut().poll(cx)),
+            State::Refused(error) => Err(error.take().unwrap_or_else(|| ErrorKind::LocalReset.into())),
+            State::Done => Err(ErrorKind::LocalReset.into()),
+        };
+        self.state = State::Done;
+        match result {
+            Ok(response) => {
+                let local = response.extensions().get::<crate::router::Local>().is_some();
+                let id = self.request_id.take();
+                Poll::Ready(Ok(answer::outgoing(&self.shared, &self.info, response, local, id)))
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    /// Answers `error` from here.
+    pub(crate) fn reply(&mut self, error: Error) -> Response<AnswerBody> {
+        self.context.attempts = self.info.with(|facts| facts.attempts);
+        answer::local(&self.shared, &self.info, error, self.context)
+    }
+}
+
+impl Future for ManagerExchange {
+    type Output = Response<AnswerBody>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<AnswerBody>> {
+        match ready!(self.poll_result(cx)) {
+            Ok(response) => Poll::Ready(response),
+            Err(error) => Poll::Ready(self.reply(error)),
+        }
+    }
+}
+
+impl Exchange for ManagerExchange {
+    type Body = AnswerBody;
+
+    fn cancel(mut self: Pin<&mut Self>, error: Error) -> Response<AnswerBody> {
+        // Whatever runs below ends before the answer is made, so that its facts are in the log.
+        self.state = State::Done;
+        if error.kind() == ErrorKind::DownstreamGone {
+            self.info.flag(ResponseFlag::DownstreamConnectionTermination);
+            self.info.set_details("downstream_remote_disconnect");
+            answer::settle_unanswered(&self.shared, &self.info);
+            return Response::new(AnswerBody::from_nothing());
+        }
+        self.context.request_complete = self.info.with(|facts| facts.request_received.is_some());
+        self.reply(error)
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
+    }
+}
+
+impl Drop for ManagerExchange {
+    fn drop(&mut self) {
+        if !matches!(self.state, State::Done) {
+            self.state = State::Done;
+            self.info.flag(ResponseFlag::DownstreamConnectionTermination);
+            self.info.set_details("downstream_remote_disconnect");
+            answer::settle_unanswered(&self.shared, &self.info);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The connection manager without a codec: what happens to a request between the socket and the filters.
+
+mod answer;
+mod begin;
+mod exchange;
+mod filters;
+
+use std::{
+    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    time::Instant,
+};
+
+use http::{Request, Response};
+use mesh_config::model;
+use mesh_core::{
+    Body, BoxHttpService, ConnectionInfo, Error, ErrorKind, RequestInfo, clock, format::Captures,
+};
+use mesh_http::{Handler, reply::ReplyContext};
+use mesh_telemetry::{AccessLog, AccessLogEntry};
+
+pub use answer::AnswerBody;
+pub use exchange::ManagerExchange;
+
+use crate::{Worker, router::Router, stats::ManagerStats};
+
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+
+/// One connection manager of one worker: filters, router, log. Cloned for each connection.
+#[derive(Clone)]
+pub struct Manager {
+    pub(crate) shared: Arc<Shared>,
+    chain: BoxHttpService,
+}
+
+pub(crate) struct Shared {
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) config: Arc<model::ConnectionManager>,
+    pub(crate) version: Arc<str>,
+    pub(crate) stats: ManagerStats,
+    pub(crate) log: AccessLog,
+    pub(crate) captures: Captures,
+}
+
+impl Manager {
+    /// Builds the manager of `config` for one worker.
+    ///
+    /// # Errors
+    /// When a log file cannot be opened; the error names it.
+    pub fn new(
+        worker: &Arc<Worker>,
+        config: &Arc<model::ConnectionManager>,
+        version: &Arc<str>,
+    ) -> std::io::Result<Self> {
+        let mesh = &worker.mesh;
+        let scope = mesh.registry().scope(&format!("http.{}.", config.stat_prefix));
+        let mut captures = Captures::default();
+        let mut entries = Vec::with_capacity(config.access_log.len());
+        for log in &config.access_log {
+            let mut entry = AccessLogEntry::new(mesh.writer().open(&log.target)?)
+                .format(log.format.clone());
+            if let Some(filter) = &log.filter {
+                entry = entry.filter(filter.clone());
+            }
+            entries.push(entry);
+        }
+        let mut log = AccessLog::new(entries);
+        log.bind(&mut captures);
+        let stats = ManagerStats::register(&scope);
+        let shared = Arc::new(Shared {
+            worker: Arc::clone(worker),
+            config: Arc::clone(config),
+            version: Arc::clone(version),
+            stats,
+            log,
+            captures,
+        });
+        let router = BoxHttpService::new(Router::new(&shared));
+        let chain = filters::chain(&shared, router);
+        Ok(Self { shared, chain })
+    }
+
+    /// The config.
+    #[must_use]
+    pub fn config(&self) -> &Arc<model::ConnectionManager> {
+        &self.shared.config
+    }
+
+    /// The stats.
+    #[must_use]
+    pub fn stats(&self) -> &ManagerStats {
+        &self.shared.stats
+    }
+
+    /// Answers the requests of one connection.
+    #[must_use]
+    pub fn connection(
+        &self,
+        local: Option<std::net::SocketAddr>,
+        peer: Option<std::net::SocketAddr>,
+    ) -> ConnectionHandler {
+        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        ConnectionHandler {
+            manager: self.clone(),
+            connection: Arc::new(ConnectionInfo::new(id, local, peer)),
+        }
+    }
+
+    /// Begins to answer `request`, which is in canonical form: an origin-form target and a `host`.
+    pub fn begin(&mut self, request: Request<Body>, connection: &Arc<ConnectionInfo>) -> ManagerExchange {
+        begin::begin(self, request, connection)
+    }
+}
+
+impl Shared {
+    fn info(&self, connection: &Arc<ConnectionInfo>, start: Instant) -> Arc<RequestInfo> {
+        let random = self.worker.rng.next_u64();
+        Arc::new(RequestInfo::new(start, random, Arc::clone(connection), Arc::clone(&self.version)))
+    }
+}
+
+/// Answers the requests of one downstream connection.
+#[derive(Clone)]
+pub struct ConnectionHandler {
+    manager: Manager,
+    connection: Arc<ConnectionInfo>,
+}
+
+impl ConnectionHandler {
+    /// The stats of the manager.
+    #[must_use]
+    pub fn stats(&self) -> &ManagerStats {
+        &self.manager.shared.stats
+    }
+}
+
+impl Handler for ConnectionHandler {
+    type Body = AnswerBody;
+    type Exchange = ManagerExchange;
+
+    fn call(&mut self, request: Request<Body>) -> ManagerExchange {
+        let connection = Arc::clone(&self.connection);
+        self.manager.begin(request, &connection)
+    }
+
+    fn reject(&mut self, error: Error) -> Response<AnswerBody> {
+        let shared = &self.manager.shared;
+        let info = shared.info(&self.connection, clock::now());
+        shared.stats.downstream_rq_total().inc();
+        shared.stats.downstream_rq_active().inc();
+        match error.kind() {
+            ErrorKind::RequestReceiveTimeout => shared.stats.downstream_rq_header_timeout().inc(),
+            _ => shared.stats.downstream_cx_protocol_error().inc(),
+        }
+        if let Some(message) = error.message() {
+            tracing::debug!(connection = self.connection.id, "request refused: {message}");
+        }
+        let context = ReplyContext::default();
+        answer::local(shared, &info, error, context)
+    }
+}

@@ -1,0 +1,160 @@
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, Guard};
+use mesh_config::model::{Config, Discovery};
+use mesh_core::{Rng, stats::Registry};
+use mesh_ratelimit::RateLimitStore;
+use mesh_telemetry::{LogWriter, LogWriterConfig};
+
+use crate::{Cluster, cluster::ClusterState, discovery};
+
+/// What a process has once, whatever its config: clusters and what was learnt about them, stats, log
+/// files, buckets. Cloning shares it.
+#[derive(Clone)]
+pub struct Mesh(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    rng: Rng,
+    writer: LogWriter,
+    limits: RateLimitStore,
+    clusters: ArcSwap<Clusters>,
+    generation: AtomicU64,
+    /// One push at a time.
+    pushing: Mutex<()>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// The clusters of one config version.
+#[derive(Default)]
+pub struct Clusters {
+    pub(crate) generation: u64,
+    pub(crate) by_name: HashMap<Arc<str>, Arc<Cluster>, foldhash::fast::RandomState>,
+    /// In the order of the config, for people.
+    order: Vec<Arc<Cluster>>,
+}
+
+impl Clusters {
+    /// All of them, in the order of the config.
+    #[must_use]
+    pub fn list(&self) -> &[Arc<Cluster>] {
+        &self.order
+    }
+}
+
+impl Mesh {
+    /// A process without clusters. Background work (name resolution, outlier sweeps) runs on the current
+    /// tokio runtime.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    #[must_use]
+    pub fn new(registry: Registry, rng: Rng, logs: LogWriterConfig) -> Self {
+        let writer = LogWriter::new(logs, &registry.scope(""));
+        Self(Arc::new(Inner {
+            registry,
+            rng,
+            writer,
+            limits: RateLimitStore::new(),
+            clusters: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            pushing: Mutex::default(),
+            runtime: tokio::runtime::Handle::current(),
+        }))
+    }
+
+    /// The stats.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// Where random numbers come from.
+    #[must_use]
+    pub fn rng(&self) -> &Rng {
+        &self.0.rng
+    }
+
+    /// The log files.
+    #[must_use]
+    pub fn writer(&self) -> &LogWriter {
+        &self.0.writer
+    }
+
+    pub(crate) fn limits(&self) -> &RateLimitStore {
+        &self.0.limits
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
+    }
+
+    /// The clusters now.
+    #[must_use]
+    pub fn clusters(&self) -> Guard<Arc<Clusters>> {
+        self.0.clusters.load()
+    }
+
+    /// Swaps in the clusters of `config`. What is unchanged stays as it is; what was learnt about a cluster
+    /// or an endpoint that stays is kept. Requests that run finish with the version they began with.
+    ///
+    /// Names are resolved in the background: see [`Mesh::resolved`].
+    ///
+    /// # Errors
+    /// When the name servers of a cluster cannot be used.
+    pub fn apply(&self, config: &Config) -> io::Result<()> {
+        let _pushing = self.0.pushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.0.clusters.load_full();
+        let mut next = Clusters { generation: old.generation + 1, ..Clusters::default() };
+        for config in &config.clusters {
+            let previous = old.by_name.get(&config.name);
+            let kept = previous.filter(|cluster| Arc::ptr_eq(&cluster.config, config));
+            let cluster = match kept {
+                Some(cluster) => Arc::clone(cluster),
+                None => self.build(config, previous.map(|cluster| &cluster.state))?,
+            };
+            next.order.push(Arc::clone(&cluster));
+            next.by_name.insert(Arc::clone(&config.name), cluster);
+        }
+        let generation = next.generation;
+        self.0.clusters.store(Arc::new(next));
+        self.0.generation.store(generation, Ordering::Release);
+        Ok(())
+    }
+
+    fn build(
+        &self,
+        config: &Arc<mesh_config::model::Cluster>,
+        state: Option<&Arc<ClusterState>>,
+    ) -> io::Result<Arc<Cluster>> {
+        let state = state.cloned().unwrap_or_else(|| ClusterState::new(config, &self.0.registry));
+        let cluster = Cluster::new(Arc::clone(config), state, &self.0.registry, &self.0.rng);
+        if let Some(detector) = &cluster.detector {
+            let sweep = self.0.runtime.spawn(detector.run(std::future::pending::<()>()));
+            cluster.adopt(sweep.abort_handle());
+        }
+        match &config.discovery {
+            Discovery::Static => cluster.assign(discovery::fixed(config)),
+            discovery => {
+                cluster.assign(discovery::fixed(config));
+                discovery::start(&cluster, discovery, &self.0.runtime, &self.0.rng)?;
+            }
+        }
+        Ok(cluster)
+    }
+
+    /// Waits until every cluster with names has been resolved once, whatever came of it.
+    pub async fn resolved(&self) {
+        let clusters: Vec<Arc<Cluster>> = self.clusters().order.clone();
+        for cluster in clusters {
+            cluster.resolved().await;
+        }
+    }
+}

@@ -1,0 +1,205 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderValue, Request, Response};
+use mesh_balance::PickContext;
+use mesh_core::{
+    Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo,
+    Sent, clock,
+};
+use mesh_http::pool::{Pool, Sending};
+use mesh_outlier::{BodyWatch, Outlier, OutlierFuture};
+use mesh_retry::{ReplayBody, WatchedBody};
+use pin_project::pin_project;
+use tower_service::Service;
+
+use super::Forwarding;
+
+/// Below the retry: picks an endpoint and sends one attempt to it.
+///
+/// Always ready: which endpoint is known only in `call`, and its pool waits inside the future.
+#[derive(Clone)]
+pub(crate) struct Attempts;
+
+/// The pool of one endpoint, as a service.
+#[derive(Clone)]
+struct Endpointed(Pool);
+
+impl Service<Request<Body>> for Endpointed {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = Sending;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Sending {
+        self.0.send(request)
+    }
+}
+
+/// One attempt.
+#[pin_project]
+pub(crate) struct AttemptFuture {
+    #[pin]
+    state: State,
+    endpoint: Option<Arc<Endpoint>>,
+    info: Option<Arc<RequestInfo>>,
+}
+
+#[pin_project(project = StateProject)]
+enum State {
+    Refused(Option<Error>),
+    Plain(#[pin] Sending),
+    Watched(#[pin] OutlierFuture<Sending, HttpClassify, Http>),
+}
+
+impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = AttemptFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReplayBody<WatchedBody<Body>>>) -> AttemptFuture {
+        let mut request = request.map(into_body);
+        let info = RequestInfo::of(&request).cloned();
+        let mut future = AttemptFuture {
+            state: State::Refused(Some(Error::from(mesh_core::ErrorKind::NoCluster))),
+            endpoint: None,
+            info,
+        };
+        let Some(forwarding) = future.info.as_ref().and_then(|info| info.route::<Forwarding>()) else {
+            return future;
+        };
+        let info = future.info.as_deref();
+        let (endpoint, slot) = match pick(&forwarding, info) {
+            Ok(picked) => picked,
+            Err(error) => {
+                future.state = State::Refused(Some(error));
+                return future;
+            }
+        };
+        prepare(&forwarding, &endpoint, &mut request, info);
+        if let Some(info) = info {
+            info.with(|facts| {
+                facts.endpoint = Some(Arc::clone(&endpoint));
+                facts.tried.push(Arc::clone(&endpoint));
+            });
+        }
+        let mut pool = Endpointed(slot.pool);
+        future.state = match slot.monitor {
+            Some(monitor) => {
+                State::Watched(Outlier::<_, _, Http>::new(pool, monitor, HttpClassify).call(request))
+            }
+            None => State::Plain(pool.call(request)),
+        };
+        future.endpoint = Some(endpoint);
+        future
+    }
+}
+
+/// To the type of the seam; a body in memory costs nothing.
+fn into_body(body: ReplayBody<WatchedBody<Body>>) -> Body {
+    body.into_body()
+}
+
+fn pick(
+    forwarding: &Forwarding,
+    info: Option<&RequestInfo>,
+) -> Result<(Arc<Endpoint>, crate::worker::Slot), Error> {
+    let tried = info.filter(|_| forwarding.avoids_tried()).map(|info| {
+        info.with(|facts| facts.tried.clone())
+    });
+    let mut context = PickContext::new(&forwarding.rng);
+    if let (Some(tried), Some(retry)) = (&tried, &forwarding.retry) {
+        context = context.avoiding(tried, retry.host_selection_retry_max_attempts);
+    }
+    let cluster = &forwarding.cluster;
+    match cluster.pick(&context, forwarding.priority()) {
+        Ok((endpoint, slot, panicked)) => {
+            if let Some(info) = info.filter(|_| panicked) {
+                let total = cluster.cluster.set.load().endpoints().len() as u64;
+                info.decide(
+                    Decision::new("balance", Reason::Panic, total, total).owned_by(cluster.cluster.name()),
+                );
+            }
+            Ok((endpoint, slot))
+        }
+        Err(none) => {
+            if let Some(info) = info {
+                let total = none.total as u64;
+                info.decide(
+                    Decision::new("balance", Reason::NoHealthyUpstream, 0, total)
+                        .owned_by(cluster.cluster.name()),
+                );
+            }
+            Err(Error::from(none).with_sent(Sent::Nothing))
+        }
+    }
+}
+
+/// Headers that depend on the attempt.
+fn prepare(
+    forwarding: &Forwarding,
+    endpoint: &Endpoint,
+    request: &mut Request<Body>,
+    info: Option<&RequestInfo>,
+) {
+    if forwarding.auto_host_rewrite() && !endpoint.hostname.is_empty() {
+        forwarding.rewrite_host(request, &endpoint.hostname);
+    }
+    if forwarding.suppress_envoy_headers {
+        return;
+    }
+    let deadline = info.and_then(|info| info.with(|facts| facts.deadline));
+    let route = forwarding.route_timeout(info);
+    let elapsed = deadline.map_or(std::time::Duration::ZERO, |deadline| {
+        route.saturating_sub(deadline.saturating_duration_since(clock::now()))
+    });
+    let retry = forwarding.retry.as_deref();
+    let hedging = retry.is_some_and(|retry| retry.hedge_on_per_try_timeout);
+    let per_try = retry.and_then(|retry| retry.per_try_timeout);
+    if let Some(ms) = mesh_retry::expected_rq_timeout(per_try, hedging, route, elapsed) {
+        request.headers_mut().insert(mesh_retry::EXPECTED_TIMEOUT, HeaderValue::from(ms));
+    }
+}
+
+impl Future for AttemptFuture {
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = match this.state.project() {
+            StateProject::Refused(error) => {
+                let error = error.take().unwrap_or_else(|| mesh_core::ErrorKind::LocalReset.into());
+                return Poll::Ready(Err(error));
+            }
+            StateProject::Plain(sending) => ready!(sending.poll(cx)),
+            StateProject::Watched(watched) => ready!(watched.poll(cx)).map(seal),
+        };
+        if let Some(endpoint) = this.endpoint {
+            let stats = &endpoint.state.stats;
+            let ok = result.as_ref().is_ok_and(|response| response.status().as_u16() < 500);
+            if ok { &stats.rq_success } else { &stats.rq_error }.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(info) = this.info.as_ref().filter(|_| result.is_ok()) {
+            info.with(|facts| {
+                facts.response_started = Some(clock::now());
+                facts.upstream_protocol = Some(http::Version::HTTP_11);
+            });
+        }
+        Poll::Ready(result)
+    }
+}
+
+fn seal(response: Response<GuardedBody<Body, BodyWatch>>) -> Response<Body> {
+    response.map(GuardedBody::into_body)
+}

@@ -1,0 +1,188 @@
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use mesh_balance::{Balancer, NoHealthy, PickContext};
+use mesh_core::{Endpoint, Priority, Rng};
+use mesh_http::pool::Pool;
+use mesh_net::Connect;
+use mesh_outlier::Monitor;
+
+use crate::{Cluster, mesh::Mesh};
+
+/// How often idle connections are looked at.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
+
+/// One worker's share of the data path: its own pools and its own place in each balancer's rotation, so
+/// that workers never wait for each other. What they must agree on belongs to the [`Mesh`].
+pub struct Worker {
+    pub(crate) mesh: Mesh,
+    pub(crate) rng: Rng,
+    connector: Arc<dyn Connect>,
+    view: ArcSwap<View>,
+}
+
+/// The clusters as this worker sees them, made anew for each config version.
+struct View {
+    generation: u64,
+    clusters: ByName<Arc<WorkerCluster>>,
+}
+
+/// One worker's balancer and pools for one cluster.
+pub struct WorkerCluster {
+    pub(crate) cluster: Arc<Cluster>,
+    connector: Arc<dyn Connect>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    balancer: Balancer,
+    /// By endpoint and priority; bounded by the endpoints, since the sweep drops what has left the set.
+    slots: HashMap<(usize, Priority), Slot, foldhash::fast::RandomState>,
+}
+
+/// The way to one endpoint.
+#[derive(Clone)]
+pub(crate) struct Slot {
+    pub(crate) pool: Pool,
+    pub(crate) monitor: Option<Monitor>,
+}
+
+impl Worker {
+    /// A worker of `mesh`, which connects with `connector`.
+    #[must_use]
+    pub fn new(mesh: Mesh, connector: Arc<dyn Connect>) -> Arc<Self> {
+        let rng = mesh.rng().clone();
+        let view = View { generation: u64::MAX, clusters: HashMap::default() };
+        Arc::new(Self { mesh, rng, connector, view: ArcSwap::from_pointee(view) })
+    }
+
+    /// The cluster of that name in the latest config.
+    #[must_use]
+    pub fn cluster(&self, name: &str) -> Option<Arc<WorkerCluster>> {
+        let view = self.view.load();
+        if view.generation == self.mesh.generation() {
+            return view.clusters.get(name).cloned();
+        }
+        drop(view);
+        self.refresh();
+        self.view.load().clusters.get(name).cloned()
+    }
+
+    fn refresh(&self) {
+        let snapshot = self.mesh.clusters();
+        let old = self.view.load_full();
+        let clusters = snapshot
+            .by_name
+            .iter()
+            .map(|(name, cluster)| {
+                let kept = old.clusters.get(name).filter(|w| Arc::ptr_eq(&w.cluster, cluster));
+                let next = kept.cloned().unwrap_or_else(|| {
+                    let previous = old.clusters.get(name).map(AsRef::as_ref);
+                    WorkerCluster::new(Arc::clone(cluster), Arc::clone(&self.connector), previous)
+                });
+                (Arc::clone(name), next)
+            })
+            .collect();
+        self.view.store(Arc::new(View { generation: snapshot.generation, clusters }));
+    }
+
+    /// Closes idle connections whose time is up or whose peer has gone. Call it every
+    /// `SWEEP_INTERVAL`.
+    pub fn sweep(&self, now: Instant) {
+        for cluster in self.view.load().clusters.values() {
+            cluster.sweep(now);
+        }
+    }
+
+    /// Closes all idle connections.
+    pub fn close_idle(&self) {
+        for cluster in self.view.load().clusters.values() {
+            cluster.lock().slots.values().for_each(|slot| slot.pool.close_idle());
+        }
+    }
+}
+
+impl WorkerCluster {
+    fn new(
+        cluster: Arc<Cluster>,
+        connector: Arc<dyn Connect>,
+        previous: Option<&Self>,
+    ) -> Arc<Self> {
+        let balancer = Balancer::with_stats(
+            cluster.config.balance.clone(),
+            cluster.set.load_full(),
+            Arc::clone(&cluster.state.balance_stats),
+        );
+        // Connections survive a push that does not change how they are made.
+        let slots = match previous {
+            Some(previous) if *previous.cluster.config.pool == *cluster.config.pool => {
+                previous.lock().slots.clone()
+            }
+            _ => HashMap::default(),
+        };
+        let inner = Mutex::new(Inner { balancer, slots });
+        Arc::new(Self { cluster, connector, inner })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Picks an endpoint, and the way to it.
+    pub(crate) fn pick(
+        &self,
+        context: &PickContext<'_>,
+        priority: Priority,
+    ) -> Result<(Arc<Endpoint>, Slot, bool), NoHealthy> {
+        let mut inner = self.lock();
+        let Inner { balancer, slots } = &mut *inner;
+        balancer.update(&self.cluster.set.load());
+        let endpoint = balancer.pick(context)?;
+        let panicked = balancer.panicked();
+        let key = (Arc::as_ptr(&endpoint.state) as usize, priority);
+        let slot = match slots.get(&key) {
+            Some(slot) => slot.clone(),
+            None => {
+                let slot = self.open_slot(&endpoint, priority);
+                slots.insert(key, slot.clone());
+                slot
+            }
+        };
+        Ok((endpoint, slot, panicked))
+    }
+
+    fn open_slot(&self, endpoint: &Arc<Endpoint>, priority: Priority) -> Slot {
+        let state = &self.cluster.state;
+        Slot {
+            pool: Pool::new(
+                Arc::clone(endpoint),
+                Arc::clone(&self.connector),
+                Arc::clone(&self.cluster.config.pool),
+                Arc::clone(state.resources(priority)),
+                state.upstream_stats.clone(),
+            ),
+            monitor: self.cluster.detector.as_ref().map(|d| d.monitor(&endpoint.state)),
+        }
+    }
+
+    fn sweep(&self, now: Instant) {
+        let set = self.cluster.set.load_full();
+        let here = |key: &(usize, Priority)| {
+            set.endpoints().iter().any(|e| Arc::as_ptr(&e.state) as usize == key.0)
+        };
+        let mut closed = Vec::new();
+        let slots: Vec<Slot> = {
+            let mut inner = self.lock();
+            closed.extend(inner.slots.extract_if(|key, _| !here(key)));
+            inner.slots.values().cloned().collect()
+        };
+        closed.iter().for_each(|(_, slot)| slot.pool.close_idle());
+        slots.iter().for_each(|slot| slot.pool.sweep(now));
+    }
+}

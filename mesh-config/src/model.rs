@@ -1,0 +1,236 @@
+//! What a bootstrap comes to: plain, validated types, made of each policy's own config.
+//!
+//! Nothing here is a protobuf, and nothing on the data path reads anything else.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use mesh_balance::BalanceConfig;
+use mesh_core::{Address, Locality, Thresholds};
+use mesh_http::{h1::server::ServerConfig, hygiene::EdgeConfig, pool::PoolConfig};
+use mesh_net::dns::LookupFamily;
+use mesh_outlier::OutlierConfig;
+use mesh_ratelimit::LocalRateLimitConfig;
+use mesh_retry::RetryConfig;
+use mesh_route::RouteTable;
+use mesh_telemetry::{Filter, LogFormat, Target};
+
+use crate::language::UnsupportedReport;
+
+/// A bootstrap, validated.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Names this config in decisions and logs: a checksum of what was read.
+    pub version: Arc<str>,
+    /// Who runs it.
+    pub node: Node,
+    /// Where people look in; `None` opens no admin listener.
+    pub admin: Option<Admin>,
+    /// The listeners, in the order of the config.
+    pub listeners: Vec<Listener>,
+    /// The clusters, in the order of the config.
+    pub clusters: Vec<Arc<Cluster>>,
+    /// Fields that are known, set, and not enforced.
+    pub report: UnsupportedReport,
+    /// What `/config_dump` shows: the bootstrap as JSON, secrets redacted.
+    pub dump: Arc<serde_json::Value>,
+}
+
+/// Envoy: `core.v3.Node`.
+#[derive(Debug, Clone, Default)]
+pub struct Node {
+    /// `node.id`.
+    pub id: String,
+    /// `node.cluster`.
+    pub cluster: String,
+    /// `node.locality`.
+    pub locality: Locality,
+}
+
+/// Envoy: `Bootstrap.admin`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: Address,
+}
+
+/// Envoy: `Listener`, with one filter chain of one HTTP connection manager.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its name; made from the address when the config gives none.
+    pub name: Arc<str>,
+    /// The part of its stats' names: `stat_prefix`, or the address; `None` means the real address, which
+    /// is known only once it listens.
+    pub stat_prefix: Option<String>,
+    /// Where it listens.
+    pub address: Address,
+    /// One socket per worker, rather than one for all. Envoy: `enable_reuse_port`, true.
+    pub reuse_port: bool,
+    /// What it does.
+    pub manager: Arc<ConnectionManager>,
+}
+
+/// Envoy: `HttpConnectionManager`.
+#[derive(Debug, Clone)]
+pub struct ConnectionManager {
+    /// `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+    /// Timeouts and limits of the codec.
+    pub server: Arc<ServerConfig>,
+    /// Headers, paths and addresses.
+    pub edge: Arc<EdgeConfig>,
+    /// `route_config`.
+    pub routes: Arc<RouteTable<RoutePolicies>>,
+    /// The name of `route_config`.
+    pub route_config_name: Arc<str>,
+    /// `http_filters`, in order, without the router.
+    pub http_filters: Vec<HttpFilter>,
+    /// The router, which is always last.
+    pub router: RouterConfig,
+    /// `access_log`.
+    pub access_log: Vec<AccessLogConfig>,
+}
+
+/// One filter of the chain.
+#[derive(Debug, Clone)]
+pub struct HttpFilter {
+    /// Its name in the config: the key of per-route overrides.
+    pub name: Arc<str>,
+    /// What it does.
+    pub kind: HttpFilterKind,
+}
+
+/// The filters that there are.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum HttpFilterKind {
+    /// `envoy.filters.http.local_ratelimit`.
+    LocalRateLimit(Arc<LocalRateLimitConfig>),
+}
+
+/// Envoy: `envoy.filters.http.router`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RouterConfig {
+    /// `suppress_envoy_headers`.
+    pub suppress_envoy_headers: bool,
+    /// `respect_expected_rq_timeout`.
+    pub respect_expected_rq_timeout: bool,
+}
+
+/// One access log.
+#[derive(Debug, Clone)]
+pub struct AccessLogConfig {
+    /// File, stdout or stderr.
+    pub target: Target,
+    /// Each line.
+    pub format: LogFormat,
+    /// Which requests.
+    pub filter: Option<Filter>,
+}
+
+/// What a route says to policies, as far as it says anything.
+#[derive(Debug, Clone, Default)]
+pub struct RoutePolicies {
+    /// The retry policy of the route or its virtual host.
+    pub retry: Option<Arc<RetryConfig>>,
+    /// Overrides of `local_ratelimit` filters, by the filter's name; each with the path of its owner, which
+    /// names its buckets across config pushes.
+    pub local_rate_limits: BTreeMap<Arc<str>, (Arc<str>, Arc<LocalRateLimitConfig>)>,
+}
+
+/// Envoy: `Cluster`.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// `name`.
+    pub name: Arc<str>,
+    /// `alt_stat_name`, or the name; `:` already replaced by `_`.
+    pub stat_name: String,
+    /// Where the endpoints come from.
+    pub discovery: Discovery,
+    /// `load_assignment`.
+    pub endpoints: Vec<EndpointConfig>,
+    /// How one is picked.
+    pub balance: BalanceConfig,
+    /// `circuit_breakers` of the default priority.
+    pub thresholds: Thresholds,
+    /// `circuit_breakers` of the high priority.
+    pub thresholds_high: Thresholds,
+    /// `track_remaining`, of the default and the high priority.
+    pub track_remaining: (bool, bool),
+    /// `outlier_detection`; `None` is off.
+    pub outlier: Option<OutlierConfig>,
+    /// Connections.
+    pub pool: Arc<PoolConfig>,
+    /// The cluster's own retry policy, which wins over the route's.
+    pub retry: Option<Arc<RetryConfig>>,
+}
+
+/// Where a cluster's endpoints come from.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Discovery {
+    /// The addresses of the config.
+    Static,
+    /// Every address that a name resolves to is an endpoint.
+    StrictDns(DnsConfig),
+    /// A name is one endpoint, and new connections go to its latest first address.
+    LogicalDns(DnsConfig),
+}
+
+/// How names are resolved.
+#[derive(Debug, Clone)]
+pub struct DnsConfig {
+    /// How often; 5 s. Envoy: `dns_refresh_rate`.
+    pub refresh_rate: Duration,
+    /// After failures: base and cap. Envoy: `dns_failure_refresh_rate`.
+    pub failure_refresh_rate: Option<(Duration, Duration)>,
+    /// Added at random. Envoy: `dns_jitter`.
+    pub jitter: Duration,
+    /// As often as the answer's time to live says. Envoy: `respect_dns_ttl`.
+    pub respect_ttl: bool,
+    /// IPv4, IPv6 or both. Envoy: `dns_lookup_family`.
+    pub family: LookupFamily,
+    /// Name servers in place of the system's.
+    pub resolvers: Vec<SocketAddr>,
+}
+
+/// One endpoint, as the config describes it.
+#[derive(Debug, Clone)]
+pub struct EndpointConfig {
+    /// An address, or a name to resolve.
+    pub target: EndpointTarget,
+    /// `hostname`.
+    pub hostname: Arc<str>,
+    /// `load_balancing_weight`, at least 1.
+    pub weight: u32,
+    /// `priority`.
+    pub priority: u32,
+    /// `locality`.
+    pub locality: Arc<Locality>,
+    /// `health_status` says that it is not to be used, or only in need.
+    pub health: EndpointHealth,
+    /// Flat `envoy.lb` metadata.
+    pub metadata: Arc<BTreeMap<String, String>>,
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndpointTarget {
+    /// Here.
+    Address(Address),
+    /// Wherever this name resolves to.
+    Name(String, u16),
+}
+
+/// Envoy: `health_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EndpointHealth {
+    /// `UNKNOWN`, `HEALTHY`.
+    #[default]
+    Healthy,
+    /// `DEGRADED`.
+    Degraded,
+    /// `UNHEALTHY`, `TIMEOUT`.
+    Unhealthy,
+    /// `DRAINING`.
+    Draining,
+}
