@@ -4,13 +4,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use mesh_core::{
-    BoxError, Classify, EndGuard, Error, ErrorKind, Generic, HttpClassify, Requests, Responses,
-    StreamEnd,
-};
+use mesh_core::{BoxError, Classify, Error, Generic, HttpClassify, Requests, Responses};
 use tower_service::Service;
 
-use crate::{Monitor, OutlierFuture};
+use crate::{BodyWatch, Monitor, OutlierFuture, witness::Witness};
 
 /// The service of one endpoint, whose outcomes are reported to its [`Monitor`].
 ///
@@ -18,8 +15,9 @@ use crate::{Monitor, OutlierFuture};
 /// stops picking the endpoint.
 ///
 /// # Cancel safety
-/// Dropping the future before there is an outcome reports nothing: the client went away. If a timer gave
-/// the attempt up, which for HTTP its [`Attempt`](mesh_core::Attempt) tells, that is reported.
+/// Dropping the future before there is an outcome reports nothing: the client went away. For HTTP, a timer
+/// that gave the call up is told from that, and reported: by the request's
+/// [`Attempt`](mesh_core::Attempt), or by the deadline in its [`RequestInfo`](mesh_core::RequestInfo).
 pub struct Outlier<S, C = HttpClassify, K = Generic> {
     inner: S,
     monitor: Monitor,
@@ -58,25 +56,12 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let attempt = K::attempt(&request).cloned();
-        OutlierFuture::new(
-            self.inner.call(request),
-            self.monitor.clone(),
-            attempt,
-            self.classify.clone(),
-        )
-    }
-}
-
-/// Reports a response body that breaks off.
-#[derive(Debug)]
-pub struct BodyWatch(pub(crate) Option<Monitor>);
-
-impl EndGuard for BodyWatch {
-    fn on_end(&mut self, end: StreamEnd) {
-        if let (StreamEnd::Failed, Some(monitor)) = (end, &self.0) {
-            monitor.on_failure(ErrorKind::ConnectionTermination);
-        }
+        let witness = Witness {
+            monitor: self.monitor.clone(),
+            attempt: K::attempt(&request).cloned(),
+            info: K::info(&request).cloned(),
+        };
+        OutlierFuture::new(self.inner.call(request), witness, self.classify.clone())
     }
 }
 

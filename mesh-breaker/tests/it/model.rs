@@ -16,6 +16,8 @@ use proptest::{collection::vec, option, prelude::*};
 enum Op {
     Wait(u64),
     Admit,
+    /// A call that is admitted, ends and is over at once.
+    Call(CallEnd),
     /// The n-th call that is out ends.
     End(usize, CallEnd),
     /// The n-th response that is out is over.
@@ -24,11 +26,17 @@ enum Op {
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let wait = prop_oneof![4 => 1..300u64, 2 => 300..5_000u64, 1 => 5_000..10_000_000u64];
-    let end = (any::<bool>(), any::<bool>()).prop_map(|(failed, slow)| CallEnd { failed, slow });
+    let end = || {
+        let often = proptest::bool::weighted(0.6);
+        (often, proptest::bool::weighted(0.3)).prop_map(|(failed, slow)| CallEnd { failed, slow })
+    };
+    let good = CallEnd::default();
     let op = prop_oneof![
         2 => wait.prop_map(Op::Wait),
         4 => Just(Op::Admit),
-        4 => (0..8usize, end).prop_map(|(n, end)| Op::End(n, end)),
+        6 => end().prop_map(Op::Call),
+        4 => Just(Op::Call(good)),
+        4 => (0..8usize, end()).prop_map(|(n, end)| Op::End(n, end)),
         1 => (0..8usize).prop_map(Op::Release),
     ];
     vec(op, 1..200)
@@ -203,8 +211,13 @@ impl Naive {
     }
 }
 
+/// The n-th, or the last for a number beyond.
+fn take<T>(list: &mut Vec<T>, n: usize) -> T {
+    list.remove(n.min(list.len() - 1))
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn model_machine_decides_as_the_reference(config in config(), ops in ops(), seed in any::<u64>()) {
@@ -224,8 +237,15 @@ proptest! {
         // Calls that are out: generation and number. Then responses that are out.
         let mut running: Vec<(u64, usize)> = Vec::new();
         let mut responses: Vec<(u64, usize)> = Vec::new();
-        for op in ops {
+        // A whole call in three steps, each the latest of its kind.
+        let last = usize::MAX;
+        let steps = ops.into_iter().flat_map(|op| match op {
+            Op::Call(end) => vec![Op::Admit, Op::End(last, end), Op::Release(last)],
+            other => vec![other],
+        });
+        for op in steps {
             match op {
+                Op::Call(_) => unreachable!("taken apart above"),
                 Op::Wait(ms) => now += Duration::from_millis(ms),
                 Op::Admit => {
                     let admission = machine.poll_admission(now);
@@ -248,7 +268,7 @@ proptest! {
                     }
                 }
                 Op::End(n, end) if !running.is_empty() => {
-                    let call = running.remove(n % running.len());
+                    let call = take(&mut running, n);
                     let counted = machine.on_end(now, call.0, end, &rng);
                     let before = naive.ends.len();
                     naive.end(now, call.1, end);
@@ -258,13 +278,13 @@ proptest! {
                     }
                 }
                 Op::Release(n) if !responses.is_empty() => {
-                    let call = responses.remove(n % responses.len());
+                    let call = take(&mut responses, n);
                     machine.on_release(call.0);
                     naive.calls[call.1].1 = false;
                 }
                 // An abandoned call.
                 Op::Release(n) if !running.is_empty() => {
-                    let call = running.remove(n % running.len());
+                    let call = take(&mut running, n);
                     if naive.calls[call.1].1 {
                         machine.on_release(call.0);
                         naive.calls[call.1].1 = false;

@@ -236,8 +236,9 @@ impl Naive {
         }
         let ejected = self.all_ejected().len();
         let members = self.hosts.iter().flatten().count();
-        let fits = 100 * (ejected + 1) <= self.config.max_ejection_percent() as usize * members;
-        if !fits && !(self.config.always_eject_one_host() && ejected == 0) {
+        let allowed = self.config.max_ejection_percent() as usize * members;
+        let too_many = 100 * (ejected + 1) > allowed;
+        if too_many && (ejected > 0 || !self.config.always_eject_one_host()) {
             return Verdict::Overflow;
         }
         let config = &self.config;
@@ -277,10 +278,10 @@ impl Naive {
                     }
                 }
                 Past::Unejected(at) => back = Some(*at),
-                Past::Sweep(at) => {
-                    if back.is_some_and(|back| *at - back >= self.config.interval()) {
-                        times = times.saturating_sub(1);
-                    }
+                Past::Sweep(at)
+                    if back.is_some_and(|back| *at - back >= self.config.interval()) =>
+                {
+                    times = times.saturating_sub(1);
                 }
                 _ => {}
             }

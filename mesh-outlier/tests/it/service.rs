@@ -1,10 +1,15 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::Request;
 use http_body_util::BodyExt as _;
-use mesh_core::{Attempt, Body, EndpointState, Error, ErrorKind, Outcome, Resource};
+use mesh_core::{
+    Attempt, Body, EndpointState, Error, ErrorKind, Outcome, RequestInfo, Resource, ResponseFlag,
+    clock,
+};
 use mesh_outlier::{Detector, Monitor, OutlierConfig, OutlierLayer};
-use mesh_testkit::{Laws, Polled, Reply, ScriptedBody, Upstream, call, request};
+use mesh_testkit::{
+    Gate, Laws, Polled, Reply, ScriptedBody, Upstream, advance, call, info, request,
+};
 use tower::ServiceExt as _;
 use tower_layer::Layer as _;
 
@@ -128,6 +133,81 @@ async fn an_abandoned_request_says_nothing_unless_a_timer_gave_it_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_dropped_at_its_deadline_was_too_slow() {
+    for (passed, flagged, expected) in [
+        (true, true, true),
+        (false, true, false),
+        (true, false, false),
+    ] {
+        let (_detector, endpoint, monitor) = endpoint(false);
+        let upstream = Upstream::new();
+        let service = OutlierLayer::http(monitor).layer(upstream.service());
+        for _ in 0..2 {
+            upstream.reply(Reply::never());
+            let (mut request, info) = (request("http://a/"), info());
+            let left = Duration::from_secs(if passed { 1 } else { 2 });
+            info.with(|facts| facts.deadline = Some(clock::now() + left));
+            RequestInfo::attach(&info, &mut request);
+            let mut call = Polled::new(service.clone().oneshot(request));
+            assert!(call.run().is_pending());
+            advance(Duration::from_secs(1)).await;
+            if flagged {
+                info.flag(ResponseFlag::UpstreamRequestTimeout);
+            }
+            drop(call);
+        }
+        assert_eq!(is_ejected(&endpoint), expected, "{passed} {flagged}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_given_up_beside_another_counts_as_timed_out_though_it_answers() {
+    let (detector, _endpoint, monitor) = endpoint(false);
+    let upstream = Upstream::new();
+    let service = OutlierLayer::http(monitor).layer(upstream.service());
+    let gate = Gate::new();
+    upstream.reply(Reply::status(500).held(&gate));
+    let (mut request, attempt) = (request("http://a/"), Attempt::new());
+    request.extensions_mut().insert(attempt.clone());
+    let mut call = Polled::new(service.oneshot(request));
+    assert!(call.run().is_pending());
+    attempt.time_out();
+    gate.open();
+    assert!(call.run().is_ready());
+    assert_eq!(
+        detector
+            .stats()
+            .ejections_enforced_consecutive_5xx()
+            .value(),
+        1
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_given_up_by_a_timer_was_too_slow() {
+    let (_detector, endpoint, monitor) = endpoint(false);
+    let upstream = Upstream::new();
+    let service = OutlierLayer::http(monitor).layer(upstream.service());
+    for times_out in [false, true] {
+        // Starts the row over.
+        upstream.reply(Reply::status(200));
+        let good = service.clone().oneshot(request("http://a/"));
+        good.await.unwrap();
+        assert!(!is_ejected(&endpoint));
+
+        upstream.reply(Reply::status(500).body(ScriptedBody::new().data("a").stall()));
+        let (mut request, attempt) = (request("http://a/"), Attempt::new());
+        request.extensions_mut().insert(attempt.clone());
+        let response = service.clone().oneshot(request).await.unwrap();
+        if times_out {
+            attempt.time_out();
+        }
+        drop(response);
+    }
+    assert!(is_ejected(&endpoint));
+}
+
+#[tokio::test(start_paused = true)]
 async fn works_around_a_service_that_is_not_http() {
     let (_detector, endpoint, monitor) = endpoint(false);
     let classify = |result: Result<&u32, &Error>| match result {
@@ -138,7 +218,7 @@ async fn works_around_a_service_that_is_not_http() {
         OutlierLayer::new(monitor, classify).layer(tower::service_fn(|n: u32| async move {
             (n > 0)
                 .then_some(n)
-                .ok_or(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
+                .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::ConnectionReset))
         }));
     for n in [0, 1, 0] {
         let _ = call(&mut service, n).await;
