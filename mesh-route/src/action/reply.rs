@@ -1,0 +1,58 @@
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use mesh_core::LocalReply;
+
+use crate::RouteConfigError;
+
+/// The largest body of a direct response when the configuration sets no other limit. Envoy:
+/// `max_direct_response_body_size_bytes`.
+pub const BODY_MAX_DEFAULT: usize = 4096;
+
+/// An answer that the proxy gives itself, `text/plain` if it has a body.
+///
+/// # Envoy
+/// `route.v3.DirectResponseAction`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectResponse {
+    status: StatusCode,
+    body: Bytes,
+}
+
+impl DirectResponse {
+    /// Answers with `status` and `body`, of at most `body_max` bytes.
+    ///
+    /// # Errors
+    /// When the status is not between 200 and 599, or the body is too large.
+    pub fn new(
+        status: u32,
+        body: impl Into<Bytes>,
+        body_max: usize,
+    ) -> Result<Self, RouteConfigError> {
+        let valid = u16::try_from(status)
+            .ok()
+            .filter(|status| (200..600).contains(status));
+        let status = valid
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .ok_or_else(|| {
+                RouteConfigError::new(format!("status {status} is not between 200 and 599"))
+            })?;
+        let body = body.into();
+        if body.len() > body_max {
+            return Err(RouteConfigError::new(format!(
+                "direct response body is {} bytes, more than the {body_max} allowed",
+                body.len()
+            )));
+        }
+        Ok(Self { status, body })
+    }
+
+    pub(crate) fn reply(&self) -> LocalReply {
+        let mut reply = LocalReply::new(self.status, "", "direct_response");
+        reply.body = self.body.clone();
+        if !self.body.is_empty() {
+            let text = HeaderValue::from_static("text/plain");
+            reply.headers = HeaderMap::from_iter([(header::CONTENT_TYPE, text)]);
+        }
+        reply
+    }
+}

@@ -1,0 +1,9 @@
+//! What a request or response must look like: strings, headers, query parameters.
+
+mod header;
+mod query;
+mod string;
+
+pub use header::{HeaderField, HeaderMatch, HeaderMatcher};
+pub use query::{QueryMatch, QueryParameterMatcher};
+pub use string::StringMatcher;
