@@ -1,12 +1,51 @@
-//! The jobs that people and CI run.
+//! The jobs that people and CI run: `cargo xtask <job>`.
 
+mod bench;
+mod cargo;
+mod ci;
+mod deps;
+mod envoy;
 mod fds;
+mod loom;
 
-fn main() -> anyhow::Result<()> {
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask <job>
+
+  ci [NAME…] [--skip NAME]…  everything that must pass before a merge, or only the named steps
+  deps                       who may import whom, and no big crate twice
+  envoy [ARGUMENT…]          the differential suite against Envoy (installs Envoy by itself);
+                             `--only retries/`, `--arm-only envoy`, `--twice`, `--list`
+  loom                       interleavings of every shared atomic
+  bench [ARGUMENT…]          instruction counts and load runs
+  fds [--check]              builds, or checks, the protobuf descriptors that mesh-config embeds";
+
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["fds"] => fds::run(false),
-        ["fds", "--check"] => fds::run(true),
-        _ => anyhow::bail!("usage: cargo xtask fds [--check]"),
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let Some((job, rest)) = arguments.split_first() else {
+        bail!("{USAGE}");
+    };
+    match (job.as_str(), rest) {
+        ("ci", rest) => ci::run(rest),
+        ("deps", []) => deps::run(),
+        ("envoy", rest) => envoy::run(rest),
+        ("loom", []) => loom::run(),
+        ("bench", rest) => bench::run(rest),
+        ("fds", []) => fds::run(false),
+        ("fds", [check]) if check == "--check" => fds::run(true),
+        _ => bail!("{USAGE}"),
     }
 }
