@@ -356,10 +356,9 @@ fn strip(descriptor: &mut DynamicMessage) {
     if descriptor.descriptor().name() == "FieldDescriptorProto" {
         descriptor.clear_field_by_name("json_name");
     }
-    if let Some(options) = descriptor.get_field_by_name_mut("options") {
-        if let Some(options) = options.as_message_mut() {
-            strip_options(options);
-        }
+    let options = descriptor.get_field_by_name_mut("options");
+    if let Some(options) = options.and_then(Value::as_message_mut) {
+        strip_options(options);
     }
     let bare = descriptor
         .get_field_by_name("options")
@@ -369,14 +368,9 @@ fn strip(descriptor: &mut DynamicMessage) {
         descriptor.clear_field_by_name("options");
     }
     for (field, value) in descriptor.fields_mut() {
-        if field.name() != "options" {
-            if let Some(items) = value.as_list_mut() {
-                items
-                    .iter_mut()
-                    .filter_map(Value::as_message_mut)
-                    .for_each(strip);
-            }
-        }
+        let items = value.as_list_mut().filter(|_| field.name() != "options");
+        let messages = items.into_iter().flatten();
+        messages.filter_map(Value::as_message_mut).for_each(strip);
     }
 }
 

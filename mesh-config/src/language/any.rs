@@ -170,20 +170,30 @@ impl Decoder<'_> {
 
     fn known_type(&mut self, name: &str, entry: &Entry, at: &At<'_>) -> Option<MessageDescriptor> {
         let found = self.language.message(name);
-        if found.is_none() {
-            let close = suggestion(name, self.language.known_names());
-            let version = if name.contains(".v2.") || name.contains(".v2alpha") {
-                " (version 2 of the API is not read)"
-            } else {
-                ""
-            };
-            let reason = format!(
-                "the type {} is not known{version}{close}",
-                quoted_type(name)
-            );
-            self.problem(ProblemKind::UnknownType, at, entry.position, reason);
+        match &found {
+            Some(desc) => drop(self.charge(entry.value, desc)),
+            None => self.unknown_type(name, entry, at),
         }
         found
+    }
+
+    fn unknown_type(&mut self, name: &str, entry: &Entry, at: &At<'_>) {
+        // Comparing with every name there is costs too much to do it for nothing.
+        let close = if self.problems.is_full() {
+            String::new()
+        } else {
+            suggestion(name, self.language.known_names())
+        };
+        let version = if name.contains(".v2.") || name.contains(".v2alpha") {
+            " (version 2 of the API is not read)"
+        } else {
+            ""
+        };
+        let reason = format!(
+            "the type {} is not known{version}{close}",
+            quoted_type(name)
+        );
+        self.problem(ProblemKind::UnknownType, at, entry.position, reason);
     }
 
     /// A `google.protobuf.Value`: whatever the document says.
@@ -194,6 +204,9 @@ impl Decoder<'_> {
         at: &At<'_>,
     ) -> DynamicMessage {
         let mut message = DynamicMessage::new(desc.clone());
+        if !self.charge(node, desc) {
+            return message;
+        }
         let (number, value) = match self.tree.content(node) {
             Content::Map(_) => match inner(desc, 5) {
                 Some(inner) => (5, Value::Message(self.structure(node, &inner, at))),

@@ -1,16 +1,17 @@
 //! From a [`Tree`] to a message: the JSON form of protobuf, as leniently as Envoy reads it.
 
 use prost::Message as _;
-use prost_reflect::{
-    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value,
-};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
-use super::error::{Position, Problem, ProblemKind, Problems, quoted, suggestion};
+use super::error::{Position, Problem, ProblemKind, Problems, suggestion};
 use super::path::At;
 use super::pool::Language;
-use super::scalar::{Guess, quoted_bool, text_float, text_integer};
+use super::scalar::Guess;
+use super::single::{expected, map_key};
 use super::tree::{Content, Entry, NodeId, Tree};
-use super::wkt;
+
+/// Bytes of memory that the messages of one document may take, estimated. More are refused.
+pub const MESSAGE_BYTES_MAX: usize = 128 << 20;
 
 /// Reads the whole document as a message of type `desc`.
 pub(crate) fn decode(
@@ -23,6 +24,7 @@ pub(crate) fn decode(
         language,
         tree,
         problems,
+        bytes: 0,
     };
     decoder.fields_of(tree.root(), desc, &At::root(), &[])
 }
@@ -31,9 +33,29 @@ pub(super) struct Decoder<'t> {
     pub(super) language: &'t Language,
     pub(super) tree: &'t Tree,
     pub(super) problems: &'t mut Problems,
+    bytes: usize,
 }
 
 impl<'t> Decoder<'t> {
+    /// Counts one more message of that type; false when there is no room left for it.
+    pub(super) fn charge(&mut self, node: NodeId, desc: &MessageDescriptor) -> bool {
+        let had_room = self.bytes <= MESSAGE_BYTES_MAX;
+        self.bytes = self.bytes.saturating_add(self.language.facts(desc).bytes);
+        let has_room = self.bytes <= MESSAGE_BYTES_MAX;
+        if had_room && !has_room {
+            let mebibytes = MESSAGE_BYTES_MAX >> 20;
+            let reason =
+                format!("the document is too large: more than {mebibytes} MiB of messages");
+            self.problem(
+                ProblemKind::TooLarge,
+                &At::root(),
+                self.position(node),
+                reason,
+            );
+        }
+        has_room
+    }
+
     /// A message spelled out as a map; keys in `ignored` belong to whoever called.
     pub(super) fn fields_of(
         &mut self,
@@ -150,7 +172,12 @@ impl<'t> Decoder<'t> {
     }
 
     /// One value; nothing for null, save where null is a value.
-    fn singular(&mut self, node: NodeId, field: &FieldDescriptor, at: &At<'_>) -> Option<Value> {
+    pub(super) fn singular(
+        &mut self,
+        node: NodeId,
+        field: &FieldDescriptor,
+        at: &At<'_>,
+    ) -> Option<Value> {
         if self.is_null(node) {
             return match field.kind() {
                 Kind::Message(desc) if desc.full_name() == "google.protobuf.Value" => {
@@ -163,6 +190,7 @@ impl<'t> Decoder<'t> {
             };
         }
         match field.kind() {
+            Kind::Message(desc) if !self.charge(node, &desc) => None,
             Kind::Message(desc) if desc.full_name() == "google.protobuf.Any" => {
                 let opaque = field.parent_message().full_name() == super::OPAQUE_ANY;
                 Some(Value::Message(self.any(node, &desc, at, opaque)))
@@ -173,149 +201,14 @@ impl<'t> Decoder<'t> {
         }
     }
 
-    /// A message that is not an `Any`: spelled out, or in the short form of its type.
-    pub(super) fn message(
-        &mut self,
-        node: NodeId,
-        desc: &MessageDescriptor,
-        at: &At<'_>,
-    ) -> DynamicMessage {
-        let spelled_out = matches!(self.tree.content(node), Content::Map(_));
-        match desc.full_name() {
-            "google.protobuf.Value" => self.any_value(node, desc, at),
-            "google.protobuf.Struct" => self.structure(node, desc, at),
-            _ if spelled_out => self.fields_of(node, desc, at, &[]),
-            "google.protobuf.ListValue" => self.list_value(node, desc, at),
-            "google.protobuf.Duration" => self.time(node, desc, at, |text| {
-                wkt::duration(text)
-                    .map_err(|reason| format!("a duration {reason}, as \"0.25s\" does"))
-            }),
-            "google.protobuf.Timestamp" => self.time(node, desc, at, |text| {
-                wkt::timestamp(text)
-                    .ok_or_else(|| "not a time such as \"2026-01-31T12:00:00Z\"".into())
-            }),
-            "google.protobuf.FieldMask" => self.field_mask(node, desc, at),
-            name => {
-                let wrapped = desc.get_field(1).filter(|_| is_wrapper(name));
-                let Some(field) = wrapped else {
-                    return self.fields_of(node, desc, at, &[]);
-                };
-                let mut message = DynamicMessage::new(desc.clone());
-                if let Some(value) = self.singular(node, &field, at) {
-                    message.set_field(&field, value);
-                }
-                message
-            }
-        }
-    }
-
-    fn time(
-        &mut self,
-        node: NodeId,
-        desc: &MessageDescriptor,
-        at: &At<'_>,
-        read: impl Fn(&str) -> Result<(i64, i32), String>,
-    ) -> DynamicMessage {
-        let mut message = DynamicMessage::new(desc.clone());
-        let Some(Guess::Text(text)) = self.guess(node) else {
-            let example = if desc.name() == "Duration" {
-                "0.25s"
-            } else {
-                "2026-01-31T12:00:00Z"
-            };
-            self.wrong_type(node, at, &format!("text such as {example:?}"));
-            return message;
-        };
-        match read(&text) {
-            Ok((seconds, nanos)) => {
-                message.set_field_by_number(1, Value::I64(seconds));
-                message.set_field_by_number(2, Value::I32(nanos));
-            }
-            Err(reason) => self.problem(ProblemKind::WrongType, at, self.position(node), reason),
-        }
-        message
-    }
-
-    fn field_mask(
-        &mut self,
-        node: NodeId,
-        desc: &MessageDescriptor,
-        at: &At<'_>,
-    ) -> DynamicMessage {
-        let mut message = DynamicMessage::new(desc.clone());
-        let Some(Guess::Text(text)) = self.guess(node) else {
-            self.wrong_type(node, at, "text with field names between commas");
-            return message;
-        };
-        let paths = text.split(',').filter(|path| !path.is_empty()).map(|path| {
-            let snake = |c: char| match c.is_ascii_uppercase() {
-                true => ['_', c.to_ascii_lowercase()].iter().collect::<String>(),
-                false => c.to_string(),
-            };
-            Value::String(path.chars().map(snake).collect())
-        });
-        message.set_field_by_number(1, Value::List(paths.collect()));
-        message
-    }
-
-    fn enumeration(&mut self, node: NodeId, desc: &EnumDescriptor, at: &At<'_>) -> Option<Value> {
-        let text = match self.guess(node) {
-            Some(Guess::Int(number)) => return Some(Value::EnumNumber(number)),
-            Some(Guess::Text(text)) => text,
-            _ => {
-                self.wrong_type(node, at, &format!("one of {}", names(desc)));
-                return None;
-            }
-        };
-        let found = desc.get_value_by_name(&text).or_else(|| {
-            desc.values()
-                .find(|value| value.name().eq_ignore_ascii_case(&text))
-        });
-        let number = found
-            .map(|value| value.number())
-            .or_else(|| text.parse().ok());
-        if number.is_none() {
-            let reason = format!("{} is not one of {}", quoted(&text), names(desc));
-            self.problem(ProblemKind::WrongEnum, at, self.position(node), reason);
-        }
-        number.map(Value::EnumNumber)
-    }
-
-    fn scalar(&mut self, node: NodeId, kind: &Kind, at: &At<'_>) -> Option<Value> {
-        let value = self.guess(node).and_then(|guess| match kind {
-            Kind::Bool => bool_of(&guess),
-            Kind::Double => float_of(&guess).map(Value::F64),
-            Kind::Float => {
-                let number = float_of(&guess)?;
-                let narrow = number as f32;
-                (number.is_finite() == narrow.is_finite()).then_some(Value::F32(narrow))
-            }
-            Kind::String => match guess {
-                Guess::Text(text) => Some(Value::String(text.into_owned())),
-                _ => None,
-            },
-            Kind::Bytes => match guess {
-                Guess::Text(text) => wkt::base64(&text).map(|bytes| Value::Bytes(bytes.into())),
-                _ => None,
-            },
-            _ => integer_of(integer(&guess)?, kind),
-        });
-        if value.is_none() {
-            let hint = match (kind, self.guess(node)) {
-                (Kind::String, Some(Guess::Int(_) | Guess::Bool(_))) => " (put it in quotes)",
-                _ => "",
-            };
-            self.wrong_type(node, at, &format!("{}{hint}", expected(kind)));
-        }
-        value
-    }
-
     fn unknown_field(&mut self, entry: &Entry, desc: &MessageDescriptor, at: &At<'_>) {
         let here = at.field(&entry.key);
         let reason = if entry.key.as_ref() == "<<" {
             "merge keys (<<) are not part of Envoy's language".to_owned()
         } else if desc.reserved_names().any(|name| name == &*entry.key) {
             format!("{} has this field no longer", desc.full_name())
+        } else if self.problems.is_full() {
+            String::new()
         } else {
             let names: Vec<_> = desc.fields().map(|field| field.name().to_owned()).collect();
             let close = suggestion(&entry.key, names.iter().map(String::as_str));
@@ -388,82 +281,7 @@ fn field(desc: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
         .or_else(|| desc.get_field_by_json_name(key))
 }
 
-fn is_wrapper(name: &str) -> bool {
-    name.strip_prefix("google.protobuf.").is_some_and(|rest| {
-        [
-            "Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes",
-        ]
-        .iter()
-        .any(|kind| rest.strip_suffix("Value") == Some(kind))
-    })
-}
-
 fn holds_lists(kind: &Kind) -> bool {
     matches!(kind, Kind::Message(desc)
         if matches!(desc.full_name(), "google.protobuf.Value" | "google.protobuf.ListValue"))
-}
-
-fn names(desc: &EnumDescriptor) -> String {
-    let names: Vec<_> = desc.values().map(|value| value.name().to_owned()).collect();
-    names.join(", ")
-}
-
-fn bool_of(guess: &Guess<'_>) -> Option<Value> {
-    match guess {
-        Guess::Bool(value) => Some(Value::Bool(*value)),
-        Guess::Text(text) => quoted_bool(text).map(Value::Bool),
-        _ => None,
-    }
-}
-
-fn float_of(guess: &Guess<'_>) -> Option<f64> {
-    match guess {
-        Guess::Int(number) => Some((*number).into()),
-        Guess::Text(text) => match &**text {
-            "NaN" => Some(f64::NAN),
-            "Infinity" => Some(f64::INFINITY),
-            "-Infinity" => Some(f64::NEG_INFINITY),
-            text => text_float(text),
-        },
-        _ => None,
-    }
-}
-
-fn integer(guess: &Guess<'_>) -> Option<i128> {
-    match guess {
-        Guess::Int(number) => Some((*number).into()),
-        Guess::Text(text) => text_integer(text),
-        _ => None,
-    }
-}
-
-fn integer_of(number: i128, kind: &Kind) -> Option<Value> {
-    match kind {
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => number.try_into().ok().map(Value::I32),
-        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => number.try_into().ok().map(Value::I64),
-        Kind::Uint32 | Kind::Fixed32 => number.try_into().ok().map(Value::U32),
-        Kind::Uint64 | Kind::Fixed64 => number.try_into().ok().map(Value::U64),
-        _ => None,
-    }
-}
-
-fn map_key(text: &str, kind: &Kind) -> Option<MapKey> {
-    match kind {
-        Kind::String => Some(MapKey::String(text.to_owned())),
-        Kind::Bool => text.parse().ok().map(MapKey::Bool),
-        kind => integer_of(text.parse().ok()?, kind)?.into_map_key(),
-    }
-}
-
-fn expected(kind: &Kind) -> String {
-    match kind {
-        Kind::Bool => "true or false".to_owned(),
-        Kind::String => "text".to_owned(),
-        Kind::Bytes => "text in base64".to_owned(),
-        Kind::Float | Kind::Double => "a number".to_owned(),
-        Kind::Uint32 | Kind::Fixed32 => format!("an integer from 0 to {}", u32::MAX),
-        Kind::Uint64 | Kind::Fixed64 => format!("an integer from 0 to {}", u64::MAX),
-        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => "an integer of 32 bits".to_owned(),
-        _ => "an integer of 64 bits".to_owned(),
-    }
 }

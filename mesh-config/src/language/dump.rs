@@ -143,7 +143,7 @@ impl Dumper<'_> {
             Value::EnumNumber(number) => match kind {
                 Kind::Enum(desc) => desc
                     .get_value(*number)
-                    .map_or(json!(number), |value| json!(value.name())),
+                    .map_or_else(|| json!(number), |value| json!(value.name())),
                 _ => json!(number),
             },
             Value::Bool(value) => json!(value),

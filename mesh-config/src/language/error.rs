@@ -152,6 +152,11 @@ impl Problems {
         });
     }
 
+    /// Whether further problems are only counted, so that it is no use to word them well.
+    pub(crate) fn is_full(&self) -> bool {
+        self.list.len() >= PROBLEMS_MAX
+    }
+
     /// Whether nothing was found.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()

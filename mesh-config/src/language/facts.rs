@@ -13,6 +13,8 @@ pub(crate) struct Facts {
     pub(crate) fields: Vec<FieldFacts>,
     /// Names of the oneofs of which a member must be set, each with the names of the members.
     pub(crate) required_oneofs: Vec<(String, Vec<FieldDescriptor>)>,
+    /// Bytes that one takes in memory, in generated and in dynamic form; an estimate.
+    pub(crate) bytes: usize,
     /// Rules that are written in the protos and not understood here; a test keeps this empty.
     pub(crate) not_understood: Vec<String>,
 }
@@ -30,6 +32,41 @@ pub(crate) struct FieldFacts {
     pub(crate) refused_numbers: Vec<i32>,
 }
 
+/// Bytes of a dynamic message with a few fields: most of them a node of its tree of fields.
+const DYNAMIC_BYTES: usize = 900;
+
+/// Bytes of the generated struct of a message: messages in it lie in place, save where that would
+/// never end.
+fn generated_bytes(message: &MessageDescriptor, outer: &mut Vec<String>) -> usize {
+    outer.push(message.full_name().to_owned());
+    let mut field_bytes = |field: &FieldDescriptor| match field.kind() {
+        _ if field.is_map() => 48,
+        _ if field.is_list() => 24,
+        Kind::Message(inner) if outer.iter().any(|name| name == inner.full_name()) => 8,
+        Kind::Message(inner) => generated_bytes(&inner, outer),
+        Kind::String | Kind::Bytes => 24,
+        Kind::Bool => 1,
+        Kind::Double | Kind::Int64 | Kind::Uint64 => 8,
+        _ => 4,
+    };
+    let mut bytes = 8;
+    for field in message
+        .fields()
+        .filter(|field| field.containing_oneof().is_none())
+    {
+        bytes += field_bytes(&field);
+    }
+    for oneof in message.oneofs() {
+        bytes += oneof
+            .fields()
+            .map(|field| field_bytes(&field))
+            .max()
+            .unwrap_or_default();
+    }
+    outer.pop();
+    bytes
+}
+
 impl Facts {
     pub(crate) fn of(message: &MessageDescriptor) -> Self {
         let options = message.options();
@@ -37,6 +74,7 @@ impl Facts {
             unruled: flag(&options, "validate.disabled") || flag(&options, "validate.ignored"),
             fields: Vec::new(),
             required_oneofs: Vec::new(),
+            bytes: DYNAMIC_BYTES + generated_bytes(message, &mut Vec::new()),
             not_understood: Vec::new(),
         };
         for field in message.fields() {
@@ -117,6 +155,7 @@ fn extension(options: &DynamicMessage, name: &str) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
+    use super::generated_bytes;
     use crate::language::Language;
 
     #[test]
@@ -134,6 +173,40 @@ mod tests {
             rules += facts.fields.iter().filter(|f| !f.rule.is_empty()).count();
         }
         assert!(rules > 1_000, "only {rules} rules survived the pruning");
+    }
+
+    #[test]
+    fn the_size_of_generated_structs_is_estimated_well() {
+        use envoy_types::pb::envoy::config;
+        let language = Language::full();
+        for (name, bytes) in [
+            (
+                "bootstrap.v3.Bootstrap",
+                size_of::<config::bootstrap::v3::Bootstrap>(),
+            ),
+            (
+                "cluster.v3.Cluster",
+                size_of::<config::cluster::v3::Cluster>(),
+            ),
+            (
+                "listener.v3.Listener",
+                size_of::<config::listener::v3::Listener>(),
+            ),
+            ("route.v3.Route", size_of::<config::route::v3::Route>()),
+            (
+                "endpoint.v3.LbEndpoint",
+                size_of::<config::endpoint::v3::LbEndpoint>(),
+            ),
+        ] {
+            let desc = language
+                .message(&format!("envoy.config.{name}"))
+                .expect("known");
+            let estimate = generated_bytes(&desc, &mut Vec::new());
+            assert!(
+                estimate * 3 > bytes * 2 && estimate < bytes * 3 / 2,
+                "{name}: {estimate} for {bytes}"
+            );
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod path;
 mod pool;
 mod rules;
 mod scalar;
+mod single;
 mod support;
 mod tree;
 mod validate;
@@ -27,6 +28,7 @@ mod visit;
 mod wkt;
 mod yaml;
 
+pub use decode::MESSAGE_BYTES_MAX;
 pub use dump::to_json;
 pub use error::{ConfigError, PROBLEMS_MAX, Position, Problem, ProblemKind, Problems};
 pub use load::{Loaded, Source, load_bootstrap};

@@ -16,7 +16,7 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct At<'a> {
-    parent: Option<&'a At<'a>>,
+    parent: Option<&'a Self>,
     step: Step<'a>,
 }
 

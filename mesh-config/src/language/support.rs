@@ -202,10 +202,13 @@ impl UnsupportedReport {
             return self.entries.push(entry);
         }
         self.left_out += 1;
-        if entry.security {
-            if let Some(place) = self.entries.iter_mut().rev().find(|entry| !entry.security) {
-                *place = entry;
-            }
+        let mut others = self
+            .entries
+            .iter_mut()
+            .rev()
+            .filter(|entry| !entry.security);
+        if let Some(place) = others.next().filter(|_| entry.security) {
+            *place = entry;
         }
     }
 }
@@ -252,9 +255,9 @@ impl Visitor for Reporter<'_> {
         if self.table.has(desc.full_name()) {
             return Walk::Into;
         }
-        let security =
-            is_security_type(desc.full_name()) || self.guards(&Value::Message(message.clone()));
-        self.add(at, desc.full_name(), None, security);
+        let mut search = Search { found: false };
+        visit(self.language, message, &mut search);
+        self.add(at, desc.full_name(), None, search.found);
         Walk::Past
     }
 
