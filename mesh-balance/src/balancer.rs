@@ -138,9 +138,10 @@ impl Balancer {
         self.refresh(context.rng);
         let mut turns_left = context.max_attempts;
         loop {
-            let place = self.pick_once(context).ok_or(NoHealthy {
-                total: self.set.endpoints().len(),
-            })?;
+            let Some(place) = self.pick_once(context) else {
+                let total = self.set.endpoints().len();
+                return Err(NoHealthy { total });
+            };
             if turns_left == 0 || context.accepts(&self.set.endpoints()[place]) {
                 return Ok(place);
             }
@@ -160,9 +161,8 @@ impl Balancer {
     }
 
     fn pick_once(&mut self, context: &PickContext<'_>) -> Option<usize> {
-        let draw = context.hash.unwrap_or_else(|| context.rng.next_u64());
         self.panic = None;
-        let (level, degraded) = self.level(draw)?;
+        let (level, degraded) = self.level(context)?;
         let level = &mut self.levels[level];
         let pool = if level.load.panic {
             self.panic = Some(Panic {
@@ -182,14 +182,15 @@ impl Balancer {
         pool.pick(self.set.endpoints(), context.rng)
     }
 
-    /// The priority whose share `draw` falls into, and whether its degraded endpoints are meant.
-    fn level(&self, draw: u64) -> Option<(usize, bool)> {
-        // Most clusters have one priority and nobody degraded: spare them the division.
+    /// The priority whose share the request falls into, and whether its degraded endpoints are meant.
+    fn level(&self, context: &PickContext<'_>) -> Option<(usize, bool)> {
+        // Most clusters have one priority and nobody degraded: spare them the draw.
         if let [only] = &self.levels[..]
             && only.load.healthy == 100
         {
             return Some((0, false));
         }
+        let draw = context.hash.unwrap_or_else(|| context.rng.next_u64());
         let mut left = (draw % 100) as u32;
         for degraded in [false, true] {
             for (index, level) in self.levels.iter().enumerate() {

@@ -26,23 +26,36 @@ fn unequal(below: u32) -> impl Strategy<Value = Vec<u32>> {
     })
 }
 
-/// Weighted round robin by the definition: each endpoint `i` is due at every multiple of `1/w_i`; the
-/// earliest is picked, compared as fractions.
+/// Weighted round robin by the definition: endpoint `i` is due at every multiple of `1/w_i`; whoever is
+/// due first is picked, and of several who joined the queue first. Due times are compared as fractions.
 struct Naive {
-    /// Endpoint `i` was picked so often.
-    picked: Vec<u64>,
+    /// When each is due next, as a multiple of `1/w_i`, and when it joined the queue.
+    queue: Vec<(u64, usize)>,
     weights: Vec<u32>,
+    joined: usize,
 }
 
 impl Naive {
-    /// Whether `index` may come up now: nobody else is due strictly earlier.
-    fn may_pick(&self, index: usize) -> bool {
-        let due = |i: usize| (self.picked[i] + 1, u64::from(self.weights[i]));
-        let (turns, weight) = due(index);
-        (0..self.weights.len()).all(|other| {
-            let (other_turns, other_weight) = due(other);
-            turns * other_weight <= other_turns * weight
-        })
+    fn new(weights: &[u32]) -> Self {
+        Self {
+            queue: (0..weights.len()).map(|i| (1, i)).collect(),
+            weights: weights.to_vec(),
+            joined: weights.len(),
+        }
+    }
+
+    fn pick(&mut self) -> usize {
+        let earlier = |a: &usize, b: &usize| {
+            let ((turn_a, joined_a), (turn_b, joined_b)) = (self.queue[*a], self.queue[*b]);
+            let (a, b) = (u64::from(self.weights[*a]), u64::from(self.weights[*b]));
+            (turn_a * b)
+                .cmp(&(turn_b * a))
+                .then(joined_a.cmp(&joined_b))
+        };
+        let first = (0..self.queue.len()).min_by(earlier).unwrap();
+        self.queue[first] = (self.queue[first].0 + 1, self.joined);
+        self.joined += 1;
+        first
     }
 }
 
@@ -68,26 +81,21 @@ proptest! {
 
     #[test]
     fn model_round_robin_always_picks_whoever_is_due_first(
-        weights in unequal(50),
+        // Powers of two, whose fractions are exact: who comes first of several is defined too.
+        powers in prop::collection::vec(0u32..6, 2..8),
         seed in any::<u64>(),
     ) {
+        let mut weights: Vec<u32> = powers.into_iter().map(|power| 1 << power).collect();
+        weights[0] = 1;
+        weights[1] = weights[1].max(2);
         let mut picker = Picker::new(LbPolicy::RoundRobin, weighted(&weights), seed);
-        let cycle = weights.iter().sum::<u32>() as usize;
-        let picks: Vec<usize> = (0..2 * cycle).map(|_| picker.number()).collect();
-        // The start lies somewhere within a cycle: one of its places explains all that follows.
-        let explained = (0..cycle).any(|start| {
-            let mut naive = Naive { picked: vec![0; weights.len()], weights: weights.clone() };
-            // What was picked before `start` is what the end of the first cycle holds.
-            for &index in &picks[cycle - start..cycle] {
-                naive.picked[index] += 1;
-            }
-            picks.iter().all(|&index| {
-                let may = naive.may_pick(index);
-                naive.picked[index] += 1;
-                may
-            })
-        });
-        prop_assert!(explained, "{picks:?}");
+        let mut naive = Naive::new(&weights);
+        // Workers start somewhere within the first round.
+        let start = mesh_core::Rng::seeded(seed).below(weights.len() as u64);
+        (0..start).for_each(|_| { naive.pick(); });
+        for _ in 0..300 {
+            prop_assert_eq!(picker.number(), naive.pick());
+        }
     }
 
     #[test]
@@ -251,6 +259,17 @@ fn ties_of_two_choices_spread_evenly() {
         counts.iter().all(|n| (1_800..2_200).contains(n)),
         "{counts:?}"
     );
+}
+
+#[test]
+fn of_two_choices_with_equal_load_the_first_drawn_stands() {
+    let policy = least_request(LeastRequestConfig::default());
+    let mut picker = Picker::new(policy, weighted(&[1; 9]), 4);
+    let same = mesh_core::Rng::seeded(4);
+    for _ in 0..100 {
+        let (first, _) = (same.below(9), same.below(9));
+        assert_eq!(picker.number(), first as usize);
+    }
 }
 
 #[test]

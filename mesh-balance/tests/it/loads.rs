@@ -239,6 +239,17 @@ fn excluded_endpoints_count_neither_way() {
 }
 
 #[test]
+fn excluded_endpoints_are_left_out_when_a_set_is_counted() {
+    let mut specs = [Spec::at(0, Health::Unhealthy); 5];
+    specs[0].health = Health::Healthy;
+    (2..5).for_each(|n| specs[n].excluded = true);
+    let mut picker = Picker::new(BalanceConfig::default(), set(&specs), 1);
+    // One of two is usable: no panic.
+    assert_eq!(picker.count(10), [10, 0, 0, 0, 0]);
+    assert_eq!(picker.balancer.set().membership().excluded, 3);
+}
+
+#[test]
 fn in_total_panic_traffic_goes_by_the_number_of_endpoints() {
     let config = BalanceConfig::default();
     let loads = priority_loads(&[counts(2, 0, 0, 0), counts(1, 0, 0, 0)], &config);

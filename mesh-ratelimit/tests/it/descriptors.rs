@@ -143,6 +143,19 @@ fn a_wildcard_matches_only_the_same_keys_and_count() {
 }
 
 #[test]
+fn a_wildcard_does_not_match_a_longer_descriptor() {
+    let both = RateLimitRule::new(
+        [by_user().actions, by_path().actions]
+            .into_iter()
+            .flatten()
+            .collect(),
+    );
+    let descriptors = vec![Descriptor::new([("user", "")], bucket(1))];
+    let limit = limit(Some(5), descriptors, vec![both], |_| {});
+    assert_eq!(passed(&limit, Some("ann"), "/x"), 5);
+}
+
+#[test]
 fn a_wildcard_forgets_the_value_unused_for_longest() {
     let limit = limit(
         None,
