@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use mesh_breaker::{BreakerConfig, BreakerLayer, state::Phase};
-use mesh_core::{Body, Error, ErrorKind, Percent};
+use mesh_core::{Body, Error, ErrorKind, Percent, clock};
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -27,9 +27,9 @@ async fn main() -> Result<(), Error> {
     let layer = BreakerLayer::http(config);
     let circuit = Arc::clone(layer.circuit());
 
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     let mut client = layer.layer(service_fn(move |_: Request<Body>| async move {
-        if (3..=12).contains(&start.elapsed().as_secs()) {
+        if (3..=12).contains(&(clock::now() - start).as_secs()) {
             Err(Error::new(ErrorKind::ConnectFailure))
         } else {
             Ok(Response::new(Body::from("hello")))

@@ -10,7 +10,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response, StatusCode};
-use mesh_core::{Body, Endpoint, Error, Health};
+use mesh_core::{Body, Endpoint, Error, Health, clock};
 use mesh_outlier::{Detector, OutlierConfig, OutlierLayer};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -30,14 +30,14 @@ async fn main() -> Result<(), Error> {
         .build();
     let driver = tokio::spawn(detector.run(std::future::pending()));
 
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     let clients: Vec<_> = (1..=4u8)
         .map(|n| {
             let endpoint = Endpoint::standalone(SocketAddr::from(([10, 0, 0, n], 80)));
             let state = Arc::clone(&endpoint.state);
             let client = service_fn(move |_: Request<Body>| async move {
                 let mut response = Response::new(Body::empty());
-                if n == 3 && start.elapsed() < MINUTE {
+                if n == 3 && clock::now() - start < MINUTE {
                     *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
                 }
                 Ok::<_, Error>(response)
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Error> {
 
     // Round robin over those that are well: what a balancer does.
     let (mut sent, mut failed) = (0, 0);
-    while start.elapsed() < 2 * MINUTE {
+    while clock::now() - start < 2 * MINUTE {
         for (state, client) in &clients {
             if state.health() == Health::Healthy {
                 let response = client.clone().oneshot(Request::new(Body::empty())).await?;

@@ -382,6 +382,9 @@ async fn success_rates_are_compared_only_with_enough_endpoints_and_requests() {
         }
         c.sweep();
         assert_eq!(c.ejected(), [] as [usize; 0]);
+        // With 99 requests it is shown, since failure percentages are looked at.
+        let shown = c.detector.report().endpoints[0].success_rate;
+        assert_eq!(shown, (hosts == 5).then_some(0.0));
     }
 }
 
@@ -507,7 +510,8 @@ async fn an_endpoint_that_leaves_is_forgotten_and_its_monitor_heard_by_nobody() 
     c.fail(0, 10);
     // It comes back as a stranger.
     let back = c.detector.monitor(&c.endpoints[0]);
-    c.fail(0, 10);
+    c.monitors[0].on_response(200);
+    c.fail(0, 5);
     assert_eq!(c.ejected(), [] as [usize; 0]);
     (0..5).for_each(|_| back.on_response(500));
     assert_eq!(c.ejected(), [0]);
