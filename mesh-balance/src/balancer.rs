@@ -151,6 +151,12 @@ impl Balancer {
 
     /// Whether the last pick ignored health because too few endpoints were usable.
     #[must_use]
+    pub const fn panicked(&self) -> bool {
+        self.panic.is_some()
+    }
+
+    /// The same with the numbers that were compared.
+    #[must_use]
     pub const fn panic(&self) -> Option<Panic> {
         self.panic
     }
