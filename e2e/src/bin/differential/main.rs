@@ -112,9 +112,7 @@ fn differential(options: &Options) -> Result<bool> {
     }
     let arms = arms(options)?;
     let outcomes = suite::run(groups, &arms, options.jobs.unwrap_or(3));
-    let verdict = if arms.len() == 1 {
-        report::print_arm(&outcomes, options.verbose)
-    } else {
+    let verdict = if let [left, right] = &arms[..] {
         // Envoy differs from itself in nothing that a ledger could excuse.
         let mut ledger = if options.twice {
             Ledger::default()
@@ -122,7 +120,9 @@ fn differential(options: &Options) -> Result<bool> {
             let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/LEDGER.md");
             Ledger::read(&options.ledger.clone().unwrap_or_else(|| beside.into()))?
         };
-        report::compare(&outcomes, &arms, &mut ledger)
+        report::compare(&outcomes, [left.label, right.label], &mut ledger)
+    } else {
+        report::print_arm(&outcomes, options.verbose)
     };
     verdict.print();
     Ok(verdict.failures == 0)

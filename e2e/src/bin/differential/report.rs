@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::ledger::Ledger;
 use crate::observe::Facts;
-use crate::suite::{Arm, Outcome};
+use crate::suite::Outcome;
 
 /// Lines printed about one scenario that differs; the rest is only counted.
 const LINES_MAX: usize = 60;
@@ -66,7 +66,7 @@ fn print_facts(facts: &Facts) {
 }
 
 /// Compares the first two arms of each scenario.
-pub(crate) fn compare(outcomes: &[Outcome], arms: &[Arm], ledger: &mut Ledger) -> Verdict {
+pub(crate) fn compare(outcomes: &[Outcome], arms: [&str; 2], ledger: &mut Ledger) -> Verdict {
     let mut verdict = Verdict::default();
     for outcome in outcomes {
         let [left, right] = &outcome.arms[..] else {
@@ -81,7 +81,7 @@ pub(crate) fn compare(outcomes: &[Outcome], arms: &[Arm], ledger: &mut Ledger) -
             }
             lines.push(format!("    {fact}{}", step_of(left, &fact)));
             for (arm, value) in arms.iter().zip([a, b]) {
-                lines.push(format!("      {:<6} {value}", arm.label));
+                lines.push(format!("      {arm:<6} {value}"));
             }
         }
         // An expectation is about Envoy, the first arm; the second is held against the first.
@@ -204,5 +204,44 @@ mod tests {
             .map(|(name, _)| name)
             .collect();
         assert_eq!(names, ["1.header.a", "1.header.b"]);
+    }
+
+    fn judged(right: &[(&str, &str)], ledger: &str) -> usize {
+        let outcome = Outcome {
+            name: "http/a",
+            arms: vec![facts(&[("1.status", "200")]), facts(right)],
+            changed: Vec::new(),
+            took: std::time::Duration::ZERO,
+        };
+        let mut ledger = Ledger::parse(ledger).unwrap();
+        compare(&[outcome], ["envoy", "mesh"], &mut ledger).failures
+    }
+
+    #[test]
+    fn a_difference_fails_unless_the_ledger_has_it() {
+        let row = "| http/a | 1.status | because it is better so |";
+        assert_eq!(judged(&[("1.status", "200")], ""), 0);
+        assert_eq!(judged(&[("1.status", "503")], ""), 1);
+        assert_eq!(judged(&[("1.status", "503")], row), 0);
+    }
+
+    #[test]
+    fn a_row_without_a_difference_fails() {
+        let row = "| http/* | 1.* | because it is better so |";
+        assert_eq!(judged(&[("1.status", "200")], row), 1);
+    }
+
+    #[test]
+    fn an_expectation_about_envoy_that_does_not_hold_fails() {
+        let mut left = facts(&[]);
+        left.problems.push("expected 200, got 404".to_owned());
+        let outcome = Outcome {
+            name: "http/a",
+            arms: vec![left, facts(&[])],
+            changed: Vec::new(),
+            took: std::time::Duration::ZERO,
+        };
+        let verdict = compare(&[outcome], ["envoy", "mesh"], &mut Ledger::default());
+        assert_eq!(verdict.failures, 1);
     }
 }

@@ -1,0 +1,5 @@
+//! The harness itself: what it is blind to, no end-to-end test can see.
+
+mod client;
+mod process;
+mod upstream;
