@@ -1,1 +1,0 @@
-//! Keeping the endpoints of named clusters fresh.

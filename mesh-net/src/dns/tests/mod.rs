@@ -1,0 +1,3 @@
+mod refresh;
+mod resolver;
+mod server;
