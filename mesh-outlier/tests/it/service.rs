@@ -184,6 +184,22 @@ async fn an_attempt_given_up_beside_another_counts_as_timed_out_though_it_answer
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_timeout_heard_with_the_head_is_not_heard_again_with_the_body() {
+    let (_detector, endpoint, monitor) = endpoint(false);
+    let upstream = Upstream::new();
+    let service = OutlierLayer::http(monitor).layer(upstream.service());
+    let (mut request, attempt) = (request("http://a/"), Attempt::new());
+    request.extensions_mut().insert(attempt.clone());
+    attempt.time_out();
+    upstream.reply(Reply::status(200).body(ScriptedBody::new().data("a").stall()));
+    drop(service.clone().oneshot(request).await.unwrap());
+    upstream.reply(Reply::status(500));
+    let failing = service.oneshot(mesh_testkit::request("http://a/"));
+    failing.await.unwrap();
+    assert!(!is_ejected(&endpoint));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_given_up_by_a_timer_was_too_slow() {
     let (_detector, endpoint, monitor) = endpoint(false);
     let upstream = Upstream::new();
