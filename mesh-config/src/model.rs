@@ -2,12 +2,12 @@
 //!
 //! Nothing here is a protobuf, and nothing on the data path reads anything else.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_balance::BalanceConfig;
-use mesh_core::{Address, Locality, Thresholds};
+use mesh_core::{Address, Locality, Thresholds, format::Captures};
 use mesh_http::{h1::server::ServerConfig, hygiene::EdgeConfig, pool::PoolConfig};
-use mesh_net::dns::LookupFamily;
+use mesh_net::dns::{DnsLookupFamily, RefreshConfig, ResolverConfig};
 use mesh_outlier::OutlierConfig;
 use mesh_ratelimit::LocalRateLimitConfig;
 use mesh_retry::RetryConfig;
@@ -80,6 +80,8 @@ pub struct ConnectionManager {
     pub edge: Arc<EdgeConfig>,
     /// `route_config`.
     pub routes: Arc<RouteTable<RoutePolicies>>,
+    /// The request headers that the routes' formats quote; log formats are bound behind them.
+    pub captures: Captures,
     /// The name of `route_config`.
     pub route_config_name: Arc<str>,
     /// `http_filters`, in order, without the router.
@@ -170,27 +172,19 @@ pub struct Cluster {
 pub enum Discovery {
     /// The addresses of the config.
     Static,
-    /// Every address that a name resolves to is an endpoint.
-    StrictDns(DnsConfig),
-    /// A name is one endpoint, and new connections go to its latest first address.
-    LogicalDns(DnsConfig),
+    /// Names are looked up again and again: `STRICT_DNS` or `LOGICAL_DNS`, as `refresh.discovery` says.
+    Dns(Box<DnsConfig>),
 }
 
 /// How names are resolved.
 #[derive(Debug, Clone)]
 pub struct DnsConfig {
-    /// How often; 5 s. Envoy: `dns_refresh_rate`.
-    pub refresh_rate: Duration,
-    /// After failures: base and cap. Envoy: `dns_failure_refresh_rate`.
-    pub failure_refresh_rate: Option<(Duration, Duration)>,
-    /// Added at random. Envoy: `dns_jitter`.
-    pub jitter: Duration,
-    /// As often as the answer's time to live says. Envoy: `respect_dns_ttl`.
-    pub respect_ttl: bool,
+    /// Who is asked. Envoy: `typed_dns_resolver_config`.
+    pub resolver: ResolverConfig,
     /// IPv4, IPv6 or both. Envoy: `dns_lookup_family`.
-    pub family: LookupFamily,
-    /// Name servers in place of the system's.
-    pub resolvers: Vec<SocketAddr>,
+    pub family: DnsLookupFamily,
+    /// When, and which of the addresses count.
+    pub refresh: RefreshConfig,
 }
 
 /// One endpoint, as the config describes it.
