@@ -153,8 +153,9 @@ fn failures_back_off_and_a_success_starts_over() {
     // The smallest would be none at all.
     assert_eq!(fail(0), LOOKUP_INTERVAL_MIN);
     lookup(&mut refresh, now, answer(1, &[1]), 0);
-    let (_, after) = lookup(&mut refresh, now, Err(DnsError::Timeout), 1999);
-    assert_eq!(after, millis(1999));
+    // A whole base interval is none at all, and would be two seconds of any longer one.
+    let (_, after) = lookup(&mut refresh, now, Err(DnsError::Timeout), 2000);
+    assert_eq!(after, LOOKUP_INTERVAL_MIN);
     assert!(FailureRefreshRate::new(secs(2), Some(secs(1))).is_err());
 }
 

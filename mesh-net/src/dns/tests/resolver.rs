@@ -142,6 +142,24 @@ async fn failures_are_told_apart() {
     assert!(resolver.resolve(&long, Auto).await.is_err());
 }
 
+#[test]
+fn a_failure_of_one_family_outweighs_the_absence_of_the_other() {
+    let failed = || DnsError::ServerFailure("x".to_owned());
+    for absent in [DnsError::NotFound, DnsError::NoRecords] {
+        assert_eq!(absent.clone().or(failed()), failed());
+        assert_eq!(failed().or(absent), failed());
+    }
+    assert_eq!(
+        DnsError::NotFound.or(DnsError::NoRecords),
+        DnsError::NoRecords
+    );
+    assert_eq!(
+        DnsError::NotFound.or(DnsError::NotFound),
+        DnsError::NotFound
+    );
+    assert_eq!(DnsError::Timeout.or(failed()), DnsError::Timeout);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_server_is_given_up_in_time() {
     let server = Server::start(Reply::Silence).await;
@@ -231,10 +249,13 @@ async fn addresses_and_the_hosts_file_need_no_server() {
 
 #[test]
 fn too_many_name_servers_are_refused() {
-    let config = ResolverConfig {
-        resolvers: vec!["127.0.0.1:53".parse().unwrap(); 17],
+    let mut config = ResolverConfig {
+        resolvers: vec!["127.0.0.1:53".parse().unwrap(); 16],
         ..ResolverConfig::default()
     };
+    // Outside of any runtime, as when a config is read.
+    assert!(Resolver::new(&config).is_ok());
+    config.resolvers.push("127.0.0.1:53".parse().unwrap());
     let error = Resolver::new(&config).unwrap_err().to_string();
     assert!(error.contains("at most 16"), "{error}");
 }
