@@ -50,7 +50,16 @@ fn is_grpc(request: &RequestView<'_>) -> bool {
 
 /// Tells the client what is left, in place of what anybody said before.
 pub(crate) fn add_quota(headers: &mut HeaderMap, quota: &Quota, now: Instant) {
-    headers.insert(LIMIT, HeaderValue::from(quota.limit()));
-    headers.insert(REMAINING, HeaderValue::from(quota.remaining(now)));
-    headers.insert(RESET, HeaderValue::from(quota.reset(now).as_secs()));
+    headers.insert(LIMIT, number(quota.limit().into()));
+    headers.insert(REMAINING, number(quota.remaining(now).into()));
+    headers.insert(RESET, number(quota.reset(now).as_secs()));
+}
+
+/// Costs one allocation, and none for the most frequent number.
+fn number(n: u64) -> HeaderValue {
+    const ZERO: HeaderValue = HeaderValue::from_static("0");
+    if n == 0 {
+        return ZERO;
+    }
+    HeaderValue::from_str(itoa::Buffer::new().format(n)).unwrap_or(ZERO)
 }
