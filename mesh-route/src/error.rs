@@ -34,12 +34,18 @@ pub enum NoRoute {
     Route,
 }
 
-impl fmt::Display for NoRoute {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl NoRoute {
+    const fn text(self) -> &'static str {
+        match self {
             Self::VirtualHost => "no virtual host matches",
             Self::Route => "no route matches",
-        })
+        }
+    }
+}
+
+impl fmt::Display for NoRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
     }
 }
 
@@ -47,10 +53,10 @@ impl std::error::Error for NoRoute {}
 
 impl From<NoRoute> for Error {
     fn from(none: NoRoute) -> Self {
-        Self::new(ErrorKind::NoRoute).with_message(match none {
-            NoRoute::VirtualHost => "no virtual host matches",
-            NoRoute::Route => "no route matches",
-        })
+        let reply = LocalReply::new(http::StatusCode::NOT_FOUND, "", "route_not_found");
+        Self::new(ErrorKind::NoRoute)
+            .with_message(none.text())
+            .with_reply(reply)
     }
 }
 

@@ -152,7 +152,7 @@ pub struct WeightedCluster {
     pub weight: u32,
     /// Done to its requests and responses, more specific than the route's.
     pub mutations: HeaderMutations,
-    /// The host that its requests carry, in place of the route's rewrite.
+    /// The host that its requests carry, unless the route rewrites it again.
     pub host_rewrite_literal: Option<HeaderValue>,
 }
 

@@ -200,6 +200,16 @@ pub(crate) fn tls_redirect(request: &RequestView<'_>) -> LocalReply {
     moved(StatusCode::MOVED_PERMANENTLY, &location)
 }
 
+/// The absolute URI of a request.
+pub(super) fn here(request: &RequestView<'_>) -> String {
+    format!(
+        "{}://{}{}",
+        request.scheme,
+        authority(request),
+        request.path
+    )
+}
+
 fn moved(status: StatusCode, location: &str) -> LocalReply {
     let mut reply = LocalReply::new(status, "", "direct_response");
     reply.body = Bytes::new();
@@ -215,7 +225,7 @@ fn authority(request: &RequestView<'_>) -> String {
 }
 
 /// Host and port, if there is a port; the colons of an IPv6 address in brackets are not in front of one.
-pub(crate) fn split_port(host: &str) -> Option<(&str, &str)> {
+fn split_port(host: &str) -> Option<(&str, &str)> {
     let (bare, port) = host.rsplit_once(':')?;
     let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
     let whole = !bare.contains(':') || bare.ends_with(']');

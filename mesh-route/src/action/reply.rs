@@ -1,7 +1,8 @@
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
-use mesh_core::LocalReply;
+use http::{HeaderValue, StatusCode, header};
+use mesh_core::{LocalReply, format::RequestView};
 
+use super::redirect::here;
 use crate::RouteConfigError;
 
 /// The largest body of a direct response when the configuration sets no other limit. Envoy:
@@ -46,12 +47,19 @@ impl DirectResponse {
         Ok(Self { status, body })
     }
 
-    pub(crate) fn reply(&self) -> LocalReply {
+    pub(crate) fn reply(&self, request: &RequestView<'_>) -> LocalReply {
         let mut reply = LocalReply::new(self.status, "", "direct_response");
         reply.body = self.body.clone();
         if !self.body.is_empty() {
             let text = HeaderValue::from_static("text/plain");
-            reply.headers = HeaderMap::from_iter([(header::CONTENT_TYPE, text)]);
+            reply.headers.insert(header::CONTENT_TYPE, text);
+        }
+        // Envoy says where the thing is that was created, or found: at the place that was asked for.
+        if self.status == StatusCode::CREATED || self.status.is_redirection() {
+            let location = here(request);
+            if let Ok(location) = HeaderValue::from_str(&location) {
+                reply.headers.insert(header::LOCATION, location);
+            }
         }
         reply
     }

@@ -117,7 +117,7 @@ impl Translator<'_> {
                 // A name or number in braces must not be taken for a repetition.
                 if self.chars.next_if_eq(&'{').is_some() {
                     self.out.push('{');
-                    while let Some(c) = self.chars.next() {
+                    for c in self.chars.by_ref() {
                         self.out.push(c);
                         if c == '}' {
                             break;
@@ -172,7 +172,7 @@ impl Translator<'_> {
                 return Ok(());
             }
             _ => {
-                while let Some(c) = self.chars.next() {
+                for c in self.chars.by_ref() {
                     self.out.push(c);
                     match c {
                         'i' | 'm' | 's' | 'U' | '-' => {}

@@ -1,6 +1,6 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use http::{HeaderName, HeaderValue, request, response};
+use http::{HeaderName, HeaderValue, header, request, response};
 use mesh_core::{
     Facts, LocalReply, RequestInfo,
     format::{FormatContext, RequestView},
@@ -168,13 +168,13 @@ impl<P> RouteEntry<P> {
     pub fn local_reply(&self, request: &RequestView<'_>) -> Option<LocalReply> {
         match &self.route.action {
             Action::Redirect(redirect) => Some(redirect.reply(&self.route.matches, request)),
-            Action::DirectResponse(response) => Some(response.reply()),
+            Action::DirectResponse(response) => Some(response.reply(request)),
             Action::Route(_) | Action::NonForwarding => None,
         }
     }
 
     /// Removes and adds request headers, all levels in their order. `cluster` is the weighted cluster
-    /// that was picked, if any. To be done before [`RouteEntry::rewrite`].
+    /// that was picked, if any. To be done before [`RouteEntry::rewrite`]; captures are taken after it.
     pub fn mutate_request(
         &self,
         cluster: Option<&WeightedCluster>,
@@ -197,12 +197,13 @@ impl<P> RouteEntry<P> {
     }
 
     /// Removes and adds response headers, all levels in their order. Templates that quote the request
-    /// read what was captured of it.
+    /// read what was captured of it; `now` is the end of `%DURATION%`.
     pub fn mutate_response(
         &self,
         cluster: Option<&WeightedCluster>,
         parts: &mut response::Parts,
         info: &RequestInfo,
+        now: Instant,
     ) {
         let levels = self.levels(cluster, |level| &level.response);
         if levels.iter().all(|level| level.is_empty()) {
@@ -211,7 +212,9 @@ impl<P> RouteEntry<P> {
         info.with(|facts: &mut Facts| {
             for level in levels {
                 level.remove_from(&mut parts.headers);
-                let context = FormatContext::new(info).with_response(parts.status, &parts.headers);
+                let context = FormatContext::new(info)
+                    .with_response(parts.status, &parts.headers)
+                    .with_end(now);
                 let values = level.evaluate(&parts.headers, &context, facts);
                 mutation::apply(values, &mut parts.headers, IS_INLINE_RESPONSE);
             }
@@ -255,11 +258,9 @@ impl<P> RouteEntry<P> {
             return Ok(());
         };
         let old = parts.uri.path_and_query().map_or("", |path| path.as_str());
-        let literal = cluster.and_then(|cluster| cluster.host_rewrite_literal.clone());
-        let host = match (literal, &action.host_rewrite) {
-            (Some(host), _) => Some(host),
-            (None, Some(rewrite)) => rewrite.apply(split_path(old).0, &parts.headers)?,
-            (None, None) => None,
+        let host = match &action.host_rewrite {
+            Some(rewrite) => rewrite.apply(split_path(old).0, &parts.headers)?,
+            None => None,
         };
         let rewritten = action.path_rewrite.as_ref();
         let path = rewritten.and_then(|rewrite| rewrite.apply(&self.route.matches, old));
@@ -271,6 +272,10 @@ impl<P> RouteEntry<P> {
             }
             parts.uri = uri;
         }
+        // The cluster's host leaves no trace, and is what the route's own rewrite finds: as in Envoy.
+        if let Some(host) = cluster.and_then(|cluster| cluster.host_rewrite_literal.clone()) {
+            parts.headers.insert(header::HOST, host);
+        }
         if let Some(host) = host {
             let append = action.append_x_forwarded_host;
             rewrite_host(&mut parts.headers, host, append, !suppress_envoy_headers);
@@ -279,12 +284,11 @@ impl<P> RouteEntry<P> {
     }
 
     /// Whether the host becomes that of the endpoint, and is to be set with [`rewrite_host`] once that is
-    /// picked. A weighted cluster's own host comes first.
+    /// picked.
     #[must_use]
-    pub fn rewrites_host_to_endpoint(&self, cluster: Option<&WeightedCluster>) -> bool {
+    pub fn rewrites_host_to_endpoint(&self) -> bool {
         matches!(&self.route.action, Action::Route(action)
-            if action.host_rewrite == Some(HostRewrite::Auto)
-                && cluster.is_none_or(|cluster| cluster.host_rewrite_literal.is_none()))
+            if action.host_rewrite == Some(HostRewrite::Auto))
     }
 }
 

@@ -83,7 +83,7 @@ struct Node {
     /// Routes that are exactly this path.
     whole: Vec<u32>,
     /// By the first byte of their labels, which differ.
-    children: Vec<Node>,
+    children: Vec<Self>,
 }
 
 impl Tree {

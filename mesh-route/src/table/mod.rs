@@ -109,25 +109,6 @@ impl<P> RouteTable<P> {
         Err(NoRoute::Route)
     }
 
-    /// The same by trying every route in turn: what `find` must agree with.
-    #[doc(hidden)]
-    pub fn find_slowly(
-        &self,
-        request: &RequestView<'_>,
-        random: u64,
-    ) -> Result<Found<'_, P>, NoRoute> {
-        let host = self.host(request).ok_or(NoRoute::VirtualHost)?;
-        if host.entry.demands_tls(request) {
-            return Ok(Found::TlsRequired(&host.entry));
-        }
-        let path = self.shared.path_to_match(request.path);
-        host.routes
-            .iter()
-            .find(|route| route.matches().accepts(request, path, random))
-            .map(Found::Route)
-            .ok_or(NoRoute::Route)
-    }
-
     /// The configuration's name.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {
