@@ -55,7 +55,7 @@ pub(crate) struct Try {
 }
 
 impl Try {
-    const fn new(marker: Option<Attempt>, reader: u32) -> Self {
+    pub(crate) const fn new(marker: Option<Attempt>, reader: u32) -> Self {
         Self {
             marker,
             reader,
@@ -91,10 +91,9 @@ pub(crate) enum Expiry {
 }
 
 impl<B, C: RetryContext> Call<B, C> {
-    /// After the first attempt was made.
-    pub(crate) fn new(mut plan: Plan<B, C>, rng: Rng) -> (Self, Try) {
-        let (marker, reader) = (plan.first.0.take(), plan.first.1);
-        let this = Self {
+    /// While the first attempt is made.
+    pub(crate) fn new(plan: Plan<B, C>, rng: Rng) -> Self {
+        Self {
             request: count_request(&plan.context),
             plan,
             rng,
@@ -102,8 +101,7 @@ impl<B, C: RetryContext> Call<B, C> {
             next: Next::Never,
             timeout_retry: false,
             timer: Timer::new(),
-        };
-        (this, Try::new(marker, reader))
+        }
     }
 
     /// Starts the per-try timers once the request is complete and a connection is ready.

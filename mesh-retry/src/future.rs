@@ -8,7 +8,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use mesh_core::{BoxError, Error, Permit, Rng, clock};
+use mesh_core::{Attempt, BoxError, Error, Permit, clock};
 use pin_project::pin_project;
 use tower_service::Service;
 
@@ -16,7 +16,6 @@ use crate::{
     ReplayBody, RetryBody, RetryContext,
     body::Held,
     call::{Call, Expiry, Fate, Next, Try},
-    plan::Plan,
 };
 
 /// At most so many attempts of one request run at once when hedging. When it is hit, a further timeout
@@ -85,18 +84,19 @@ where
         }
     }
 
-    pub(crate) fn managed(attempt: S::Future, service: S, plan: Plan<B, C>, rng: Rng) -> Self
-    where
-        C: RetryContext,
-    {
-        let (call, first) = Call::new(plan, rng);
+    pub(crate) fn managed(
+        attempt: S::Future,
+        service: S,
+        call: Call<B, C>,
+        (marker, reader): (Option<Attempt>, u32),
+    ) -> Self {
         Self {
             state: State::Managed {
                 place: Some(attempt),
                 rest: Rest {
                     service,
                     call,
-                    placed: Some(first),
+                    placed: Some(Try::new(marker, reader)),
                     hedges: Vec::new(),
                 },
             },

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, Version, request::Parts};
+use bytes::Bytes;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use mesh_core::{Attempt, RequestInfo};
 
 use crate::{
@@ -14,7 +15,7 @@ pub(crate) struct SavedHead {
     method: Method,
     uri: Uri,
     version: Version,
-    headers: HeaderMap,
+    headers: SavedHeaders,
     extensions: SavedExtensions,
 }
 
@@ -28,17 +29,18 @@ enum SavedExtensions {
 }
 
 impl SavedHead {
-    pub(crate) fn new(head: &Parts) -> Self {
-        let extensions = match (head.extensions.len(), head.extensions.get()) {
+    pub(crate) fn new<B>(request: &Request<B>) -> Self {
+        let all = request.extensions();
+        let extensions = match (all.len(), all.get()) {
             (0, _) => SavedExtensions::None,
             (1, Some(info)) => SavedExtensions::Info(Arc::clone(info)),
-            _ => SavedExtensions::All(head.extensions.clone()),
+            _ => SavedExtensions::All(all.clone()),
         };
         Self {
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            version: head.version,
-            headers: head.headers.clone(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: SavedHeaders::new(request.headers()),
             extensions,
         }
     }
@@ -48,7 +50,7 @@ impl SavedHead {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.clone();
+        *request.headers_mut() = self.headers.restore();
         match &self.extensions {
             SavedExtensions::None => {}
             SavedExtensions::Info(info) => RequestInfo::attach(info, &mut request),
@@ -56,6 +58,75 @@ impl SavedHead {
         }
         request
     }
+}
+
+/// Headers, copied into one piece of memory.
+///
+/// A copy of a `HeaderMap` costs an allocation for each name that is not well known, and counts references
+/// for each value; all that for a copy which most requests never need. This is one allocation, and the
+/// price is paid when a repetition puts the map together again.
+///
+/// Each header is: a byte of flags, the lengths of name and value in four bytes each, the name, the value.
+#[derive(Debug)]
+struct SavedHeaders {
+    bytes: Bytes,
+    count: usize,
+}
+
+const SENSITIVE: u8 = 1;
+const LENGTH: usize = size_of::<u32>();
+const PREFIX: usize = 1 + 2 * LENGTH;
+/// Room for a header of usual size; more is made when it does not do.
+const USUAL: usize = 80;
+
+impl SavedHeaders {
+    fn new(headers: &HeaderMap) -> Self {
+        let mut bytes = Vec::with_capacity(headers.len() * USUAL);
+        for (name, value) in headers {
+            let (name, sensitive) = (name.as_str().as_bytes(), value.is_sensitive());
+            let value = value.as_bytes();
+            let mut prefix = [0; PREFIX];
+            prefix[0] = if sensitive { SENSITIVE } else { 0 };
+            // Longer ones cannot come through a connection.
+            let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_ne_bytes();
+            prefix[1..=LENGTH].copy_from_slice(&length(name.len()));
+            prefix[1 + LENGTH..].copy_from_slice(&length(value.len()));
+            bytes.reserve(PREFIX + name.len() + value.len());
+            bytes.extend_from_slice(&prefix);
+            bytes.extend_from_slice(name);
+            bytes.extend_from_slice(value);
+        }
+        Self {
+            bytes: Bytes::from(bytes),
+            count: headers.len(),
+        }
+    }
+
+    fn restore(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(self.count);
+        let mut rest = self.bytes.clone();
+        while let Some((name, value)) = take_header(&mut rest) {
+            headers.append(name, value);
+        }
+        headers
+    }
+}
+
+/// The next header; what was written from a valid one is valid.
+fn take_header(rest: &mut Bytes) -> Option<(HeaderName, HeaderValue)> {
+    if rest.len() < PREFIX {
+        return None;
+    }
+    let prefix = rest.split_to(PREFIX);
+    let length = |at: usize| -> Option<usize> {
+        let bytes = prefix.get(at..at + LENGTH)?.try_into().ok()?;
+        usize::try_from(u32::from_ne_bytes(bytes)).ok()
+    };
+    let (name, value) = (length(1)?, length(1 + LENGTH)?);
+    let name = HeaderName::from_bytes(&rest.split_to(name)).ok()?;
+    let mut value = HeaderValue::from_maybe_shared(rest.split_to(value)).ok()?;
+    value.set_sensitive(prefix[0] & SENSITIVE != 0);
+    Some((name, value))
 }
 
 /// What an attempt's request says about itself, from attempt 1 on. `timeout_retry` is `None` on the first.
@@ -85,4 +156,30 @@ pub(crate) fn attach_attempt<B>(request: &mut Request<B>, timed: bool) -> Option
         request.extensions_mut().insert(attempt.clone());
         attempt
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::SavedHeaders;
+
+    #[test]
+    fn saved_headers_come_back_as_they_were() {
+        let mut headers = HeaderMap::new();
+        headers.append("accept", HeaderValue::from_static("a"));
+        headers.append("x-many", HeaderValue::from_static("1"));
+        headers.append("x-many", HeaderValue::from_static(""));
+        headers.append("x-bytes", HeaderValue::from_bytes(b"\xff\x80\t").unwrap());
+        let mut secret = HeaderValue::from_static("secret");
+        secret.set_sensitive(true);
+        headers.append("authorization", secret);
+        let back = SavedHeaders::new(&headers).restore();
+        assert_eq!(back, headers);
+        let many: Vec<_> = back.get_all("x-many").iter().collect();
+        assert_eq!(many, ["1", ""]);
+        assert!(back["authorization"].is_sensitive());
+        assert!(!back["accept"].is_sensitive());
+        assert_eq!(SavedHeaders::new(&HeaderMap::new()).restore().len(), 0);
+    }
 }

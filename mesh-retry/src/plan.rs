@@ -10,6 +10,50 @@ use crate::{
     replay::{Source, Wanted},
 };
 
+/// What a policy and a request's own headers make of each other.
+pub(crate) struct Terms {
+    per_try_timeout: Option<Duration>,
+    per_try_idle_timeout: Option<Duration>,
+    hedge: bool,
+    state: RetryState<Option<Permit>>,
+}
+
+impl Terms {
+    /// Takes the control headers out of the request. `None` when there is nothing to do beyond passing
+    /// the first result on.
+    pub(crate) fn new<B>(config: &RetryConfig, request: &mut Request<B>) -> Option<Self> {
+        let mut overrides = RetryOverrides::take(request.headers_mut());
+        let shadow = config.mode == Mode::Shadow;
+        let timeout = |timeout: Option<Duration>| timeout.filter(|t| !t.is_zero() && !shadow);
+        let asked = overrides.per_try_timeout.take();
+        let per_try_timeout = timeout(asked.or(config.per_try_timeout));
+        let per_try_idle_timeout = timeout(config.per_try_idle_timeout);
+        let timed = per_try_timeout.is_some() || per_try_idle_timeout.is_some();
+        if !timed && config.retry_on.is_empty() && overrides.retry_on.is_empty() {
+            return None;
+        }
+        let hedge = overrides.hedge.unwrap_or(config.hedge_on_per_try_timeout);
+        let head = RequestHead::new(request.method(), request.uri(), request.headers());
+        let state = RetryState::new(config, head, overrides);
+        (timed || state.is_active()).then_some(Self {
+            per_try_timeout,
+            per_try_idle_timeout,
+            hedge,
+            state,
+        })
+    }
+}
+
+/// Counts and marks the first attempt.
+pub(crate) fn first_attempt<B>(config: &RetryConfig, request: &mut Request<B>) {
+    if config.mode != Mode::Shadow {
+        mark(request, config, 1, None);
+    }
+    if let Some(info) = RequestInfo::of(request) {
+        info.with(|facts| facts.attempts += 1);
+    }
+}
+
 /// What is settled about a request before its first attempt, and stays so.
 pub(crate) struct Plan<B, C> {
     pub config: Arc<RetryConfig>,
@@ -27,8 +71,6 @@ pub(crate) struct Plan<B, C> {
     pub announced: u64,
     /// The body was wanted for replay and turned out to be too long, which has been counted.
     pub abandoned: bool,
-    /// The first attempt's marker and reader.
-    pub first: (Option<Attempt>, u32),
 }
 
 impl<B, C> Plan<B, C>
@@ -36,72 +78,53 @@ where
     B: HttpBody + 'static,
     C: RetryContext,
 {
-    /// The plan, and the request of the first attempt.
+    /// The plan, and the request of the first attempt with its marker and reader.
     pub(crate) fn new(
         config: Arc<RetryConfig>,
         context: C,
+        terms: Terms,
         request: Request<B>,
-    ) -> (Self, Request<ReplayBody<B>>) {
-        let (mut parts, body) = request.into_parts();
-        let mut overrides = RetryOverrides::take(&mut parts.headers);
+    ) -> (Self, Request<ReplayBody<B>>, (Option<Attempt>, u32)) {
         let shadow = config.mode == Mode::Shadow;
-        let asked = overrides.per_try_timeout.take();
-        let per_try_timeout = asked
-            .or(config.per_try_timeout)
-            .filter(|timeout| !timeout.is_zero() && !shadow);
-        let per_try_idle_timeout = config
-            .per_try_idle_timeout
-            .filter(|timeout| !timeout.is_zero() && !shadow);
-        let timed = per_try_timeout.is_some() || per_try_idle_timeout.is_some();
-        let hedge = overrides.hedge.unwrap_or(config.hedge_on_per_try_timeout);
-        let head = RequestHead::new(&parts.method, &parts.uri, &parts.headers);
-        let state = RetryState::new(&config, head, overrides);
-
-        let repeats = state.may_repeat() && !shadow;
-        let announced = body.size_hint().lower();
-        let wanted = Wanted {
-            replay_limit: repeats.then_some(config.request_body_buffer_limit),
-            end: timed,
-        };
-        let (source, body, reader) = Source::new(body, wanted);
-        let head = (repeats && source.can_replay()).then(|| SavedHead::new(&parts));
-        let info = parts.extensions.get::<Arc<RequestInfo>>().cloned();
-
-        let mut request = Request::from_parts(parts, body);
-        if !shadow {
-            mark(&mut request, &config, 1, None);
-        }
-        let attempt = attach_attempt(&mut request, timed);
-        if let Some(info) = &info {
-            info.with(|facts| facts.attempts += 1);
-        }
+        let repeats = terms.state.may_repeat() && !shadow;
+        let announced = request.body().size_hint().lower();
+        let info = RequestInfo::of(&request).cloned();
         let mut this = Self {
+            info,
+            state: terms.state,
+            source: Source::Gone,
+            head: None,
+            per_try_timeout: terms.per_try_timeout,
+            per_try_idle_timeout: terms.per_try_idle_timeout,
+            hedge: terms.hedge,
+            announced,
             abandoned: false,
             config,
             context,
-            info,
-            state,
-            source,
-            head,
-            per_try_timeout,
-            per_try_idle_timeout,
-            hedge,
-            announced,
-            first: (attempt, reader),
         };
-        if repeats && !this.source.can_replay() {
+        let wanted = Wanted {
+            replay_limit: repeats.then_some(this.config.request_body_buffer_limit),
+            end: this.is_timed(),
+        };
+        let mut reader = 0;
+        let mut request = request.map(|body| {
+            let (source, body, first) = Source::new(body, wanted);
+            this.source = source;
+            reader = first;
+            body
+        });
+        if repeats && this.source.can_replay() {
+            this.head = Some(SavedHead::new(&request));
+        } else if repeats {
             this.abandon();
         }
-        (this, request)
+        first_attempt(&this.config, &mut request);
+        let marker = attach_attempt(&mut request, this.is_timed());
+        (this, request, (marker, reader))
     }
 }
 
 impl<B, C: RetryContext> Plan<B, C> {
-    /// Whether there is anything to do beyond passing the first result on.
-    pub(crate) fn is_needed(&self) -> bool {
-        self.state.is_active() || self.is_timed()
-    }
-
     pub(crate) const fn is_timed(&self) -> bool {
         self.per_try_timeout.is_some() || self.per_try_idle_timeout.is_some()
     }

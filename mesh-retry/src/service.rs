@@ -10,7 +10,8 @@ use tower_service::Service;
 
 use crate::{
     ReplayBody, ResponseFuture, RetryBody, RetryConfig, RetrySource,
-    plan::{Plan, count_request},
+    call::Call,
+    plan::{Plan, Terms, count_request, first_attempt},
 };
 
 /// Repeats requests as their policy says. See the [crate documentation](crate).
@@ -70,7 +71,7 @@ where
             .map_err(|error| Error::from_boxed(error.into()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let policy = self.policy.policy(&request);
         let found = policy.and_then(|policy| Some((policy, self.source.context(&request)?)));
         let Some((config, context)) = found else {
@@ -80,16 +81,16 @@ where
             let attempt = self.inner.call(request.map(ReplayBody::once));
             return ResponseFuture::through(attempt, None);
         };
-        let (plan, request) = Plan::new(config, context, request);
-        if plan.is_needed() {
-            // The instance that is ready makes the call, and a clone that is not takes its place.
-            let clone = self.inner.clone();
-            let mut ready = std::mem::replace(&mut self.inner, clone);
-            let attempt = ready.call(request);
-            ResponseFuture::managed(attempt, ready, plan, self.rng.clone())
-        } else {
-            let attempt = self.inner.call(request);
-            ResponseFuture::through(attempt, count_request(&plan.context))
-        }
+        let Some(terms) = Terms::new(&config, &mut request) else {
+            first_attempt(&config, &mut request);
+            let attempt = self.inner.call(request.map(ReplayBody::once));
+            return ResponseFuture::through(attempt, count_request(&context));
+        };
+        // The instance that is ready makes the call, and a clone that is not takes its place.
+        let clone = self.inner.clone();
+        let mut ready = std::mem::replace(&mut self.inner, clone);
+        let (plan, request, first) = Plan::new(config, context, terms, request);
+        let attempt = ready.call(request);
+        ResponseFuture::managed(attempt, ready, Call::new(plan, self.rng.clone()), first)
     }
 }

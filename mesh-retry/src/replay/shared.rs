@@ -27,7 +27,7 @@ struct State<B> {
     /// `None` once it ended.
     body: Option<B>,
     end: Option<End>,
-    frames: Vec<Bytes>,
+    frames: SmallVec<[Bytes; 2]>,
     trailers: Option<HeaderMap>,
     /// Bytes in `frames`.
     kept: u64,
@@ -62,7 +62,7 @@ impl<B> Shared<B> {
         Arc::new(Self(Mutex::new(State {
             body: Some(body),
             end: None,
-            frames: Vec::new(),
+            frames: SmallVec::new(),
             trailers: None,
             kept: 0,
             pulled: 0,
@@ -158,7 +158,7 @@ impl<B> Shared<B> {
                 let read = mem::take(&mut reader.position);
                 state.frames.drain(..read);
             }
-            None => state.frames = Vec::new(),
+            None => state.frames = SmallVec::new(),
         }
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -187,7 +187,7 @@ impl<B> State<B> {
         if kept > self.limit || self.frames.len() >= FRAMES_MAX {
             self.keeping = false;
             self.overflowed = true;
-            self.frames = Vec::new();
+            self.frames = SmallVec::new();
             self.kept = 0;
         } else if !data.is_empty() {
             self.frames.push(data.clone());
