@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use mesh_balance::{Balance, LbPolicy, LeastRequestConfig};
-use mesh_core::{Body, Endpoint, Error, HealthFlag, Rng, sync::Ordering};
+use mesh_core::{Body, Endpoint, Error, HealthFlag, Rng, clock, sync::Ordering};
 use tower::{ServiceExt as _, service_fn, util::BoxCloneService};
 
 type Upstream = BoxCloneService<Request<Body>, Response<Body>, Error>;
@@ -95,9 +95,10 @@ async fn drive(balance: &Balance<Upstream>) -> f64 {
     for _ in 0..500 {
         for _ in 0..2 {
             let call = balance.clone().oneshot(Request::new(Body::empty()));
-            let start = tokio::time::Instant::now();
+            let start = clock::now();
             running.push(tokio::spawn(async move {
-                call.await.map(|_| start.elapsed().as_secs_f64() * 1_000.0)
+                call.await
+                    .map(|_| (clock::now() - start).as_secs_f64() * 1_000.0)
             }));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
