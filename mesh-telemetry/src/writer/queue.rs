@@ -97,3 +97,49 @@ impl Queue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Buffer, Queue};
+
+    fn queue(text: &str, written: usize) -> Queue {
+        let mut queue = Queue::new(1000);
+        let mut buffer = Buffer::default();
+        buffer.append(|out| out.push_str(text));
+        assert!(queue.push(&mut buffer));
+        let mut chunk = queue.pop().unwrap();
+        chunk.written = written;
+        queue.unpop(chunk);
+        queue
+    }
+
+    #[test]
+    fn what_is_left_of_a_cut_line_is_skipped_and_whole_lines_are_not() {
+        for (written, skipped, rest) in [
+            (0, 0, "one\ntwo\n"),
+            (2, 1, "two\n"),
+            (4, 0, "two\n"),
+            (5, 1, ""),
+        ] {
+            let mut queue = queue("one\ntwo\n", written);
+            assert_eq!(queue.skip_torn_line(), skipped, "{written}");
+            assert_eq!(queue.pop().unwrap().rest(), rest.as_bytes(), "{written}");
+        }
+        assert_eq!(Queue::new(0).skip_torn_line(), 0);
+    }
+
+    #[test]
+    fn bytes_count_until_they_are_done_and_the_bound_refuses_without_loss() {
+        let mut queue = queue(&"x".repeat(900), 0);
+        let mut buffer = Buffer::default();
+        buffer.append(|out| out.push_str(&"y".repeat(101)));
+        assert!(!queue.push(&mut buffer));
+        assert_eq!((buffer.text.len(), buffer.lines), (101, 1));
+        let chunk = queue.pop().unwrap();
+        assert!(!queue.push(&mut buffer));
+        queue.done(chunk);
+        assert_eq!(queue.bytes(), 0);
+        assert!(queue.push(&mut buffer));
+        assert_eq!((queue.bytes(), buffer.text.len()), (101, 0));
+    }
+}

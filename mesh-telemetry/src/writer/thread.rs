@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mesh_core::clock;
+use mesh_core::{clock, stats};
 
 use super::{
     LogWriterConfig, Target,
@@ -201,18 +201,20 @@ impl Shared {
     }
 
     fn serve(&self, sink: &Sink, pass: &Pass) -> Progress {
-        let mut gathered = Gathered::default();
-        if pass.gather {
-            gathered = sink.gather(self);
-            if pass.tick && gathered.some {
+        let mut progress = Progress::Done;
+        // Each round makes room for one thread's lines at least, so that one per thread is enough.
+        for round in 0..stats::STRIPES_MAX {
+            let mut gathered = Gathered::default();
+            if pass.gather {
+                gathered = sink.gather(self);
+            }
+            if pass.tick && gathered.some && round == 0 {
                 self.stats.file.flushed_by_timer().inc();
             }
-        }
-        let mut progress = self.write(sink);
-        if gathered.refused && progress == Progress::Done {
-            // There is room now.
-            sink.gather(self);
             progress = self.write(sink);
+            if !gathered.refused || progress != Progress::Done {
+                break;
+            }
         }
         sink.failing
             .store(progress == Progress::Failed, Ordering::Relaxed);

@@ -264,6 +264,26 @@ fn a_line_longer_than_the_queue_is_written() {
 }
 
 #[test]
+fn a_flush_takes_the_lines_of_all_threads_however_small_the_queue() {
+    let (dir, registry) = (TempDir::new(), Registry::new());
+    let path = dir.path("access.log");
+    stats::set_stripes(3);
+    let writer = writer_with(&registry, |config| config.queue_bytes_max = 1);
+    let sink = writer.open(&Target::path(&path)).unwrap();
+    for thread in 0..3 {
+        let sink = sink.clone();
+        std::thread::spawn(move || {
+            stats::set_thread_stripe(thread);
+            log(&sink, "line");
+        })
+        .join()
+        .unwrap();
+    }
+    assert!(writer.flush(SOON));
+    assert_eq!(read(&path), "line\nline\nline\n");
+}
+
+#[test]
 fn what_cannot_be_opened_is_an_error_and_never_hangs() {
     let (dir, registry) = (TempDir::new(), Registry::new());
     let writer = writer(&registry);
