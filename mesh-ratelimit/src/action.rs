@@ -1,11 +1,13 @@
 //! From a request to its descriptors.
 
-use std::{borrow::Cow, fmt, net::IpAddr, num::NonZeroU32, sync::Arc};
+use std::{borrow::Cow, fmt, num::NonZeroU32, sync::Arc};
 
-use http::header::HeaderName;
 use smallvec::SmallVec;
 
-use crate::RequestView;
+use crate::{
+    RequestView,
+    values::{HeaderKey, mask, query_parameter, remote},
+};
 
 /// What one request says of itself: `(key, value)` pairs, in the order of the actions.
 pub type Entries<'a> = SmallVec<[(Cow<'a, str>, Cow<'a, str>); 4]>;
@@ -193,222 +195,81 @@ impl<F: Fn(&RequestView<'_>) -> Option<String> + Send + Sync> ValueOf for F {
     }
 }
 
-/// A header, or a part of the request that HTTP/2 writes as one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeaderKey {
-    /// A header.
-    Name(HeaderName),
-    /// `:method`
-    Method,
-    /// `:path`
-    Path,
-    /// `:authority`
-    Authority,
-    /// `:scheme`
-    Scheme,
-}
-
-/// Neither a header's name nor a known pseudo-header.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a header name")]
-pub struct InvalidHeaderKey(String);
-
-impl std::str::FromStr for HeaderKey {
-    type Err = InvalidHeaderKey;
-
-    fn from_str(name: &str) -> Result<Self, InvalidHeaderKey> {
-        Ok(match name.to_ascii_lowercase().as_str() {
-            ":method" => Self::Method,
-            ":path" => Self::Path,
-            ":authority" | "host" => Self::Authority,
-            ":scheme" => Self::Scheme,
-            other => Self::Name(
-                HeaderName::from_bytes(other.as_bytes())
-                    .map_err(|_| InvalidHeaderKey(name.to_owned()))?,
-            ),
-        })
-    }
-}
-
-impl HeaderKey {
-    /// The first value in `request`; one that is not text is read with replacement characters.
-    fn value<'a>(&self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
-        let header = |name: &HeaderName| {
-            request
-                .headers
-                .get(name)
-                .map(|value| String::from_utf8_lossy(value.as_bytes()))
-        };
-        match self {
-            Self::Name(name) => header(name),
-            Self::Method => Some(Cow::Borrowed(request.method.as_str())),
-            Self::Path => request
-                .uri
-                .path_and_query()
-                .map(|path| Cow::Borrowed(path.as_str())),
-            Self::Authority => request
-                .uri
-                .authority()
-                .map(|authority| Cow::Borrowed(authority.as_str()))
-                .or_else(|| header(&http::header::HOST)),
-            Self::Scheme => request.uri.scheme_str().map(Cow::Borrowed),
-        }
-    }
-}
-
 enum Entry<'a> {
     Some(Cow<'a, str>, Cow<'a, str>),
     Skip,
     No,
 }
 
-impl<'a> Entry<'a> {
-    fn from(key: &'a str, value: Option<Cow<'a, str>>, skip_if_absent: bool) -> Self {
-        match value {
-            Some(value) => Self::Some(Cow::Borrowed(key), value),
-            None if skip_if_absent => Self::Skip,
-            None => Self::No,
-        }
-    }
-}
-
 impl Action {
     fn entry<'a>(&'a self, request: &RequestView<'a>) -> Entry<'a> {
+        match self.value(request) {
+            Some(value) => Entry::Some(Cow::Borrowed(self.key()), value),
+            None if self.skips_if_absent() => Entry::Skip,
+            None => Entry::No,
+        }
+    }
+
+    /// The key of its entry.
+    #[must_use]
+    pub fn key(&self) -> &str {
         match self {
-            Self::SourceCluster(cluster) => {
-                Entry::from("source_cluster", Some(Cow::Borrowed(cluster)), false)
-            }
+            Self::SourceCluster(_) => "source_cluster",
+            Self::DestinationCluster => "destination_cluster",
+            Self::RemoteAddress => "remote_address",
+            Self::MaskedRemoteAddress { .. } => "masked_remote_address",
+            Self::RequestHeaders { descriptor_key, .. }
+            | Self::QueryParameters { descriptor_key, .. }
+            | Self::GenericKey { descriptor_key, .. }
+            | Self::ValueMatch { descriptor_key, .. }
+            | Self::Custom { descriptor_key, .. } => descriptor_key,
+        }
+    }
+
+    const fn skips_if_absent(&self) -> bool {
+        match self {
+            Self::RequestHeaders { skip_if_absent, .. }
+            | Self::QueryParameters { skip_if_absent, .. }
+            | Self::Custom { skip_if_absent, .. } => *skip_if_absent,
+            _ => false,
+        }
+    }
+
+    fn value<'a>(&'a self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
+        match self {
+            Self::SourceCluster(cluster) => Some(Cow::Borrowed(cluster)),
             Self::DestinationCluster => {
-                let cluster = request
-                    .info()
-                    .and_then(|info| info.with(|facts| facts.cluster.clone()));
-                let cluster = cluster.map(|cluster| Cow::Owned(cluster.as_ref().to_owned()));
-                Entry::from("destination_cluster", cluster, false)
+                let cluster = request.info()?.with(|facts| facts.cluster.clone())?;
+                Some(Cow::Owned(cluster.as_ref().to_owned()))
             }
-            Self::RequestHeaders {
-                header_name,
-                descriptor_key,
-                skip_if_absent,
-            } => Entry::from(descriptor_key, header_name.value(request), *skip_if_absent),
+            Self::RequestHeaders { header_name, .. } => header_name.value(request),
             Self::QueryParameters {
                 query_parameter_name,
-                descriptor_key,
-                skip_if_absent,
-            } => {
-                let value = query_parameter(request.uri.query(), query_parameter_name);
-                Entry::from(descriptor_key, value, *skip_if_absent)
-            }
-            Self::RemoteAddress => {
-                let ip = remote(request).map(|ip| Cow::Owned(ip.to_string()));
-                Entry::from("remote_address", ip, false)
-            }
+                ..
+            } => query_parameter(request.uri.query(), query_parameter_name),
+            Self::RemoteAddress => remote(request).map(|ip| Cow::Owned(ip.to_string())),
             Self::MaskedRemoteAddress {
                 v4_prefix_mask_len,
                 v6_prefix_mask_len,
-            } => {
-                let network =
-                    remote(request).map(|ip| mask(ip, *v4_prefix_mask_len, *v6_prefix_mask_len));
-                Entry::from("masked_remote_address", network.map(Cow::Owned), false)
-            }
+            } => remote(request)
+                .map(|ip| Cow::Owned(mask(ip, *v4_prefix_mask_len, *v6_prefix_mask_len))),
             Self::GenericKey {
-                descriptor_key,
-                descriptor_value,
-            } => Entry::from(descriptor_key, Some(Cow::Borrowed(descriptor_value)), false),
+                descriptor_value, ..
+            } => Some(Cow::Borrowed(descriptor_value)),
             Self::ValueMatch {
-                descriptor_key,
                 descriptor_value,
                 expect_match,
                 matches,
-            } => {
-                let value = (matches.matches(request) == *expect_match)
-                    .then_some(Cow::Borrowed(descriptor_value.as_ref()));
-                Entry::from(descriptor_key, value, false)
-            }
-            Self::Custom {
-                descriptor_key,
-                skip_if_absent,
-                value,
-            } => Entry::from(
-                descriptor_key,
-                value.value(request).map(Cow::Owned),
-                *skip_if_absent,
-            ),
+                ..
+            } => (matches.matches(request) == *expect_match)
+                .then_some(Cow::Borrowed(descriptor_value)),
+            Self::Custom { value, .. } => value.value(request).map(Cow::Owned),
         }
     }
 }
 
 impl fmt::Debug for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SourceCluster(cluster) => write!(f, "SourceCluster({cluster})"),
-            Self::DestinationCluster => f.write_str("DestinationCluster"),
-            Self::RequestHeaders { descriptor_key, .. } => {
-                write!(f, "RequestHeaders({descriptor_key})")
-            }
-            Self::QueryParameters { descriptor_key, .. } => {
-                write!(f, "QueryParameters({descriptor_key})")
-            }
-            Self::RemoteAddress => f.write_str("RemoteAddress"),
-            Self::MaskedRemoteAddress { .. } => f.write_str("MaskedRemoteAddress"),
-            Self::GenericKey {
-                descriptor_key,
-                descriptor_value,
-            } => write!(f, "GenericKey({descriptor_key}={descriptor_value})"),
-            Self::ValueMatch { descriptor_key, .. } => write!(f, "ValueMatch({descriptor_key})"),
-            Self::Custom { descriptor_key, .. } => write!(f, "Custom({descriptor_key})"),
-        }
+        write!(f, "Action({})", self.key())
     }
-}
-
-/// The trusted client address, or else the other end of the socket.
-fn remote(request: &RequestView<'_>) -> Option<IpAddr> {
-    let info = request.info()?;
-    info.with(|facts| facts.remote)
-        .or(info.connection.peer)
-        .map(|address| address.ip())
-}
-
-fn mask(ip: IpAddr, v4_len: u8, v6_len: u8) -> String {
-    match ip {
-        IpAddr::V4(ip) => {
-            let len = v4_len.min(32);
-            let keep = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-            format!("{}/{len}", std::net::Ipv4Addr::from(ip.to_bits() & keep))
-        }
-        IpAddr::V6(ip) => {
-            let len = v6_len.min(128);
-            let keep = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
-            format!("{}/{len}", std::net::Ipv6Addr::from(ip.to_bits() & keep))
-        }
-    }
-}
-
-/// The first value of a query parameter, percent-decoded.
-fn query_parameter<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, str>> {
-    query?.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (percent_decode(key) == name).then(|| percent_decode(value))
-    })
-}
-
-fn percent_decode(text: &str) -> Cow<'_, str> {
-    if !text.contains('%') {
-        return Cow::Borrowed(text);
-    }
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let hex = |i: usize| tail.get(i).and_then(|&c| char::from(c).to_digit(16));
-        match (byte, hex(0), hex(1)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high * 16 + low) as u8);
-                rest = &tail[2..];
-            }
-            _ => {
-                out.push(byte);
-                rest = tail;
-            }
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
 }

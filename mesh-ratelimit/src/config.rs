@@ -47,7 +47,8 @@ pub struct LocalRateLimitConfig {
     /// How many distinct values one wildcard descriptor remembers; the one unused for longest goes, and
     /// starts over with a full bucket should it come back. Default 20. `max_dynamic_descriptors`.
     pub max_dynamic_descriptors: NonZeroU32,
-    /// Whether refusals are carried out or only counted. Default: carried out. Not Envoy's.
+    /// Whether refusals are carried out or only counted, with no header added anywhere. Default: carried
+    /// out. Not Envoy's.
     pub mode: Mode,
 }
 

@@ -49,14 +49,14 @@
 //!
 //! # Customised
 //!
-//! Each user has ten requests a minute, `x-ratelimit-*` headers tell what is left, and for now refusals
-//! are only counted:
+//! Each user has ten requests a minute, and `x-ratelimit-*` headers tell what is left of them. To see first
+//! whom that would hit, set `mode` to [`Shadow`](mesh_core::Mode::Shadow): it counts and changes nothing.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::{sync::Arc, time::Duration};
 //!
-//! use mesh_core::{Fixed, Mode, clock, stats::Registry};
+//! use mesh_core::{Fixed, clock, stats::Registry};
 //! use mesh_ratelimit::{
 //!     Action, Descriptor, Descriptors, LocalRateLimit, LocalRateLimitConfig, RateLimitLayer,
 //!     RateLimitRule, TokenBucketConfig, XRateLimitHeaders,
@@ -75,7 +75,6 @@
 //!     .into(),
 //!     max_dynamic_descriptors: 10_000.try_into()?,
 //!     enable_x_ratelimit_headers: XRateLimitHeaders::DraftVersion03,
-//!     mode: Mode::Shadow,
 //!     // Requests without a user share these.
 //!     ..LocalRateLimitConfig::per_second(50)?
 //! };
@@ -135,12 +134,10 @@ mod service;
 mod state;
 mod store;
 mod throttle;
+mod values;
 mod view;
 
-pub use action::{
-    Action, Entries, HeaderKey, InvalidHeaderKey, Matches, RateLimitRule, RateLimits, RulesOf,
-    ValueOf,
-};
+pub use action::{Action, Entries, Matches, RateLimitRule, RateLimits, RulesOf, ValueOf};
 pub use bucket::{Shortage, TokenBucket};
 pub use config::{
     Descriptor, DescriptorEntry, Descriptors, FILL_INTERVAL_MIN, InvalidDescriptors,
@@ -154,4 +151,5 @@ pub use service::RateLimit;
 pub use state::{LocalRateLimit, Quota, Verdict};
 pub use store::RateLimitStore;
 pub use throttle::{Throttle, ThrottleLayer};
+pub use values::{HeaderKey, InvalidHeaderKey};
 pub use view::RequestView;

@@ -5,7 +5,7 @@ use std::{
 
 use http::{Request, Response};
 use mesh_core::{
-    BoxError, Decision, Error, PolicySource, Reason, RequestInfo, ResponseFlag, Rng, clock,
+    BoxError, Decision, Error, Mode, PolicySource, Reason, RequestInfo, ResponseFlag, Rng, clock,
 };
 use tower_service::Service;
 
@@ -50,8 +50,10 @@ where
             Verdict::NotEnabled | Verdict::Ok(_) => {}
             Verdict::Excess { quota, left } => {
                 trace(&request, &limit, quota, *left, true);
-                let headers = &limit.config().request_headers_to_add_when_not_enforced;
-                add_to_request(headers, &mut request);
+                if limit.config().mode == Mode::Enforce {
+                    let headers = &limit.config().request_headers_to_add_when_not_enforced;
+                    add_to_request(headers, &mut request);
+                }
             }
             Verdict::Refused { quota, left } => {
                 trace(&request, &limit, quota, *left, false);
@@ -62,9 +64,10 @@ where
                 return ResponseFuture::refuse(refusal);
             }
         }
-        let quota = match limit.config().enable_x_ratelimit_headers {
-            XRateLimitHeaders::Off => None,
-            XRateLimitHeaders::DraftVersion03 => verdict.quota().cloned(),
+        let config = limit.config();
+        let quota = match (config.enable_x_ratelimit_headers, config.mode) {
+            (XRateLimitHeaders::DraftVersion03, Mode::Enforce) => verdict.quota().cloned(),
+            _ => None,
         };
         ResponseFuture::pass(self.inner.call(request), quota)
     }

@@ -151,12 +151,16 @@ async fn what_is_not_enforced_passes_with_request_headers() {
 async fn shadow_mode_counts_and_changes_nothing() {
     let (upstream, limit, mut service) = limited(LocalRateLimitConfig {
         mode: Mode::Shadow,
+        enable_x_ratelimit_headers: XRateLimitHeaders::DraftVersion03,
+        request_headers_to_add_when_not_enforced: fixed("x-excess", "1"),
         ..one_a_second()
     });
     for _ in 0..3 {
-        call(&mut service, request("http://a/")).await.unwrap();
+        let response = call(&mut service, request("http://a/")).await.unwrap();
+        assert!(response.headers().is_empty());
     }
-    assert_eq!(upstream.count(), 3);
+    let seen = upstream.requests();
+    assert!(seen.len() == 3 && seen.iter().all(|seen| seen.headers.is_empty()));
     assert_eq!(counts(&limit), [3, 1, 2, 0, 2]);
 }
 
