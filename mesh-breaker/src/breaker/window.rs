@@ -21,7 +21,8 @@ pub struct Counts {
 #[derive(Debug)]
 pub(super) struct Window {
     origin: Instant,
-    width: Duration,
+    /// Of one bucket, in nanoseconds; at least a million.
+    width_ns: u64,
     /// The newest tick seen.
     tick: u64,
     ring: Box<[Counts]>,
@@ -32,7 +33,7 @@ impl Window {
     pub(super) fn new(now: Instant, ratio: &Ratio) -> Self {
         Self {
             origin: now,
-            width: ratio.window / ratio.buckets,
+            width_ns: nanos(ratio.window / ratio.buckets),
             tick: 0,
             ring: vec![Counts::default(); ratio.buckets as usize].into(),
             sum: Counts::default(),
@@ -58,9 +59,7 @@ impl Window {
     }
 
     fn roll(&mut self, now: Instant) {
-        let since = now.saturating_duration_since(self.origin).as_nanos();
-        // The width is at least a millisecond: ticks fit 64 bits for half a billion years.
-        let tick = (since / self.width.as_nanos()) as u64;
+        let tick = nanos(now.saturating_duration_since(self.origin)) / self.width_ns;
         if tick <= self.tick {
             return;
         }
@@ -78,4 +77,9 @@ impl Window {
     fn slot(&self, tick: u64) -> usize {
         (tick % self.ring.len() as u64) as usize
     }
+}
+
+/// 64 bits hold five centuries.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
