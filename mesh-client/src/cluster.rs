@@ -6,7 +6,7 @@ use std::{
 use arc_swap::ArcSwap;
 use mesh_balance::{BalanceStats, EndpointSet};
 use mesh_breaker::export_gauges;
-use mesh_config::model::{self, EndpointHealth};
+use mesh_config::model::{self, EndpointHealth, EndpointTarget};
 use mesh_core::{
     Address, Endpoint, EndpointState, HealthFlag, Priority, Resources, Rng,
     stats::{ComputedGuard, Registry},
@@ -15,7 +15,7 @@ use mesh_core::{
 use mesh_http::pool::UpstreamStats;
 use mesh_outlier::{Detector, OutlierStats};
 use mesh_retry::RetryStats;
-use tokio::task::AbortHandle;
+use tokio::{sync::watch, task::AbortHandle};
 
 use crate::stats::ClusterStats;
 
@@ -39,6 +39,8 @@ pub struct Cluster {
     pub(crate) state: Arc<ClusterState>,
     pub(crate) set: ArcSwap<EndpointSet>,
     pub(crate) detector: Option<Arc<Detector>>,
+    /// Names that have not been asked for yet.
+    unsettled: watch::Sender<usize>,
     /// Name resolution and outlier sweeps; they end with the cluster.
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -109,8 +111,11 @@ impl Cluster {
         state.resources[0].update(&config.thresholds);
         state.resources[1].update(&config.thresholds_high);
         let detector = state.detector(&config, registry, rng);
+        let names = config.endpoints.iter().filter(|e| matches!(e.target, EndpointTarget::Name(..)));
+        let unsettled = watch::Sender::new(names.count());
         Arc::new(Self {
             config,
+            unsettled,
             state,
             set: ArcSwap::new(EndpointSet::empty()),
             detector,
@@ -146,6 +151,18 @@ impl Cluster {
     #[must_use]
     pub fn detector(&self) -> Option<&Arc<Detector>> {
         self.detector.as_ref()
+    }
+
+    /// One more name has had its first answer.
+    pub(crate) fn name_settled(&self) {
+        self.unsettled.send_modify(|left| *left = left.saturating_sub(1));
+    }
+
+    /// Waits until every name was asked for once, whatever came of it.
+    pub async fn resolved(&self) {
+        let mut left = self.unsettled.subscribe();
+        // It can only fail when the cluster has gone, and it is borrowed here.
+        let _ = left.wait_for(|left| *left == 0).await;
     }
 
     pub(crate) fn adopt(&self, task: AbortHandle) {

@@ -1,1 +1,38 @@
 //! From config to the stack that carries a request to an endpoint.
+//!
+//! [`MeshClient`] is that stack for a Rust service; `mesh-proxy` is the same stack behind sockets.
+//!
+//! | level | type | lives |
+//! |---|---|---|
+//! | process | [`Mesh`]: clusters and what was learnt about them, stats, buckets, log files | as long as the process |
+//! | worker | [`Worker`]: pools and balancers, one set per thread | as long as the thread |
+//! | listener | [`Manager`]: hygiene, route table, filters, router, access log | as long as its config |
+//! | connection | [`ConnectionHandler`] | as long as the connection |
+//! | request | `RequestInfo`, the matched route | as long as the request |
+//!
+//! # Example
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = mesh_client::MeshClient::from_bootstrap(&std::fs::read_to_string("mesh.yaml")?).await?;
+//! let request = http::Request::get("http://users/42").body(mesh_core::Body::empty())?;
+//! let response = client.send(request).await?;
+//! assert!(response.status().is_success());
+//! # Ok(()) }
+//! ```
+
+mod client;
+mod cluster;
+mod discovery;
+mod manager;
+mod mesh;
+mod router;
+mod stats;
+mod worker;
+
+pub use client::{ClientError, ClientFuture, MeshClient, MeshClientBuilder};
+pub use cluster::Cluster;
+pub use manager::{AnswerBody, ConnectionHandler, Manager, ManagerExchange};
+pub use mesh::{Clusters, Mesh};
+pub use stats::{ClusterStats, ManagerStats, RouterStats};
+pub use worker::{Worker, WorkerCluster};

@@ -9,8 +9,8 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use mesh_config::model::{Config, Discovery};
-use mesh_core::{Rng, stats::Registry};
-use mesh_ratelimit::RateLimitStore;
+use mesh_core::{Rng, clock, stats::{Registry, Scope}};
+use mesh_ratelimit::{LocalRateLimit, LocalRateLimitConfig, RateLimitStore};
 use mesh_telemetry::{LogWriter, LogWriterConfig};
 
 use crate::{Cluster, cluster::ClusterState, discovery};
@@ -88,8 +88,14 @@ impl Mesh {
         &self.0.writer
     }
 
-    pub(crate) fn limits(&self) -> &RateLimitStore {
-        &self.0.limits
+    /// The buckets of `owner`, which all workers share and a config push keeps.
+    pub(crate) fn limit(
+        &self,
+        owner: &str,
+        config: &LocalRateLimitConfig,
+        scope: &Scope,
+    ) -> Arc<LocalRateLimit> {
+        self.0.limits.live(owner, config.clone(), scope, clock::now())
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -140,12 +146,10 @@ impl Mesh {
             let sweep = self.0.runtime.spawn(detector.run(std::future::pending::<()>()));
             cluster.adopt(sweep.abort_handle());
         }
-        match &config.discovery {
-            Discovery::Static => cluster.assign(discovery::fixed(config)),
-            discovery => {
-                cluster.assign(discovery::fixed(config));
-                discovery::start(&cluster, discovery, &self.0.runtime, &self.0.rng)?;
-            }
+        cluster.assign(discovery::fixed(config));
+        if let Discovery::Dns(dns) = &config.discovery {
+            let scope = self.0.registry.scope(&format!("cluster.{}.", config.stat_name));
+            discovery::start(&cluster, dns, &scope, &self.0.runtime, &self.0.rng)?;
         }
         Ok(cluster)
     }

@@ -82,3 +82,4 @@
 //! ```
 
 pub mod language;
+pub mod model;

@@ -82,6 +82,15 @@ pub fn response(
     response
 }
 
+/// The status that `error` would be answered with, were the request not gRPC.
+#[must_use]
+pub fn status(error: &Error) -> StatusCode {
+    match error.reply() {
+        Some(reply) => reply.status,
+        None => usual(error, ReplyContext { request_complete: true, ..ReplyContext::default() }, None).status,
+    }
+}
+
 const fn is_connect(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::ConnectFailure | ErrorKind::ConnectTimeout)
 }

@@ -1,3 +1,99 @@
 //! The mesh sidecar.
+//!
+//! `mesh-proxy -c bootstrap.yaml` reads an Envoy v3 bootstrap and serves it. This crate is thin: flags,
+//! workers, listeners, admin and drain; what happens to a request is in `mesh-client` and the policies.
 
-fn main() {}
+mod admin;
+mod demo;
+mod drain;
+mod flags;
+mod listener;
+mod logging;
+mod process;
+mod server_stats;
+mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::Parser as _;
+use mesh_config::{language::Source, model::Config};
+
+use flags::{Flags, Mode};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let Some(level) = logging::parse(&flags.log_level) else {
+        eprintln!("error: unknown log level {:?}", flags.log_level);
+        return ExitCode::FAILURE;
+    };
+    logging::start(level);
+    match run(flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: Flags) -> anyhow::Result<()> {
+    // The control thread: admin, names, sweeps. Workers have runtimes of their own.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if flags.demo {
+        return runtime.block_on(demo::run(flags));
+    }
+    let source = match (&flags.config_path, &flags.config_yaml) {
+        (Some(path), _) => Source::file(path)?,
+        (None, Some(text)) => Source::text("--config-yaml", text.clone()),
+        (None, None) => bail!("give a bootstrap with -c FILE or --config-yaml TEXT, or try --demo"),
+    };
+    let mut config = load(&source)?;
+    override_node(&mut config, &flags);
+    let refused = report(&config, &flags)?;
+    if flags.mode == Mode::Validate {
+        println!("configuration '{}' OK", source.name());
+        return Ok(());
+    }
+    if let Some(reason) = refused {
+        bail!("{reason}");
+    }
+    runtime.block_on(process::run(flags, config))
+}
+
+fn load(source: &Source) -> anyhow::Result<Config> {
+    mesh_config::load(source).context("the bootstrap was refused")
+}
+
+fn override_node(config: &mut Config, flags: &Flags) {
+    if let Some(id) = &flags.service_node {
+        config.node.id.clone_from(id);
+    }
+    if let Some(cluster) = &flags.service_cluster {
+        config.node.cluster.clone_from(cluster);
+    }
+}
+
+/// Says what is known but not enforced. `Some` is why the proxy must not run with this bootstrap: it would
+/// leave out something that protects somebody.
+fn report(config: &Config, flags: &Flags) -> anyhow::Result<Option<String>> {
+    for entry in &config.report.entries {
+        if entry.security {
+            tracing::error!("not supported, and about security: {entry}");
+        } else {
+            tracing::warn!("not enforced: {entry}");
+        }
+    }
+    if flags.strict && !config.report.is_empty() {
+        bail!("--strict: {} fields are not enforced; see above", config.report.entries.len());
+    }
+    let refused: Vec<String> = config.report.security().map(ToString::to_string).collect();
+    Ok((!refused.is_empty()).then(|| {
+        format!("refusing to run without what protects this config: {}", refused.join("; "))
+    }))
+}
+
+/// The embedded bootstrap, as a source with a name for errors.
+pub(crate) fn embedded(text: &str) -> Source {
+    Source::text("the demo's bootstrap", text.to_owned())
+}

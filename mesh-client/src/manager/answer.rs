@@ -67,6 +67,21 @@ pub(super) fn outgoing(
     Response::from_parts(parts, body)
 }
 
+/// The request failed, and a caller in process gets the error itself: it is counted and logged as the
+/// local reply that a sidecar would have sent.
+pub(super) fn settle_failed(shared: &Shared, info: &RequestInfo, error: &Error) {
+    if let Some(flag) = error.kind().flag() {
+        info.flag(flag);
+    }
+    info.with(|facts| {
+        facts.details = match error.reply() {
+            Some(reply) => Some(reply.details.clone()),
+            None => Some(error.kind().text().replace(' ', "_").into()),
+        };
+    });
+    settle(shared, info, reply::status(error), &HeaderMap::new(), None);
+}
+
 /// Answers `error` from here.
 pub(super) fn local(
     shared: &Arc<Shared>,

@@ -62,7 +62,7 @@ fn admit(
     let body = metered(body, info);
     let mut request = Request::from_parts(parts, body);
     RequestInfo::attach(info, &mut request);
-    router::resolve(shared, info, &request, prepared.internal)?;
+    router::resolve(shared, info, &request, prepared.internal);
     Ok(request)
 }
 
@@ -142,7 +142,9 @@ impl HttpBody for Metered {
             self.info.add_received(data.len() as u64);
         }
         if frame.is_none() || self.body.is_end_stream() {
-            self.info.with(|facts| facts.request_received.get_or_insert_with(clock::now));
+            self.info.with(|facts| {
+                facts.request_received.get_or_insert_with(clock::now);
+            });
         }
         Poll::Ready(frame)
     }

@@ -87,6 +87,12 @@ impl ManagerExchange {
         }
     }
 
+    /// Settles the request as a local reply would, and hands the error on.
+    pub(crate) fn fail(&mut self, error: Error) -> Error {
+        answer::settle_failed(&self.shared, &self.info, &error);
+        error
+    }
+
     /// Answers `error` from here.
     pub(crate) fn reply(&mut self, error: Error) -> Response<AnswerBody> {
         self.context.attempts = self.info.with(|facts| facts.attempts);

@@ -2,7 +2,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use http::Request;
 use mesh_config::model::HttpFilterKind;
-use mesh_core::{Body, BoxHttpService, PolicySource, RequestInfo, clock};
+use mesh_core::{Body, BoxHttpService, PolicySource, RequestInfo};
 use mesh_ratelimit::{LocalRateLimit, RateLimitLayer};
 use tower_layer::Layer as _;
 
@@ -44,14 +44,14 @@ impl LimitSource {
         let mesh = &shared.worker.mesh;
         let scope = mesh.registry().scope("");
         let live = |owner: &str, config: &mesh_ratelimit::LocalRateLimitConfig| {
-            mesh.shared_limit(owner, config, &scope, clock::now())
+            mesh.limit(owner, config, &scope)
         };
         let owner = format!("http/{}/filter/{index}", shared.config.stat_prefix);
         let routes = shared
             .config
             .routes
-            .policies()
-            .filter_map(|policies| policies.local_rate_limits.get(name))
+            .routes()
+            .filter_map(|route| route.policy().local_rate_limits.get(name))
             .map(|(owner, config)| (Arc::clone(owner), live(owner, config)))
             .collect();
         Self { own: live(&owner, config), name: Arc::clone(name), routes: Arc::new(routes) }

@@ -19,6 +19,7 @@ use mesh_http::{Handler, reply::ReplyContext};
 use mesh_telemetry::{AccessLog, AccessLogEntry};
 
 pub use answer::AnswerBody;
+pub(crate) use begin::capture;
 pub use exchange::ManagerExchange;
 
 use crate::{Worker, router::Router, stats::ManagerStats};
@@ -53,7 +54,7 @@ impl Manager {
     ) -> std::io::Result<Self> {
         let mesh = &worker.mesh;
         let scope = mesh.registry().scope(&format!("http.{}.", config.stat_prefix));
-        let mut captures = Captures::default();
+        let mut captures = config.captures.clone();
         let mut entries = Vec::with_capacity(config.access_log.len());
         for log in &config.access_log {
             let mut entry = AccessLogEntry::new(mesh.writer().open(&log.target)?)

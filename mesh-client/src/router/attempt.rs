@@ -122,7 +122,9 @@ fn pick(
     if let (Some(tried), Some(retry)) = (&tried, &forwarding.retry) {
         context = context.avoiding(tried, retry.host_selection_retry_max_attempts);
     }
-    let cluster = &forwarding.cluster;
+    let Some(cluster) = forwarding.worker_cluster() else {
+        return Err(Error::new(mesh_core::ErrorKind::NoCluster).with_sent(Sent::Nothing));
+    };
     match cluster.pick(&context, forwarding.priority()) {
         Ok((endpoint, slot, panicked)) => {
             if let Some(info) = info.filter(|_| panicked) {
@@ -160,7 +162,7 @@ fn prepare(
         return;
     }
     let deadline = info.and_then(|info| info.with(|facts| facts.deadline));
-    let route = forwarding.route_timeout(info);
+    let route = forwarding.timeout();
     let elapsed = deadline.map_or(std::time::Duration::ZERO, |deadline| {
         route.saturating_sub(deadline.saturating_duration_since(clock::now()))
     });

@@ -109,7 +109,15 @@ pub struct Connection<IO, H: Handler> {
     current: Current,
     head_started: Option<Instant>,
     idle_since: Instant,
-    draining: bool,
+    closing: Closing,
+}
+
+/// How far a connection is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Closing {
+    No,
+    Announced,
+    Now,
 }
 
 #[derive(Debug, Default)]
@@ -182,14 +190,20 @@ where
             current: Current::default(),
             head_started: None,
             idle_since: now,
-            draining: false,
+            closing: Closing::No,
         }
     }
 
-    /// Lets the current request finish, announces the end with its answer, and closes. An idle
-    /// connection ends now. Poll the connection afterwards.
+    /// Announces with the next answer that the connection ends, and closes behind it. An idle connection
+    /// stays for that answer, so that no request meets a closed door.
+    pub fn announce_close(self: Pin<&mut Self>) {
+        let this = self.project();
+        *this.closing = (*this.closing).max(Closing::Announced);
+    }
+
+    /// Like [`Connection::announce_close`], but an idle connection ends now. Poll it afterwards.
     pub fn drain(self: Pin<&mut Self>) {
-        *self.project().draining = true;
+        *self.project().closing = Closing::Now;
     }
 }
 
@@ -248,7 +262,7 @@ where
                     }
                 }
             }
-            if *this.draining && guard.read.bytes.is_empty() {
+            if *this.closing == Closing::Now && guard.read.bytes.is_empty() {
                 drop(guard);
                 return self.linger();
             }
@@ -476,7 +490,7 @@ where
             },
         };
         let close = told_to_close
-            || *this.draining
+            || *this.closing != Closing::No
             || !this.current.keep_alive
             || !request_done
             || this.current.client_left.is_some()

@@ -1,0 +1,320 @@
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http_body::Body as HttpBody;
+use mesh_config::model::{Config, Listener};
+use mesh_core::{
+    Body, BoxError, ConnectionInfo, Error, ErrorKind, RequestInfo, Rng, clock, stats::Registry,
+};
+use mesh_net::{Connect, TcpConnector};
+use mesh_telemetry::LogWriterConfig;
+use tokio::task::AbortHandle;
+use tower_service::Service;
+
+use crate::{Manager, ManagerExchange, Mesh, Worker, worker::SWEEP_INTERVAL};
+
+/// An in-process client whose whole behaviour comes from Envoy configuration: routing, retries,
+/// thresholds, outlier detection, rate limits, balancing, logs, stats.
+///
+/// It is what a sidecar puts behind its sockets: the connection manager of one listener, without a codec.
+/// The same config gives the same decisions in both shapes.
+///
+/// Cloning shares everything. It runs on the caller's tokio runtime, a multi-threaded one too; its
+/// background work ends with the last clone.
+///
+/// # Errors
+/// Where a sidecar would send a local reply, the call fails with the [`Error`] that it stands for;
+/// [`MeshClient::with_local_replies`] answers instead.
+#[derive(Clone)]
+pub struct MeshClient {
+    manager: Manager,
+    connection: Arc<ConnectionInfo>,
+    local_replies: bool,
+    _background: Arc<Background>,
+}
+
+/// Ends with the last clone of a client.
+struct Background(AbortHandle);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The bootstrap is not valid.
+    #[error("the bootstrap was refused")]
+    Config(#[from] mesh_config::language::ConfigError),
+    /// There is no listener of that name.
+    #[error("the bootstrap has no listener {0:?}")]
+    NoListener(String),
+    /// Something that protects this config is not enforced.
+    #[error("refusing to run without what protects this config: {0}")]
+    Unprotected(String),
+    /// A log file or name server cannot be used.
+    #[error("cannot start")]
+    Io(#[from] io::Error),
+}
+
+/// Builds a [`MeshClient`].
+#[derive(Debug, Clone)]
+pub struct MeshClientBuilder {
+    config: Config,
+    listener: Option<String>,
+    registry: Registry,
+    rng: Rng,
+    logs: LogWriterConfig,
+}
+
+impl MeshClientBuilder {
+    /// The listener whose connection manager it is; the first by default.
+    #[must_use]
+    pub fn listener(mut self, name: impl Into<String>) -> Self {
+        self.listener = Some(name.into());
+        self
+    }
+
+    /// Where its stats are found; a registry of its own by default.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Fixes every random choice.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.rng = Rng::seeded(seed);
+        self
+    }
+
+    /// How log lines are written.
+    #[must_use]
+    pub fn logs(mut self, logs: LogWriterConfig) -> Self {
+        self.logs = logs;
+        self
+    }
+
+    /// Starts the client on the current tokio runtime, once its names have been resolved.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn start(self) -> Result<MeshClient, ClientError> {
+        let unprotected: Vec<String> =
+            self.config.report.security().map(ToString::to_string).collect();
+        if !unprotected.is_empty() {
+            return Err(ClientError::Unprotected(unprotected.join("; ")));
+        }
+        let listener = self.find_listener()?.clone();
+        let mesh = Mesh::new(self.registry, self.rng, self.logs);
+        mesh.apply(&self.config)?;
+        mesh.resolved().await;
+        MeshClient::of(&mesh, &listener, &self.config.version, Arc::new(TcpConnector)).map_err(Into::into)
+    }
+
+    fn find_listener(&self) -> Result<&Listener, ClientError> {
+        match &self.listener {
+            None => self.config.listeners.first().ok_or(ClientError::NoListener(String::new())),
+            Some(name) => self
+                .config
+                .listeners
+                .iter()
+                .find(|listener| *listener.name == **name)
+                .ok_or_else(|| ClientError::NoListener(name.clone())),
+        }
+    }
+}
+
+impl MeshClient {
+    /// A client of `config`.
+    #[must_use]
+    pub fn builder(config: Config) -> MeshClientBuilder {
+        MeshClientBuilder {
+            config,
+            listener: None,
+            registry: Registry::new(),
+            rng: Rng::from_entropy(),
+            logs: LogWriterConfig::default(),
+        }
+    }
+
+    /// A client of the first listener of an Envoy bootstrap, YAML or JSON.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn from_bootstrap(text: &str) -> Result<Self, ClientError> {
+        let source = mesh_config::language::Source::text("bootstrap", text.to_owned());
+        Self::builder(mesh_config::load(&source)?).start().await
+    }
+
+    /// A client of one listener in a process that has a [`Mesh`] already.
+    ///
+    /// # Errors
+    /// When a log file cannot be opened.
+    pub fn of(
+        mesh: &Mesh,
+        listener: &Listener,
+        version: &Arc<str>,
+        connector: Arc<dyn Connect>,
+    ) -> io::Result<Self> {
+        let worker = Worker::new(mesh.clone(), connector);
+        let manager = Manager::new(&worker, &listener.manager, version)?;
+        let weak = Arc::downgrade(&worker);
+        let sweep = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+                let Some(worker) = weak.upgrade() else { return };
+                worker.sweep(clock::now());
+            }
+        });
+        Ok(Self {
+            manager,
+            connection: Arc::new(ConnectionInfo::in_process()),
+            local_replies: false,
+            _background: Arc::new(Background(sweep.abort_handle())),
+        })
+    }
+
+    /// Answers as a sidecar would, with a local reply, where it would otherwise fail.
+    #[must_use]
+    pub fn with_local_replies(mut self) -> Self {
+        self.local_replies = true;
+        self
+    }
+
+    /// The process's clusters, stats and logs.
+    #[must_use]
+    pub fn mesh(&self) -> &Mesh {
+        &self.manager.shared.worker.mesh
+    }
+
+    /// Sends one request. The same as [`Service::call`], without `&mut`.
+    pub fn send<B>(&self, request: Request<B>) -> ClientFuture
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.clone().call(request)
+    }
+}
+
+impl<B> Service<Request<B>> for MeshClient
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = ClientFuture;
+
+    /// Always ready: where a request goes is known only in `call`.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> ClientFuture {
+        let request = request.map(|body| Body::new(Foreign(Box::pin(body))));
+        match canonical(request) {
+            Ok(request) => {
+                let connection = Arc::clone(&self.connection);
+                ClientFuture {
+                    exchange: Ok(self.manager.begin(request, &connection)),
+                    local_replies: self.local_replies,
+                }
+            }
+            Err(error) => ClientFuture { exchange: Err(Some(error)), local_replies: self.local_replies },
+        }
+    }
+}
+
+/// A caller's body, with errors as this house knows them.
+struct Foreign<B>(Pin<Box<B>>);
+
+impl<B> HttpBody for Foreign<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
+        self.0.as_mut().poll_frame(cx).map_err(|error| {
+            Error::new(ErrorKind::DownstreamGone).with_source(error)
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// Brings a request into the form that a codec delivers: an origin-form target and a `host`.
+fn canonical(mut request: Request<Body>) -> Result<Request<Body>, Error> {
+    let bad = |reason: &'static str| Error::new(ErrorKind::DownstreamProtocol).with_message(reason);
+    if let Some(authority) = request.uri().authority() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is malformed"))?;
+        request.headers_mut().insert(header::HOST, host);
+    } else if !request.headers().contains_key(header::HOST) {
+        return Err(bad("the request names no host"));
+    }
+    let target = request.uri().path_and_query().cloned();
+    *request.uri_mut() = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    Ok(request)
+}
+
+/// An answer in the making.
+///
+/// # Cancel safety
+/// Dropping it gives the request up, and the log says so.
+pub struct ClientFuture {
+    exchange: Result<ManagerExchange, Option<Error>>,
+    local_replies: bool,
+}
+
+impl ClientFuture {
+    /// What is known about the request; decisions can be read from it while it runs and afterwards.
+    #[must_use]
+    pub fn info(&self) -> Option<&Arc<RequestInfo>> {
+        self.exchange.as_ref().ok().map(ManagerExchange::info)
+    }
+}
+
+impl Future for ClientFuture {
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let local_replies = self.local_replies;
+        let exchange = match &mut self.exchange {
+            Ok(exchange) => exchange,
+            Err(error) => {
+                return Poll::Ready(Err(error.take().unwrap_or_else(|| ErrorKind::LocalReset.into())));
+            }
+        };
+        match ready!(exchange.poll_result(cx)) {
+            Ok(response) => Poll::Ready(Ok(response.map(crate::AnswerBody::into_body))),
+            Err(error) if local_replies => {
+                Poll::Ready(Ok(exchange.reply(error).map(crate::AnswerBody::into_body)))
+            }
+            Err(error) => Poll::Ready(Err(exchange.fail(error))),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{HeaderValue, Request, Response};
+use mesh_core::{Body, Error, ErrorKind, RequestInfo, clock};
+use mesh_http::reply;
+use mesh_retry::{DeadlineBody, RetryBody};
+use pin_project::pin_project;
+use tower_service::Service;
+
+use super::{Forwarding, Stack};
+
+type StackFuture = <Stack as Service<Request<Body>>>::Future;
+
+/// A request in the router.
+#[pin_project]
+pub(crate) struct RouterFuture {
+    #[pin]
+    state: State,
+}
+
+#[pin_project(project = StateProject)]
+#[expect(clippy::large_enum_variant, reason = "the large variant is the usual one")]
+enum State {
+    Done(Option<Result<Response<Body>, Error>>),
+    Forwarded {
+        #[pin]
+        stack: StackFuture,
+        info: Arc<RequestInfo>,
+        forwarding: Arc<Forwarding>,
+    },
+}
+
+impl RouterFuture {
+    pub(super) fn refused(error: Error) -> Self {
+        Self { state: State::Done(Some(Err(error))) }
+    }
+
+    pub(super) fn answered(response: Response<Body>) -> Self {
+        Self { state: State::Done(Some(Ok(response))) }
+    }
+
+    pub(super) fn forwarded(
+        stack: StackFuture,
+        info: Arc<RequestInfo>,
+        forwarding: Arc<Forwarding>,
+    ) -> Self {
+        Self { state: State::Forwarded { stack, info, forwarding } }
+    }
+}
+
+impl Future for RouterFuture {
+    type Output = Result<Response<Body>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProject::Done(result) => {
+                Poll::Ready(result.take().unwrap_or_else(|| Err(ErrorKind::LocalReset.into())))
+            }
+            StateProject::Forwarded { stack, info, forwarding } => {
+                let result = ready!(stack.poll(cx));
+                Poll::Ready(settle(result, info, forwarding))
+            }
+        }
+    }
+}
+
+/// Counts the outcome, and gives an answer its headers.
+fn settle(
+    result: Result<Response<DeadlineBody<RetryBody<Body>>>, Error>,
+    info: &RequestInfo,
+    forwarding: &Forwarding,
+) -> Result<Response<Body>, Error> {
+    let stats = forwarding.worker_cluster().map(|c| &c.cluster.state.stats);
+    let internal = forwarding.is_internal();
+    match result {
+        Ok(response) => {
+            let mut response = response.map(DeadlineBody::into_body);
+            if let Some(stats) = stats {
+                stats.count(response.status().as_u16(), internal);
+                let start = info.with(|facts| facts.request_received).unwrap_or(info.start);
+                let millis = u64::try_from((clock::now() - start).as_millis()).unwrap_or(u64::MAX);
+                stats.router.upstream_rq_time().record(millis);
+                let complete = info.with(|facts| facts.request_received.is_some());
+                if complete && !forwarding.suppress_envoy_headers {
+                    response
+                        .headers_mut()
+                        .insert("x-envoy-upstream-service-time", HeaderValue::from(millis));
+                }
+            }
+            Ok(forwarding.finish(response, info))
+        }
+        Err(error) => {
+            if let Some(stats) = stats.filter(|_| error.kind() != ErrorKind::DownstreamGone) {
+                if error.kind() == ErrorKind::RequestTimeout {
+                    stats.router.upstream_rq_timeout().inc();
+                }
+                stats.count(reply::status(&error).as_u16(), internal);
+            }
+            Err(error)
+        }
+    }
+}
+

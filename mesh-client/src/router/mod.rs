@@ -1,0 +1,124 @@
+//! The router: the last filter. What a route says happens here.
+//!
+//! The order inside is frozen: route deadline, retry (which holds the per-try timeout), and for each
+//! attempt the cluster's balancer, the endpoint's observer, its pool. Thresholds are checked by the pool
+//! and the retry, where Envoy checks them.
+
+mod attempt;
+mod forward;
+mod future;
+mod selection;
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use mesh_core::{
+    Body, Decision, Error, ErrorKind, Reason, RequestInfo,
+    format::RequestView,
+};
+use mesh_retry::{Deadline, DeadlineLayer, Retry, RetryLayer};
+use mesh_route::Action;
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+use attempt::Attempts;
+use forward::{Charge, RouteDeadline, RouteRetry};
+pub(crate) use future::RouterFuture;
+pub(crate) use selection::{Forwarding, resolve};
+
+use crate::manager::Shared;
+
+/// In the extensions of a response that this process made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Local;
+
+type Stack = Deadline<Retry<Attempts, RouteRetry, Charge>, RouteDeadline>;
+
+/// Sends requests where their route says.
+#[derive(Clone)]
+pub(crate) struct Router {
+    shared: Arc<Shared>,
+    stack: Stack,
+}
+
+impl Router {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        let retry = RetryLayer::from_source(RouteRetry)
+            .with_budget(Charge)
+            .with_rng(shared.worker.rng.clone());
+        let stack = DeadlineLayer::from_source(RouteDeadline).layer(retry.layer(Attempts));
+        Self { shared: Arc::clone(shared), stack }
+    }
+
+    fn refuse(info: &RequestInfo, error: impl Into<Error>, decision: Decision) -> RouterFuture {
+        info.decide(decision);
+        RouterFuture::refused(error.into())
+    }
+
+    /// What the route answers itself: a redirect or a direct response.
+    fn answer(&self, forwarding: &Forwarding, info: &Arc<RequestInfo>, request: &Request<Body>) -> Option<RouterFuture> {
+        let reply = forwarding.local_reply(&RequestView::of(request))?;
+        let status = u64::from(reply.status.as_u16());
+        let redirect = matches!(forwarding.action(), Some(Action::Redirect(_)) | None);
+        let (reason, details) = if redirect {
+            self.shared.stats.rq_redirect().inc();
+            (Reason::Redirected, "direct_response")
+        } else {
+            self.shared.stats.rq_direct_response().inc();
+            (Reason::DirectResponse, "direct_response")
+        };
+        info.decide(Decision::new("route", reason, status, 0));
+        info.set_details(details);
+        let mut response = Response::new(Body::from(reply.body));
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
+        if response.body().as_full().is_some_and(|body| !body.is_empty()) {
+            response
+                .headers_mut()
+                .entry(http::header::CONTENT_TYPE)
+                .or_insert(http::HeaderValue::from_static("text/plain"));
+        }
+        forwarding.finish_local(&mut response, info);
+        response.extensions_mut().insert(Local);
+        Some(RouterFuture::answered(response))
+    }
+}
+
+impl Service<Request<Body>> for Router {
+    type Response = Response<Body>;
+    type Error = Error;
+    type Future = RouterFuture;
+
+    /// Always ready: where a request goes is known only in `call`.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> RouterFuture {
+        self.shared.stats.rq_total().inc();
+        let Some(info) = RequestInfo::of(&request).cloned() else {
+            return RouterFuture::refused(ErrorKind::NoRoute.into());
+        };
+        let Some(forwarding) = info.route::<Forwarding>() else {
+            return Self::refuse(&info, ErrorKind::NoRoute, Decision::new("route", Reason::NoRoute, 0, 0));
+        };
+        forwarding.reached_router();
+        if let Some(answer) = self.answer(&forwarding, &info, &request) {
+            return answer;
+        }
+        if forwarding.worker_cluster().is_none() {
+            let decision = Decision::new("route", Reason::NoCluster, 0, 0);
+            return Self::refuse(&info, forwarding.no_cluster(), decision);
+        }
+        let (mut parts, body) = request.into_parts();
+        if let Err(error) = forwarding.prepare(&mut parts, &info) {
+            return RouterFuture::refused(error);
+        }
+        crate::manager::capture(&self.shared, &info, &parts);
+        let future = self.stack.call(Request::from_parts(parts, body));
+        RouterFuture::forwarded(future, info, forwarding)
+    }
+}

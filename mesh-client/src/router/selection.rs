@@ -1,0 +1,216 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
+use mesh_config::model::RoutePolicies;
+use mesh_core::{
+    Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, Rng, clock,
+    format::RequestView,
+};
+use mesh_retry::RetryConfig;
+use mesh_route::{Action, Found, RouteAction, RouteEntry, VirtualHostEntry, WeightedCluster};
+
+use crate::{manager::Shared, worker::WorkerCluster};
+
+/// What was decided about a request when its route was found; kept in `Facts::route`, so that every
+/// policy below reads the same answer, from start to end.
+pub(crate) struct Forwarding {
+    found: Chosen,
+    weighted: Option<usize>,
+    cluster: Option<Arc<WorkerCluster>>,
+    /// The cluster's own retry policy, or else the route's.
+    pub(crate) retry: Option<Arc<RetryConfig>>,
+    pub(crate) rng: Rng,
+    pub(crate) suppress_envoy_headers: bool,
+    pub(crate) respect_expected_rq_timeout: bool,
+    internal: bool,
+    routed: AtomicBool,
+}
+
+enum Chosen {
+    Route(Arc<RouteEntry<RoutePolicies>>),
+    TlsRequired(Arc<VirtualHostEntry>),
+}
+
+/// Finds the route of a request, and the cluster if it names one that exists.
+///
+/// A request without a route goes on to the filters all the same, as in Envoy; the router answers it.
+pub(crate) fn resolve(
+    shared: &Shared,
+    info: &RequestInfo,
+    request: &Request<Body>,
+    internal: bool,
+) {
+    let found = match shared.config.routes.find(&RequestView::of(request), info.random) {
+        Ok(Found::Route(entry)) => Chosen::Route(Arc::clone(entry)),
+        Ok(Found::TlsRequired(host)) => Chosen::TlsRequired(Arc::clone(host)),
+        Err(_) => return,
+    };
+    let mut forwarding = Forwarding {
+        found,
+        weighted: None,
+        cluster: None,
+        retry: None,
+        rng: shared.worker.rng.clone(),
+        suppress_envoy_headers: shared.config.router.suppress_envoy_headers,
+        respect_expected_rq_timeout: shared.config.router.respect_expected_rq_timeout,
+        internal,
+        routed: AtomicBool::new(false),
+    };
+    let mut idle_timeout = None;
+    let mut cluster_name = None;
+    if let Chosen::Route(entry) = &forwarding.found {
+        forwarding.retry.clone_from(&entry.policy().retry);
+        if let Action::Route(action) = entry.action() {
+            idle_timeout = action.idle_timeout;
+            if let Some(pick) = action.cluster.pick(request.headers(), info.random) {
+                forwarding.weighted = pick.weighted.map(|(index, _)| index);
+                forwarding.cluster = shared.worker.cluster(pick.name);
+                cluster_name = forwarding.cluster.as_ref().map(|c| Arc::clone(c.cluster.name()));
+            }
+        }
+    }
+    if let Some(retry) = forwarding.cluster.as_ref().and_then(|c| c.cluster.config.retry.clone()) {
+        forwarding.retry = Some(retry);
+    }
+    let route_name = forwarding.entry().map(|entry| Arc::clone(entry.name())).filter(|n| !n.is_empty());
+    info.with(|facts| {
+        facts.route_name = route_name;
+        facts.cluster = cluster_name;
+        facts.idle_timeout = idle_timeout;
+        facts.route = Some(Arc::new(forwarding));
+    });
+}
+
+impl Forwarding {
+    fn entry(&self) -> Option<&RouteEntry<RoutePolicies>> {
+        match &self.found {
+            Chosen::Route(entry) => Some(entry),
+            Chosen::TlsRequired(_) => None,
+        }
+    }
+
+    pub(crate) fn action(&self) -> Option<&Action> {
+        self.entry().map(RouteEntry::action)
+    }
+
+    fn route_action(&self) -> Option<&RouteAction> {
+        match self.action()? {
+            Action::Route(action) => Some(action),
+            _ => None,
+        }
+    }
+
+    fn weighted_cluster(&self) -> Option<&WeightedCluster> {
+        let mesh_route::ClusterSpecifier::WeightedClusters(clusters) = &self.route_action()?.cluster
+        else {
+            return None;
+        };
+        clusters.clusters().get(self.weighted?)
+    }
+
+    /// What the route says to policies.
+    pub(crate) fn policies(&self) -> Option<&RoutePolicies> {
+        self.entry().map(|entry| &**entry.policy())
+    }
+
+    pub(crate) fn worker_cluster(&self) -> Option<&Arc<WorkerCluster>> {
+        self.cluster.as_ref()
+    }
+
+    pub(crate) fn is_internal(&self) -> bool {
+        self.internal
+    }
+
+    pub(crate) fn priority(&self) -> Priority {
+        self.route_action().map_or_else(Priority::default, |action| action.priority)
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.route_action().map_or(Duration::ZERO, |action| action.timeout)
+    }
+
+    pub(crate) fn avoids_tried(&self) -> bool {
+        self.retry.as_ref().is_some_and(|retry| retry.previous_hosts)
+    }
+
+    /// From here on, local replies get the route's response headers.
+    pub(super) fn reached_router(&self) {
+        self.routed.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer that the route gives itself.
+    pub(super) fn local_reply(&self, request: &RequestView<'_>) -> Option<LocalReply> {
+        match &self.found {
+            Chosen::Route(entry) => entry.local_reply(request),
+            Chosen::TlsRequired(host) => Some(host.tls_redirect(request)),
+        }
+    }
+
+    /// Why there is no cluster, with the status that the route wants.
+    pub(super) fn no_cluster(&self) -> Error {
+        let status = self.route_action().map_or(StatusCode::SERVICE_UNAVAILABLE, |action| {
+            action.cluster_not_found_response_code
+        });
+        Error::new(ErrorKind::NoCluster).with_reply(LocalReply::new(status, "", "cluster_not_found"))
+    }
+
+    /// Changes the request as the route says.
+    pub(super) fn prepare(&self, parts: &mut Parts, info: &RequestInfo) -> Result<(), Error> {
+        let Some(entry) = self.entry() else { return Ok(()) };
+        let weighted = self.weighted_cluster();
+        entry.mutate_request(weighted, parts, info);
+        entry.rewrite(weighted, parts, self.suppress_envoy_headers).map_err(|invalid| {
+            info.decide(Decision::new("route", Reason::RequestRefused, 0, 0));
+            Error::new(ErrorKind::Denied).with_message(invalid.to_string()).with_reply(LocalReply::new(
+                StatusCode::BAD_REQUEST,
+                "Bad Request",
+                "rewrite_failed",
+            ))
+        })
+    }
+
+    pub(super) fn auto_host_rewrite(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.rewrites_host_to_endpoint())
+    }
+
+    pub(super) fn rewrite_host(&self, request: &mut Request<Body>, host: &str) {
+        let append = self.route_action().is_some_and(|action| action.append_x_forwarded_host);
+        if let Ok(host) = HeaderValue::from_str(host) {
+            let keep = !self.suppress_envoy_headers;
+            mesh_route::rewrite_host(request.headers_mut(), host, append, keep);
+        }
+    }
+
+    /// Gives an answer from upstream its headers.
+    pub(super) fn finish(&self, response: Response<Body>, info: &RequestInfo) -> Response<Body> {
+        let Some(entry) = self.entry() else { return response };
+        let (mut parts, body) = response.into_parts();
+        entry.mutate_response(self.weighted_cluster(), &mut parts, info, clock::now());
+        self.add_attempt_count(&mut parts.headers, info);
+        Response::from_parts(parts, body)
+    }
+
+    /// Gives an answer that was made here its headers, if it was the router that made it.
+    pub(crate) fn finish_local(&self, response: &mut Response<Body>, info: &RequestInfo) {
+        if !self.routed.load(Ordering::Relaxed) {
+            return;
+        }
+        let taken = std::mem::take(response);
+        *response = self.finish(taken, info);
+    }
+
+    fn add_attempt_count(&self, headers: &mut http::HeaderMap, info: &RequestInfo) {
+        let wanted =
+            self.entry().is_some_and(|e| e.virtual_host().include_attempt_count_in_response());
+        let attempts = info.with(|facts| facts.attempts);
+        if wanted && attempts > 0 {
+            headers.insert("x-envoy-attempt-count", HeaderValue::from(attempts));
+        }
+    }
+}

@@ -1,0 +1,31 @@
+use http::StatusCode;
+use mesh_telemetry::{Format, Query, Tags, render};
+
+use super::{Ask, Page};
+
+pub(super) fn page(ask: &Ask<'_>) -> Page {
+    show(ask, Query::parse(ask.query))
+}
+
+pub(super) fn prometheus(ask: &Ask<'_>) -> Page {
+    show(ask, Query::parse_prometheus(ask.query))
+}
+
+fn show(ask: &Ask<'_>, query: Result<Query, mesh_telemetry::InvalidQuery>) -> Page {
+    let query = match query {
+        Ok(query) => query,
+        Err(error) => return Page::error(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    };
+    let body = render(&ask.process.mesh.registry().snapshot(), &query, &Tags::default());
+    let content_type = match query.format {
+        Format::Json => "application/json",
+        Format::Prometheus => "text/plain; version=0.0.4; charset=UTF-8",
+        _ => "text/plain; charset=UTF-8",
+    };
+    Page { content_type, ..Page::text(body) }
+}
+
+pub(super) fn reset(ask: &Ask<'_>) -> Page {
+    ask.process.mesh.registry().reset();
+    Page::text("OK\n")
+}

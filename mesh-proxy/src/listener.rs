@@ -1,0 +1,154 @@
+//! A listener on one worker: accepts connections and serves each as a task of its own.
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use mesh_client::Manager;
+use mesh_core::clock;
+use mesh_http::h1::server::{Connection, Ended};
+use mesh_net::{AcceptError, Listener, Stream};
+use tokio::sync::watch;
+
+use crate::drain::Phase;
+
+/// How long accepting rests when the process is out of file descriptors.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
+
+mesh_core::stats! {
+    /// What a listener counts, as `listener.<address>.<stat>`.
+    pub(crate) struct ListenerStats {
+        /// Connections accepted.
+        counter downstream_cx_total,
+        /// Connections open.
+        gauge downstream_cx_active,
+        /// Connections closed.
+        counter downstream_cx_destroy,
+        /// Times that accepting paused for want of file descriptors.
+        counter downstream_cx_overflow,
+        /// Milliseconds a connection was open.
+        histogram downstream_cx_length_ms,
+    }
+}
+
+/// What every connection of a listener shares on one worker.
+#[derive(Clone)]
+pub(crate) struct Accepting {
+    pub(crate) name: Arc<str>,
+    pub(crate) manager: Manager,
+    pub(crate) stats: ListenerStats,
+    pub(crate) phase: watch::Receiver<Phase>,
+    /// Connections open on all workers.
+    pub(crate) open: Arc<AtomicUsize>,
+}
+
+/// Accepts until the process finishes, and then what the kernel had queued: closing the socket would
+/// reset those.
+pub(crate) async fn run(listener: Arc<Listener>, accepting: Accepting) {
+    let mut phase = accepting.phase.clone();
+    loop {
+        tokio::select! {
+            biased;
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => spawn(stream, peer, &accepting),
+                Err(error) => rest(&error, &accepting).await,
+            },
+            _ = phase.wait_for(|phase| *phase == Phase::Finishing) => break,
+        }
+    }
+    let mut last = pin!(listener.accept());
+    while let std::task::Poll::Ready(Ok((stream, peer))) = futures_poll_once(last.as_mut()).await {
+        spawn(stream, peer, &accepting);
+        last.set(listener.accept());
+    }
+}
+
+async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
+}
+
+async fn rest(error: &AcceptError, accepting: &Accepting) {
+    match error {
+        AcceptError::Exhausted(_) => {
+            accepting.stats.downstream_cx_overflow().inc();
+            tracing::warn!(listener = %accepting.name, "{error}; pausing");
+            tokio::time::sleep(EXHAUSTED_PAUSE).await;
+        }
+        AcceptError::Connection(_) => tracing::debug!(listener = %accepting.name, "{error}"),
+    }
+}
+
+fn spawn(stream: Stream, peer: Option<SocketAddr>, accepting: &Accepting) {
+    tokio::spawn(serve(stream, peer, accepting.clone()));
+}
+
+/// Counts a connection for as long as it lives.
+struct Counted {
+    accepting: Accepting,
+    opened: std::time::Instant,
+}
+
+impl Counted {
+    fn new(accepting: Accepting) -> Self {
+        accepting.open.fetch_add(1, Ordering::Relaxed);
+        accepting.stats.downstream_cx_total().inc();
+        accepting.stats.downstream_cx_active().inc();
+        let manager = accepting.manager.stats();
+        manager.downstream_cx_total().inc();
+        manager.downstream_cx_active().inc();
+        manager.downstream_cx_http1_total().inc();
+        manager.downstream_cx_http1_active().inc();
+        Self { accepting, opened: clock::now() }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let lived = u64::try_from((clock::now() - self.opened).as_millis()).unwrap_or(u64::MAX);
+        let stats = &self.accepting.stats;
+        stats.downstream_cx_active().dec();
+        stats.downstream_cx_destroy().inc();
+        stats.downstream_cx_length_ms().record(lived);
+        let manager = self.accepting.manager.stats();
+        manager.downstream_cx_active().dec();
+        manager.downstream_cx_http1_active().dec();
+        manager.downstream_cx_destroy().inc();
+        manager.downstream_cx_length_ms().record(lived);
+        self.accepting.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn serve(stream: Stream, peer: Option<SocketAddr>, accepting: Accepting) {
+    let mut phase = accepting.phase.clone();
+    let handler = accepting.manager.connection(stream.local_addr(), peer);
+    let server = Arc::clone(&accepting.manager.config().server);
+    let counted = Counted::new(accepting);
+    let mut connection = pin!(Connection::new(stream, handler, server));
+    let ended = loop {
+        match *phase.borrow_and_update() {
+            Phase::Running => {}
+            Phase::Announcing => connection.as_mut().announce_close(),
+            Phase::Finishing => connection.as_mut().drain(),
+        }
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => break ended,
+            _ = phase.changed() => {}
+        }
+    };
+    let stats = counted.accepting.manager.stats();
+    match ended {
+        Ended::ClientGone => stats.downstream_cx_destroy_remote().inc(),
+        Ended::Idle => {
+            stats.downstream_cx_idle_timeout().inc();
+            stats.downstream_cx_destroy_local().inc();
+        }
+        Ended::Refused | Ended::Closed => stats.downstream_cx_destroy_local().inc(),
+    }
+}

@@ -1,0 +1,42 @@
+//! What the process says about itself, as `server.<stat>` and its like.
+
+use std::sync::{Arc, Weak, atomic::Ordering};
+
+use mesh_core::{
+    clock,
+    stats::{ComputedGuard, Stat, Value},
+};
+
+use crate::{admin, drain::Phase, process::Process};
+
+/// Exports the stats of `process` until the guard is dropped.
+pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
+    let weak: Weak<Process> = Arc::downgrade(process);
+    process.mesh.registry().computed(move |out| {
+        let Some(process) = weak.upgrade() else { return };
+        let mut gauge = |name: &str, value: u64| {
+            out.push(Stat { name: name.to_owned(), value: Value::Gauge(value) });
+        };
+        let running = process.drain.phase() == Phase::Running;
+        let state = match (admin::is_ready(), running) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => 3,
+        };
+        gauge("server.live", u64::from(state == 0));
+        gauge("server.state", state);
+        gauge("server.uptime", (clock::now() - process.started).as_secs());
+        gauge("server.concurrency", process.flags.workers() as u64);
+        gauge("server.total_connections", process.open.load(Ordering::Relaxed) as u64);
+        gauge("cluster_manager.active_clusters", process.mesh.clusters().list().len() as u64);
+        gauge("cluster_manager.warming_clusters", 0);
+        gauge("listener_manager.total_listeners_active", process.listeners.len() as u64);
+        gauge("listener_manager.total_listeners_warming", 0);
+        gauge("listener_manager.total_listeners_draining", 0);
+        gauge("listener_manager.workers_started", u64::from(state != 3));
+        if let Some(memory) = admin::memory::resident() {
+            gauge("server.memory_allocated", memory);
+            gauge("server.memory_physical_size", memory);
+        }
+    })
+}
