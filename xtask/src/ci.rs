@@ -68,17 +68,9 @@ fn clippy() -> Result<()> {
 }
 
 fn doc() -> Result<()> {
-    Cargo::new([
-        "doc",
-        "--workspace",
-        "--no-deps",
-        "--document-private-items",
-    ])
-    .env(
-        "RUSTDOCFLAGS",
-        "-D warnings -A rustdoc::private-intra-doc-links",
-    )
-    .run()
+    Cargo::new(["doc", "--workspace", "--no-deps"])
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .run()
 }
 
 /// Runs every example: they end by themselves, and a failed assertion is a failure.
