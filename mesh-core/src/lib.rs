@@ -12,7 +12,7 @@
 //! | how much may run at once | [`Resources`], [`Permit`] |
 //! | what time it is, wake me later | [`clock`], [`Timer`] |
 //! | a random number that a test can fix | [`Rng`] |
-//! | count this | [`stats`] |
+//! | count this | [`mod@stats`] |
 //! | print what is known: access logs, header values, bodies | [`mod@format`] |
 //! | the body at a boxed seam | [`Body`], [`GuardedBody`] |
 //! | where a layer finds its policy | [`PolicySource`], [`Fixed`] |

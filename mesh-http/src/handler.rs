@@ -1,11 +1,17 @@
 //! The seam between a codec and whoever answers requests.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::{Future, Ready},
+    pin::Pin,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::{Body, Error};
+
+use crate::reply::{self, ReplyContext};
 
 /// Answers the requests of one connection.
 ///
@@ -42,6 +48,24 @@ pub trait Exchange: Future<Output = Response<<Self as Exchange>::Body>> {
 pub trait Abort: HttpBody<Data = Bytes, Error = Error> {
     /// The rest will not be read; dropping it follows at once.
     fn abort(self: Pin<&mut Self>, error: &Error);
+}
+
+/// A plain body has nobody to tell.
+impl Abort for Body {
+    fn abort(self: Pin<&mut Self>, _: &Error) {}
+}
+
+/// For handlers that know their answer at once.
+impl Exchange for Ready<Response<Body>> {
+    type Body = Body;
+
+    fn cancel(self: Pin<&mut Self>, error: Error) -> Response<Body> {
+        reply::response(error, None, ReplyContext::default())
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// In the extensions of a response: the connection ends behind it.

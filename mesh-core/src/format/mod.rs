@@ -52,11 +52,16 @@
 //! `%MESH_DECISIONS%` and `%MESH_CONFIG_VERSION%`. `%UNIQUE_ID%` is the same for all logs of one request.
 
 mod capture;
+mod compile;
 mod context;
 mod eval;
+mod grpc;
+mod names;
 mod operator;
 mod parse;
+mod put;
 mod sink;
+mod text;
 mod time;
 
 #[cfg(all(test, not(mesh_loom)))]
