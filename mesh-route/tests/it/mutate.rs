@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, response};
 use mesh_core::format::{Captures, Format, RequestView};
 use mesh_route::{
     AppendAction, ClusterSpecifier, HeaderAdd, HeaderMutation, HeaderMutations, MUTATIONS_MAX,
-    Route, RouteAction, RouteConfiguration, RouteMatch, RouteTable, VirtualHost, WeightedCluster,
+    Route, RouteAction, RouteConfiguration, RouteMatch, RouteTable, WeightedCluster,
     WeightedClusters,
 };
 
@@ -184,29 +184,48 @@ fn headers_of_which_envoy_keeps_one_are_joined() {
 }
 
 #[test]
-fn a_response_header_may_quote_the_request_that_is_gone() {
+fn a_response_header_may_quote_the_request_that_is_gone_at_every_level() {
     let mut captures = Captures::default();
-    let mut route = to();
-    route.mutations = on_response(adds(vec![add(
-        "y",
-        "%REQ(:PATH)% %REQ(x-id)% %RESPONSE_CODE% %DURATION%",
-    )]));
-    let host = VirtualHost::new("vh", vec!["*".to_owned()], vec![route]);
-    let table = RouteTable::new(RouteConfiguration::new("rc", vec![host]), &mut captures).unwrap();
-    let parts = request("/p?q", &[("x-id", "7")]);
+    let level = |name: &str, value: &str| on_response(adds(vec![add(name, value)]));
+    let mut cluster = WeightedCluster::new("c", 1);
+    cluster.mutations = level("y-cluster", "%REQ(x-1)%");
+    let clusters = WeightedClusters::new(vec![cluster]).unwrap();
+    let action = RouteAction::new(ClusterSpecifier::WeightedClusters(clusters));
+    let mut route = Route::new(RouteMatch::prefix("/"), action, ());
+    route.mutations = level(
+        "y-route",
+        "%REQ(:PATH)% %REQ(x-2)% %RESPONSE_CODE% %DURATION%",
+    );
+    let mut host = any_host(vec![route]);
+    host.mutations = level("y-host", "%REQ(x-3)%");
+    let mut config = RouteConfiguration::new("rc", vec![host]);
+    config.mutations = level("y-config", "%REQ(x-4)%");
+    let table = RouteTable::new(config, &mut captures).unwrap();
+
+    let parts = request(
+        "/p?q",
+        &[("x-1", "1"), ("x-2", "2"), ("x-3", "3"), ("x-4", "4")],
+    );
     let route = found(&table, &parts);
+    let mesh_route::Action::Route(action) = route.action() else {
+        unreachable!()
+    };
+    let (_, cluster) = action
+        .cluster
+        .pick(&parts.headers, 0)
+        .unwrap()
+        .weighted
+        .unwrap();
     let info = info();
     info.with(|facts| facts.captured = captures.capture(&RequestView::of_parts(&parts)));
-    drop(parts);
     let mut response = response_parts(&[]);
     response.status = StatusCode::ACCEPTED;
-    route.mutate_response(
-        None,
-        &mut response,
-        &info,
-        info.start + Duration::from_millis(12),
-    );
-    assert_eq!(values(&response.headers, "y"), ["/p?q 7 202 12"]);
+    let now = info.start + Duration::from_millis(12);
+    route.mutate_response(Some(cluster), &mut response, &info, now);
+    assert_eq!(values(&response.headers, "y-route"), ["/p?q 2 202 12"]);
+    for (name, value) in [("y-cluster", "1"), ("y-host", "3"), ("y-config", "4")] {
+        assert_eq!(values(&response.headers, name), [value]);
+    }
 }
 
 #[test]

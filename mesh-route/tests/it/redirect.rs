@@ -64,6 +64,18 @@ fn scheme_host_and_port_follow_envoys_rules() {
             vec![("host", "h:443"), tls],
             "http://h/a",
         ),
+        (
+            https(),
+            "/a",
+            vec![("host", "h:443"), tls],
+            "https://h:443/a",
+        ),
+        (
+            default().port(99).unwrap(),
+            "/a",
+            vec![("host", "::1")],
+            "http://::1:99/a",
+        ),
         (scheme("ftp"), "/a", vec![("host", "h:80")], "ftp://h/a"),
         (
             default().host("new.com").unwrap(),
