@@ -87,7 +87,17 @@ pub fn response(
 pub fn status(error: &Error) -> StatusCode {
     match error.reply() {
         Some(reply) => reply.status,
-        None => usual(error, ReplyContext { request_complete: true, ..ReplyContext::default() }, None).status,
+        None => {
+            usual(
+                error,
+                ReplyContext {
+                    request_complete: true,
+                    ..ReplyContext::default()
+                },
+                None,
+            )
+            .status
+        }
     }
 }
 
@@ -180,13 +190,12 @@ fn reset(kind: ErrorKind, context: ReplyContext, transport: Option<&str>) -> Loc
         ""
     };
     let text = kind.text();
-    let mut body = format!(
+    let body = format!(
         "upstream connect error or disconnect/reset before headers. {retried}reset reason: {text}"
     );
+    // Why connecting failed is for operators: it is in the details, not in the answer.
     let mut details = format!("upstream_reset_before_response_started{{{text}");
     if let Some(transport) = transport {
-        body.push_str(", transport failure reason: ");
-        body.push_str(transport);
         details.push('|');
         details.push_str(transport);
     }
@@ -288,8 +297,7 @@ mod tests {
             (
                 503,
                 "upstream connect error or disconnect/reset before headers. retried and the latest \
-                 reset reason: remote connection failure, transport failure reason: delayed connect \
-                 error: Connection refused"
+                 reset reason: remote connection failure"
                     .into()
             )
         );

@@ -241,6 +241,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
                 }
             }
             match ready!(connection.read.poll_fill(cx, &mut connection.io)) {
+                // Half a head is a broken answer; nothing at all is a connection that ended.
+                Ok(0) if self.has_partial_head() => {
+                    return Poll::Ready(Err(self.fail(ErrorKind::UpstreamProtocol)));
+                }
                 Ok(0) | Err(_) => {
                     return Poll::Ready(Err(self.fail(ErrorKind::ConnectionTermination)));
                 }
@@ -349,10 +353,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
                 return Poll::Ready(Ok(Decoded::End));
             }
             if let Ok(0) | Err(_) = read {
-                let cause = read
-                    .err()
-                    .unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
-                let error = Error::new(ErrorKind::ConnectionTermination).with_source(cause);
+                // A body that ends before its time breaks the protocol; a reset is just that.
+                let (kind, cause) = match read {
+                    Err(cause) => (ErrorKind::ConnectionTermination, cause),
+                    Ok(_) => (
+                        ErrorKind::UpstreamProtocol,
+                        io::ErrorKind::UnexpectedEof.into(),
+                    ),
+                };
+                let error = Error::new(kind).with_source(cause);
                 return Poll::Ready(Err(error));
             }
         }

@@ -237,9 +237,11 @@ fn refused(error: httparse::Error) -> Malformed {
             "http1.too_many_headers",
             "more header fields than allowed",
         ),
-        httparse::Error::Version => {
-            Malformed::bad("http1.codec_error", "the protocol version is not HTTP/1.x")
-        }
+        httparse::Error::Version => Malformed::status(
+            StatusCode::UPGRADE_REQUIRED,
+            "low_version",
+            "the protocol version is not HTTP/1.x",
+        ),
         httparse::Error::HeaderName => {
             Malformed::bad("http1.codec_error", "a header name is malformed")
         }

@@ -305,6 +305,6 @@ async fn a_short_answer_is_an_error_and_never_looks_complete() {
     .await;
     assert_eq!(
         get(&up).await.unwrap_err().kind(),
-        ErrorKind::ConnectionTermination
+        ErrorKind::UpstreamProtocol
     );
 }

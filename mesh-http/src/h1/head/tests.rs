@@ -74,8 +74,8 @@ fn refuses_what_could_be_read_in_two_ways() {
         ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("G@T / HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 400),
-        ("GET / HTTP/9.9\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 426),
+        ("GET / HTTP/9.9\r\nHost: a\r\n\r\n", 426),
         ("GET / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", 417),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n",
