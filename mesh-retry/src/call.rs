@@ -1,19 +1,18 @@
 use std::{
-    sync::Arc,
     task::Context,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::{
-    Attempt, AttemptPhase, Decision, Error, ErrorKind, Overflow, Permit, Reason, Resource,
-    Resources, ResponseFlag, Rng, Timer, clock,
+    Attempt, AttemptPhase, Decision, Error, ErrorKind, Permit, Reason, Rng, Timer, clock,
 };
 
 use crate::{
-    Judgement, ReplayBody, RetryBody, RetryConfig, RetryContext, RetryEnv, RetryState, Verdict,
+    Judgement, ReplayBody, RetryBody, RetryConfig, RetryContext, RetryState, Verdict,
     body::{Held, Idle},
+    env::Env,
     head::{attach_attempt, mark},
     plan::{Plan, count_request},
     time::{after, millis},
@@ -21,10 +20,10 @@ use crate::{
 
 /// A request under a policy, from its first attempt to its answer: everything but the attempts' futures.
 pub(crate) struct Call<B, C> {
-    plan: Plan<B, C>,
+    pub plan: Plan<B, C>,
     rng: Rng,
     request: Option<Permit>,
-    attempts: u32,
+    pub attempts: u32,
     pub next: Next,
     /// Whether the next attempt follows a per-try timeout.
     timeout_retry: bool,
@@ -289,83 +288,6 @@ impl<B, C: RetryContext> Call<B, C> {
         };
     }
 
-    /// A retriable result stays since the body cannot be sent again.
-    fn count_skip(&self) {
-        if !self.plan.abandoned {
-            return;
-        }
-        self.plan
-            .context
-            .stats()
-            .upstream_rq_retry_skipped_body()
-            .inc();
-        self.trace(Decision::new(
-            "retry",
-            Reason::RetryBodyTooLarge,
-            self.plan.announced.max(self.plan.source.pulled()),
-            self.plan.config.request_body_buffer_limit,
-        ));
-    }
-
-    /// Counts and traces a verdict.
-    fn record(&self, verdict: &Verdict, retried: Reason) {
-        let shadow = self.plan.shadow();
-        let stats = self.plan.context.stats();
-        match verdict {
-            Verdict::Retry { .. } if shadow => stats.upstream_rq_retry_shadow().inc(),
-            _ if shadow => {}
-            Verdict::Retry { rate_limited, .. } => {
-                stats.upstream_rq_retry().inc();
-                if *rate_limited {
-                    stats.upstream_rq_retry_backoff_ratelimited().inc();
-                } else {
-                    stats.upstream_rq_retry_backoff_exponential().inc();
-                }
-            }
-            Verdict::LimitExceeded => {
-                stats.upstream_rq_retry_limit_exceeded().inc();
-                self.flag(ResponseFlag::UpstreamRetryLimitExceeded);
-            }
-            Verdict::Overflow(_) => {
-                stats.upstream_rq_retry_overflow().inc();
-                self.flag(ResponseFlag::UpstreamOverflow);
-            }
-            Verdict::Stands {
-                after_retry,
-                ratelimited,
-            } => {
-                if *after_retry {
-                    stats.upstream_rq_retry_success().inc();
-                }
-                if *ratelimited {
-                    stats.upstream_rq_retry_skipped_ratelimited().inc();
-                }
-            }
-        }
-        if let Some(mut decision) = verdict.decision(self.attempts, self.plan.state.attempts_max())
-        {
-            if decision.reason == Reason::Retried {
-                decision.reason = retried;
-            }
-            self.trace(decision);
-        }
-    }
-
-    fn flag(&self, flag: ResponseFlag) {
-        if let Some(info) = &self.plan.info {
-            info.flag(flag);
-        }
-    }
-
-    fn trace(&self, mut decision: Decision) {
-        if let Some(info) = &self.plan.info {
-            if let Some(owner) = self.plan.context.owner() {
-                decision = decision.owned_by(owner);
-            }
-            info.decide(decision.shadowed(self.plan.shadow()));
-        }
-    }
-
     /// The answer, holding what the request still holds.
     pub(crate) fn answer<R: HttpBody>(
         &mut self,
@@ -413,39 +335,5 @@ where
         );
         let marker = attach_attempt(&mut request, self.plan.is_timed());
         Some((request, Try::new(marker, reader)))
-    }
-}
-
-struct Env<'a> {
-    resources: &'a Arc<Resources>,
-    rng: &'a Rng,
-    shadow: bool,
-}
-
-impl RetryEnv for Env<'_> {
-    type Slot = Option<Permit>;
-
-    fn try_slot(&mut self) -> Result<Self::Slot, Overflow> {
-        if !self.shadow {
-            return self.resources.try_acquire(Resource::Retries).map(Some);
-        }
-        if !self.resources.is_open(Resource::Retries) {
-            return Ok(None);
-        }
-        Err(Overflow {
-            resource: Resource::Retries,
-            in_use: self.resources.in_use(Resource::Retries),
-            limit: self.resources.limit(Resource::Retries),
-        })
-    }
-
-    fn random(&mut self) -> u64 {
-        self.rng.next_u64()
-    }
-
-    fn unix_now(&mut self) -> Duration {
-        clock::wall()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
     }
 }
