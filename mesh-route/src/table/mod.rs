@@ -25,7 +25,8 @@ use self::entry::Shared;
 /// is never looked at.
 ///
 /// A look-up hashes the host, walks a tree along the path, and tests only routes whose literal part is
-/// on that way, in the order of the configuration. It allocates nothing.
+/// on that way, in the order of the configuration. It allocates nothing, matchers aside that join several
+/// values of a header or look for a text in either case.
 #[derive(Debug)]
 pub struct RouteTable<P> {
     domains: Domains,

@@ -27,6 +27,20 @@ fn the_first_matching_route_wins_however_specific_a_later_one_is() {
 }
 
 #[test]
+fn a_path_and_a_prefix_that_are_spelled_alike_keep_their_order() {
+    let whole = || Route::new(RouteMatch::path("/a"), RouteAction::to("c"), ());
+    for (routes, exact, longer) in [
+        (vec![whole(), to("/a"), to("/")], 0, 1),
+        (vec![to("/a"), whole(), to("/")], 0, 0),
+        (vec![to("/ab"), whole(), to("/")], 1, 0),
+    ] {
+        let table = table(routes);
+        assert_eq!(found(&table, &request("/a", &[])).position(), exact);
+        assert_eq!(found(&table, &request("/ab", &[])).position(), longer);
+    }
+}
+
+#[test]
 fn paths_are_compared_without_query_and_fragment() {
     let whole = |path: &str| Route::new(RouteMatch::path(path), RouteAction::to("c"), ());
     let table = table(vec![whole("/a?b"), whole("/a"), to("/a?b")]);
