@@ -111,8 +111,12 @@ impl MeshClientBuilder {
     /// # Errors
     /// See [`ClientError`].
     pub async fn start(self) -> Result<MeshClient, ClientError> {
-        let unprotected: Vec<String> =
-            self.config.report.security().map(ToString::to_string).collect();
+        let unprotected: Vec<String> = self
+            .config
+            .report
+            .security()
+            .map(ToString::to_string)
+            .collect();
         if !unprotected.is_empty() {
             return Err(ClientError::Unprotected(unprotected.join("; ")));
         }
@@ -120,12 +124,22 @@ impl MeshClientBuilder {
         let mesh = Mesh::new(self.registry, self.rng, self.logs);
         mesh.apply(&self.config)?;
         mesh.resolved().await;
-        MeshClient::of(&mesh, &listener, &self.config.version, Arc::new(TcpConnector)).map_err(Into::into)
+        MeshClient::of(
+            &mesh,
+            &listener,
+            &self.config.version,
+            Arc::new(TcpConnector),
+        )
+        .map_err(Into::into)
     }
 
     fn find_listener(&self) -> Result<&Listener, ClientError> {
         match &self.listener {
-            None => self.config.listeners.first().ok_or(ClientError::NoListener(String::new())),
+            None => self
+                .config
+                .listeners
+                .first()
+                .ok_or(ClientError::NoListener(String::new())),
             Some(name) => self
                 .config
                 .listeners
@@ -233,7 +247,10 @@ where
                     local_replies: self.local_replies,
                 }
             }
-            Err(error) => ClientFuture { exchange: Err(Some(error)), local_replies: self.local_replies },
+            Err(error) => ClientFuture {
+                exchange: Err(Some(error)),
+                local_replies: self.local_replies,
+            },
         }
     }
 }
@@ -253,9 +270,10 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
-        self.0.as_mut().poll_frame(cx).map_err(|error| {
-            Error::new(ErrorKind::DownstreamGone).with_source(error)
-        })
+        self.0
+            .as_mut()
+            .poll_frame(cx)
+            .map_err(|error| Error::new(ErrorKind::DownstreamGone).with_source(error))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -271,7 +289,8 @@ where
 fn canonical(mut request: Request<Body>) -> Result<Request<Body>, Error> {
     let bad = |reason: &'static str| Error::new(ErrorKind::DownstreamProtocol).with_message(reason);
     if let Some(authority) = request.uri().authority() {
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is malformed"))?;
+        let host =
+            HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is malformed"))?;
         request.headers_mut().insert(header::HOST, host);
     } else if !request.headers().contains_key(header::HOST) {
         return Err(bad("the request names no host"));
@@ -306,7 +325,9 @@ impl Future for ClientFuture {
         let exchange = match &mut self.exchange {
             Ok(exchange) => exchange,
             Err(error) => {
-                return Poll::Ready(Err(error.take().unwrap_or_else(|| ErrorKind::LocalReset.into())));
+                return Poll::Ready(Err(error
+                    .take()
+                    .unwrap_or_else(|| ErrorKind::LocalReset.into())));
             }
         };
         match ready!(exchange.poll_result(cx)) {

@@ -49,10 +49,17 @@ impl ClusterState {
     pub(crate) fn new(config: &model::Cluster, registry: &Registry) -> Arc<Self> {
         let prefix = format!("cluster.{}.", config.stat_name);
         let scope = registry.scope(&prefix);
-        let resources =
-            [Resources::new(&config.thresholds), Resources::new(&config.thresholds_high)];
+        let resources = [
+            Resources::new(&config.thresholds),
+            Resources::new(&config.thresholds_high),
+        ];
         let gauges = |name: &str, resources: &Arc<Resources>, remaining| {
-            export_gauges(registry, &format!("{prefix}circuit_breakers.{name}."), resources, remaining)
+            export_gauges(
+                registry,
+                &format!("{prefix}circuit_breakers.{name}."),
+                resources,
+                remaining,
+            )
         };
         Arc::new(Self {
             _gauges: [
@@ -88,7 +95,8 @@ impl ClusterState {
             (None, _) => *detector = None,
             (Some(outlier), Some(live)) => live.update(outlier.clone()),
             (Some(outlier), None) => {
-                let scope = registry.scope(&format!("cluster.{}.outlier_detection.", config.stat_name));
+                let scope =
+                    registry.scope(&format!("cluster.{}.outlier_detection.", config.stat_name));
                 let built = Detector::builder(Arc::clone(&config.name), outlier.clone())
                     .stats(OutlierStats::register(&scope))
                     .rng(rng.clone())
@@ -111,7 +119,10 @@ impl Cluster {
         state.resources[0].update(&config.thresholds);
         state.resources[1].update(&config.thresholds_high);
         let detector = state.detector(&config, registry, rng);
-        let names = config.endpoints.iter().filter(|e| matches!(e.target, EndpointTarget::Name(..)));
+        let names = config
+            .endpoints
+            .iter()
+            .filter(|e| matches!(e.target, EndpointTarget::Name(..)));
         let unsettled = watch::Sender::new(names.count());
         Arc::new(Self {
             config,
@@ -155,7 +166,8 @@ impl Cluster {
 
     /// One more name has had its first answer.
     pub(crate) fn name_settled(&self) {
-        self.unsettled.send_modify(|left| *left = left.saturating_sub(1));
+        self.unsettled
+            .send_modify(|left| *left = left.saturating_sub(1));
     }
 
     /// Waits until every name was asked for once, whatever came of it.
@@ -166,12 +178,19 @@ impl Cluster {
     }
 
     pub(crate) fn adopt(&self, task: AbortHandle) {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(task);
     }
 
     /// Replaces the endpoints. What is known about an address that stays is kept.
     pub(crate) fn assign(&self, endpoints: Vec<(Address, model::EndpointConfig)>) {
-        let mut known = self.state.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self
+            .state
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut next = HashMap::with_capacity(endpoints.len());
         let mut list: Vec<Arc<Endpoint>> = Vec::with_capacity(endpoints.len());
         for (address, config) in endpoints {
@@ -180,11 +199,23 @@ impl Cluster {
                 continue;
             }
             let state = known.get(&address).cloned().unwrap_or_else(|| {
-                Arc::new(EndpointState::new(address.clone(), Arc::clone(&self.state.generation)))
+                Arc::new(EndpointState::new(
+                    address.clone(),
+                    Arc::clone(&self.state.generation),
+                ))
             });
-            state.set_health(HealthFlag::FailedEds, config.health == EndpointHealth::Unhealthy);
-            state.set_health(HealthFlag::DegradedEds, config.health == EndpointHealth::Degraded);
-            state.set_health(HealthFlag::Draining, config.health == EndpointHealth::Draining);
+            state.set_health(
+                HealthFlag::FailedEds,
+                config.health == EndpointHealth::Unhealthy,
+            );
+            state.set_health(
+                HealthFlag::DegradedEds,
+                config.health == EndpointHealth::Degraded,
+            );
+            state.set_health(
+                HealthFlag::Draining,
+                config.health == EndpointHealth::Draining,
+            );
             let mut endpoint = Endpoint::new(Arc::clone(&state));
             endpoint.hostname = config.hostname;
             endpoint.weight = config.weight;

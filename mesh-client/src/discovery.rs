@@ -39,7 +39,9 @@ pub(crate) fn start(
     let names = cluster.config.endpoints.len();
     let (answers, inbox) = mpsc::channel(names.max(1));
     for (index, endpoint) in cluster.config.endpoints.iter().enumerate() {
-        let EndpointTarget::Name(host, port) = &endpoint.target else { continue };
+        let EndpointTarget::Name(host, port) = &endpoint.target else {
+            continue;
+        };
         let watch = DnsWatch::new(
             resolver.clone(),
             host,
@@ -66,11 +68,23 @@ async fn look_up(mut watch: DnsWatch, index: usize, port: u16, answers: mpsc::Se
     loop {
         let update = watch.next().await;
         if let (Update::Failed, Some(error)) = (update, watch.last_error()) {
-            tracing::warn!(host = watch.host(), "{error}; keeping {} addresses", watch.addresses().len());
+            tracing::warn!(
+                host = watch.host(),
+                "{error}; keeping {} addresses",
+                watch.addresses().len()
+            );
         }
         // The first answer counts even when it changed nothing: it says that the name was asked for.
         let addresses = Arc::clone(watch.addresses());
-        if answers.send(Answer { index, port, addresses }).await.is_err() {
+        if answers
+            .send(Answer {
+                index,
+                port,
+                addresses,
+            })
+            .await
+            .is_err()
+        {
             return;
         }
     }
@@ -80,13 +94,16 @@ async fn look_up(mut watch: DnsWatch, index: usize, port: u16, answers: mpsc::Se
 async fn collect(cluster: Weak<Cluster>, mut inbox: mpsc::Receiver<Answer>) {
     let mut known: Vec<Option<Answer>> = Vec::new();
     while let Some(answer) = inbox.recv().await {
-        let Some(cluster) = cluster.upgrade() else { return };
+        let Some(cluster) = cluster.upgrade() else {
+            return;
+        };
         let config = &cluster.config;
         known.resize_with(config.endpoints.len(), || None);
         let index = answer.index;
         let before = known[index].replace(answer);
         let first = before.is_none();
-        let changed = before.map(|b| b.addresses) != known[index].as_ref().map(|a| Arc::clone(&a.addresses));
+        let changed =
+            before.map(|b| b.addresses) != known[index].as_ref().map(|a| Arc::clone(&a.addresses));
         if changed {
             cluster.assign(assemble(config, &known));
         }

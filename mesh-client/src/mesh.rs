@@ -9,7 +9,10 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use mesh_config::model::{Config, Discovery};
-use mesh_core::{Rng, clock, stats::{Registry, Scope}};
+use mesh_core::{
+    Rng, clock,
+    stats::{Registry, Scope},
+};
 use mesh_ratelimit::{LocalRateLimit, LocalRateLimitConfig, RateLimitStore};
 use mesh_telemetry::{LogWriter, LogWriterConfig};
 
@@ -95,7 +98,9 @@ impl Mesh {
         config: &LocalRateLimitConfig,
         scope: &Scope,
     ) -> Arc<LocalRateLimit> {
-        self.0.limits.live(owner, config.clone(), scope, clock::now())
+        self.0
+            .limits
+            .live(owner, config.clone(), scope, clock::now())
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -116,9 +121,16 @@ impl Mesh {
     /// # Errors
     /// When the name servers of a cluster cannot be used.
     pub fn apply(&self, config: &Config) -> io::Result<()> {
-        let _pushing = self.0.pushing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _pushing = self
+            .0
+            .pushing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let old = self.0.clusters.load_full();
-        let mut next = Clusters { generation: old.generation + 1, ..Clusters::default() };
+        let mut next = Clusters {
+            generation: old.generation + 1,
+            ..Clusters::default()
+        };
         for config in &config.clusters {
             let previous = old.by_name.get(&config.name);
             let kept = previous.filter(|cluster| Arc::ptr_eq(&cluster.config, config));
@@ -140,15 +152,23 @@ impl Mesh {
         config: &Arc<mesh_config::model::Cluster>,
         state: Option<&Arc<ClusterState>>,
     ) -> io::Result<Arc<Cluster>> {
-        let state = state.cloned().unwrap_or_else(|| ClusterState::new(config, &self.0.registry));
+        let state = state
+            .cloned()
+            .unwrap_or_else(|| ClusterState::new(config, &self.0.registry));
         let cluster = Cluster::new(Arc::clone(config), state, &self.0.registry, &self.0.rng);
         if let Some(detector) = &cluster.detector {
-            let sweep = self.0.runtime.spawn(detector.run(std::future::pending::<()>()));
+            let sweep = self
+                .0
+                .runtime
+                .spawn(detector.run(std::future::pending::<()>()));
             cluster.adopt(sweep.abort_handle());
         }
         cluster.assign(discovery::fixed(config));
         if let Discovery::Dns(dns) = &config.discovery {
-            let scope = self.0.registry.scope(&format!("cluster.{}.", config.stat_name));
+            let scope = self
+                .0
+                .registry
+                .scope(&format!("cluster.{}.", config.stat_name));
             discovery::start(&cluster, dns, &scope, &self.0.runtime, &self.0.rng)?;
         }
         Ok(cluster)

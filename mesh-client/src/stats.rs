@@ -137,6 +137,11 @@ impl ClusterStats {
     /// Counts an answer that went to the client.
     pub fn count(&self, status: u16, internal: bool) {
         self.statuses.count(status);
-        if internal { &self.internal } else { &self.external }.count(status);
+        if internal {
+            &self.internal
+        } else {
+            &self.external
+        }
+        .count(status);
     }
 }

@@ -58,8 +58,16 @@ impl Worker {
     #[must_use]
     pub fn new(mesh: Mesh, connector: Arc<dyn Connect>) -> Arc<Self> {
         let rng = mesh.rng().clone();
-        let view = View { generation: u64::MAX, clusters: HashMap::default() };
-        Arc::new(Self { mesh, rng, connector, view: ArcSwap::from_pointee(view) })
+        let view = View {
+            generation: u64::MAX,
+            clusters: HashMap::default(),
+        };
+        Arc::new(Self {
+            mesh,
+            rng,
+            connector,
+            view: ArcSwap::from_pointee(view),
+        })
     }
 
     /// The cluster of that name in the latest config.
@@ -81,7 +89,10 @@ impl Worker {
             .by_name
             .iter()
             .map(|(name, cluster)| {
-                let kept = old.clusters.get(name).filter(|w| Arc::ptr_eq(&w.cluster, cluster));
+                let kept = old
+                    .clusters
+                    .get(name)
+                    .filter(|w| Arc::ptr_eq(&w.cluster, cluster));
                 let next = kept.cloned().unwrap_or_else(|| {
                     let previous = old.clusters.get(name).map(AsRef::as_ref);
                     WorkerCluster::new(Arc::clone(cluster), Arc::clone(&self.connector), previous)
@@ -89,7 +100,10 @@ impl Worker {
                 (Arc::clone(name), next)
             })
             .collect();
-        self.view.store(Arc::new(View { generation: snapshot.generation, clusters }));
+        self.view.store(Arc::new(View {
+            generation: snapshot.generation,
+            clusters,
+        }));
     }
 
     /// Closes idle connections whose time is up or whose peer has gone. Call it every
@@ -103,7 +117,11 @@ impl Worker {
     /// Closes all idle connections.
     pub fn close_idle(&self) {
         for cluster in self.view.load().clusters.values() {
-            cluster.lock().slots.values().for_each(|slot| slot.pool.close_idle());
+            cluster
+                .lock()
+                .slots
+                .values()
+                .for_each(|slot| slot.pool.close_idle());
         }
     }
 }
@@ -115,7 +133,7 @@ impl WorkerCluster {
         previous: Option<&Self>,
     ) -> Arc<Self> {
         let balancer = Balancer::with_stats(
-            cluster.config.balance.clone(),
+            cluster.config.balance,
             cluster.set.load_full(),
             Arc::clone(&cluster.state.balance_stats),
         );
@@ -127,7 +145,11 @@ impl WorkerCluster {
             _ => HashMap::default(),
         };
         let inner = Mutex::new(Inner { balancer, slots });
-        Arc::new(Self { cluster, connector, inner })
+        Arc::new(Self {
+            cluster,
+            connector,
+            inner,
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -167,14 +189,20 @@ impl WorkerCluster {
                 Arc::clone(state.resources(priority)),
                 state.upstream_stats.clone(),
             ),
-            monitor: self.cluster.detector.as_ref().map(|d| d.monitor(&endpoint.state)),
+            monitor: self
+                .cluster
+                .detector
+                .as_ref()
+                .map(|d| d.monitor(&endpoint.state)),
         }
     }
 
     fn sweep(&self, now: Instant) {
         let set = self.cluster.set.load_full();
         let here = |key: &(usize, Priority)| {
-            set.endpoints().iter().any(|e| Arc::as_ptr(&e.state) as usize == key.0)
+            set.endpoints()
+                .iter()
+                .any(|e| Arc::as_ptr(&e.state) as usize == key.0)
         };
         let mut closed = Vec::new();
         let slots: Vec<Slot> = {

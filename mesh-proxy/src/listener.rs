@@ -1,12 +1,14 @@
 //! A listener on one worker: accepts connections and serves each as a task of its own.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
     pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -53,24 +55,27 @@ pub(crate) struct Accepting {
 pub(crate) async fn run(listener: Arc<Listener>, accepting: Accepting) {
     let mut phase = accepting.phase.clone();
     loop {
-        tokio::select! {
+        let accepted = tokio::select! {
             biased;
-            accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => spawn(stream, peer, &accepting),
-                Err(error) => rest(&error, &accepting).await,
-            },
-            _ = phase.wait_for(|phase| *phase == Phase::Finishing) => break,
+            accepted = listener.accept() => Some(accepted),
+            () = finishing(&mut phase) => None,
+        };
+        match accepted {
+            Some(Ok((stream, peer))) => spawn(stream, peer, &accepting),
+            Some(Err(error)) => rest(&error, &accepting).await,
+            None => break,
         }
     }
-    let mut last = pin!(listener.accept());
-    while let std::task::Poll::Ready(Ok((stream, peer))) = futures_poll_once(last.as_mut()).await {
+    while let Poll::Ready(Ok((stream, peer))) =
+        poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await
+    {
         spawn(stream, peer, &accepting);
-        last.set(listener.accept());
     }
 }
 
-async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> std::task::Poll<F::Output> {
-    std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx))).await
+async fn finishing(phase: &mut watch::Receiver<Phase>) {
+    // It can only fail when the process has gone, and then this is over too.
+    let _ = phase.wait_for(|phase| *phase == Phase::Finishing).await;
 }
 
 async fn rest(error: &AcceptError, accepting: &Accepting) {
@@ -104,7 +109,10 @@ impl Counted {
         manager.downstream_cx_active().inc();
         manager.downstream_cx_http1_total().inc();
         manager.downstream_cx_http1_active().inc();
-        Self { accepting, opened: clock::now() }
+        Self {
+            accepting,
+            opened: clock::now(),
+        }
     }
 }
 

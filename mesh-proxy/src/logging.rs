@@ -19,7 +19,10 @@ pub(crate) fn parse(name: &str) -> Option<u8> {
         "warn" => "warning",
         name => name,
     };
-    NAMES.iter().position(|known| *known == name).map(|at| at as u8)
+    NAMES
+        .iter()
+        .position(|known| *known == name)
+        .map(|at| at as u8)
 }
 
 pub(crate) fn set(level: u8) {
@@ -49,7 +52,9 @@ impl<S: Subscriber> Layer<S> for Filter {
 /// Logs to stderr, from now on.
 pub(crate) fn start(level: u8) {
     LEVEL.store(level, Ordering::Relaxed);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
     let subscriber = tracing_subscriber::registry().with(Filter).with(lines);
     // A second start, in a test, keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber);

@@ -39,7 +39,9 @@ fn main() -> ExitCode {
 
 fn run(flags: Flags) -> anyhow::Result<()> {
     // The control thread: admin, names, sweeps. Workers have runtimes of their own.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     if flags.demo {
         return runtime.block_on(demo::run(flags));
     }
@@ -85,11 +87,17 @@ fn report(config: &Config, flags: &Flags) -> anyhow::Result<Option<String>> {
         }
     }
     if flags.strict && !config.report.is_empty() {
-        bail!("--strict: {} fields are not enforced; see above", config.report.entries.len());
+        bail!(
+            "--strict: {} fields are not enforced; see above",
+            config.report.entries.len()
+        );
     }
     let refused: Vec<String> = config.report.security().map(ToString::to_string).collect();
     Ok((!refused.is_empty()).then(|| {
-        format!("refusing to run without what protects this config: {}", refused.join("; "))
+        format!(
+            "refusing to run without what protects this config: {}",
+            refused.join("; ")
+        )
     }))
 }
 

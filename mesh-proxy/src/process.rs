@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::{AtomicUsize, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -41,6 +44,8 @@ pub(crate) struct Process {
     /// Ends the process at once.
     pub(crate) quit: Notify,
     pub(crate) open: Arc<AtomicUsize>,
+    /// Names were asked for and listeners accept.
+    ready: AtomicBool,
     pub(crate) started: std::time::Instant,
     pub(crate) started_wall: SystemTime,
 }
@@ -62,7 +67,11 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
     // Addresses are taken before anything runs: a bad one ends the start with its reason.
     let mut sockets = Vec::with_capacity(config.listeners.len());
     for listener in &config.listeners {
-        let count = if listener.reuse_port { workers_count } else { 1 };
+        let count = if listener.reuse_port {
+            workers_count
+        } else {
+            1
+        };
         let bound = mesh_net::bind(&listener.address, count)
             .with_context(|| format!("listener {:?}", listener.name))?;
         sockets.push((Arc::new(listener.clone()), bound));
@@ -82,13 +91,17 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
         listeners,
         quit: Notify::new(),
         open,
+        ready: AtomicBool::new(false),
         started: clock::now(),
         started_wall: clock::wall(),
         flags,
     });
     let _server_stats = server_stats::export(&process);
     // The admin answers while names are resolved, so that `/ready` can say that it is not yet.
-    let admin_address = admin_socket.as_ref().map(|socket| socket.local_address()).transpose()?;
+    let admin_address = admin_socket
+        .as_ref()
+        .map(|socket| socket.local_address())
+        .transpose()?;
     if let Some(socket) = admin_socket {
         admin::start(&process, socket)?;
     }
@@ -98,7 +111,7 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
     }
     mesh.resolved().await;
     let workers = start_workers(&process, sockets).await?;
-    process.ready_now();
+    process.ready.store(true, Ordering::Release);
     tracing::info!(
         workers = workers.len(),
         listeners = process.listeners.len(),
@@ -120,7 +133,10 @@ async fn start_workers(
     let count = process.flags.workers();
     let workers = (0..count)
         .map(|index| {
-            worker::start(index, Worker::new(process.mesh.clone(), Arc::new(TcpConnector)))
+            worker::start(
+                index,
+                Worker::new(process.mesh.clone(), Arc::new(TcpConnector)),
+            )
         })
         .collect::<std::io::Result<Vec<Handle>>>()?;
     let version = Arc::clone(&process.config.version);
@@ -131,7 +147,10 @@ async fn start_workers(
             .stat_prefix
             .clone()
             .unwrap_or_else(|| address.to_string().replace(':', "_"));
-        let scope = process.mesh.registry().scope(&format!("listener.{prefix}."));
+        let scope = process
+            .mesh
+            .registry()
+            .scope(&format!("listener.{prefix}."));
         let stats = scopes
             .entry(Arc::clone(&listener.name))
             .or_insert_with(|| ListenerStats::register(&scope))
@@ -150,7 +169,9 @@ async fn start_workers(
             if !workers[index % count].send(Command::Listen(Box::new(listen))) {
                 bail!("worker {index} has ended");
             }
-            result.await?.with_context(|| format!("listener {:?}", listener.name))?;
+            result
+                .await?
+                .with_context(|| format!("listener {:?}", listener.name))?;
         }
     }
     Ok(workers)
@@ -184,9 +205,9 @@ async fn wait_for_the_end(process: &Arc<Process>) -> anyhow::Result<()> {
 }
 
 impl Process {
-    fn ready_now(&self) {
-        self.mesh.registry();
-        admin::set_ready();
+    /// Whether requests are served.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
     }
 
     /// Goes through both phases; returns when nothing is left, or the last deadline has passed.
@@ -202,7 +223,10 @@ impl Process {
         }
         let left = self.open.load(Ordering::Relaxed);
         if left > 0 {
-            tracing::warn!(connections = left, "the drain time is over; ending what is left");
+            tracing::warn!(
+                connections = left,
+                "the drain time is over; ending what is left"
+            );
         }
     }
 }

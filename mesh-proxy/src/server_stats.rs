@@ -13,12 +13,17 @@ use crate::{admin, drain::Phase, process::Process};
 pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
     let weak: Weak<Process> = Arc::downgrade(process);
     process.mesh.registry().computed(move |out| {
-        let Some(process) = weak.upgrade() else { return };
+        let Some(process) = weak.upgrade() else {
+            return;
+        };
         let mut gauge = |name: &str, value: u64| {
-            out.push(Stat { name: name.to_owned(), value: Value::Gauge(value) });
+            out.push(Stat {
+                name: name.to_owned(),
+                value: Value::Gauge(value),
+            });
         };
         let running = process.drain.phase() == Phase::Running;
-        let state = match (admin::is_ready(), running) {
+        let state = match (process.is_ready(), running) {
             (true, true) => 0,
             (true, false) => 1,
             (false, _) => 3,
@@ -27,10 +32,19 @@ pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
         gauge("server.state", state);
         gauge("server.uptime", (clock::now() - process.started).as_secs());
         gauge("server.concurrency", process.flags.workers() as u64);
-        gauge("server.total_connections", process.open.load(Ordering::Relaxed) as u64);
-        gauge("cluster_manager.active_clusters", process.mesh.clusters().list().len() as u64);
+        gauge(
+            "server.total_connections",
+            process.open.load(Ordering::Relaxed) as u64,
+        );
+        gauge(
+            "cluster_manager.active_clusters",
+            process.mesh.clusters().list().len() as u64,
+        );
         gauge("cluster_manager.warming_clusters", 0);
-        gauge("listener_manager.total_listeners_active", process.listeners.len() as u64);
+        gauge(
+            "listener_manager.total_listeners_active",
+            process.listeners.len() as u64,
+        );
         gauge("listener_manager.total_listeners_warming", 0);
         gauge("listener_manager.total_listeners_draining", 0);
         gauge("listener_manager.workers_started", u64::from(state != 3));

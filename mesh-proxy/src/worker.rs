@@ -34,7 +34,9 @@ pub(crate) struct Handle {
 
 impl Handle {
     pub(crate) fn send(&self, command: Command) -> bool {
-        self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok())
+        self.commands
+            .as_ref()
+            .is_some_and(|commands| commands.send(command).is_ok())
     }
 }
 
@@ -50,23 +52,30 @@ impl Drop for Handle {
 /// Starts worker number `index`.
 pub(crate) fn start(index: usize, worker: Arc<Worker>) -> io::Result<Handle> {
     let (commands, mut receiver) = mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let thread = thread::Builder::new().name(format!("wrk:{index}")).spawn(move || {
-        // Stripe 0 belongs to the control thread.
-        stats::set_thread_stripe(index + 1);
-        runtime.block_on(async {
-            let sweep = tokio::spawn(sweep(Arc::clone(&worker)));
-            while let Some(command) = receiver.recv().await {
-                match command {
-                    Command::Listen(listen) => begin(&worker, *listen),
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let thread = thread::Builder::new()
+        .name(format!("wrk:{index}"))
+        .spawn(move || {
+            // Stripe 0 belongs to the control thread.
+            stats::set_thread_stripe(index + 1);
+            runtime.block_on(async {
+                let sweep = tokio::spawn(sweep(Arc::clone(&worker)));
+                while let Some(command) = receiver.recv().await {
+                    match command {
+                        Command::Listen(listen) => begin(&worker, *listen),
+                    }
                 }
-            }
-            sweep.abort();
-        });
-        // What is left of the connections ends with the runtime.
-        runtime.shutdown_background();
-    })?;
-    Ok(Handle { commands: Some(commands), thread: Some(thread) })
+                sweep.abort();
+            });
+            // What is left of the connections ends with the runtime.
+            runtime.shutdown_background();
+        })?;
+    Ok(Handle {
+        commands: Some(commands),
+        thread: Some(thread),
+    })
 }
 
 fn begin(worker: &Arc<Worker>, listen: Listen) {

@@ -62,7 +62,10 @@ pub(super) fn outgoing(
             headers: parts.headers.clone(),
             trailers: None,
         };
-        AnswerBody { body, log: Some(Box::new(log)) }
+        AnswerBody {
+            body,
+            log: Some(Box::new(log)),
+        }
     };
     Response::from_parts(parts, body)
 }
@@ -120,8 +123,10 @@ pub(super) fn settle(
     let millis = u64::try_from((end - info.start).as_millis()).unwrap_or(u64::MAX);
     stats.downstream_rq_time().record(millis);
     if !shared.log.is_empty() {
-        let mut context =
-            FormatContext::new(info).with_response(status, headers).with_trailers(trailers).with_end(end);
+        let mut context = FormatContext::new(info)
+            .with_response(status, headers)
+            .with_trailers(trailers)
+            .with_end(end);
         context.log_type = AccessLogType::DownstreamEnd;
         shared.log.log(&context);
     }
@@ -142,19 +147,32 @@ pub(super) fn settle_unanswered(shared: &Shared, info: &RequestInfo) {
 impl AnswerBody {
     /// For an answer that nobody is there to read.
     pub(super) const fn from_nothing() -> Self {
-        Self { body: Body::empty(), log: None }
+        Self {
+            body: Body::empty(),
+            log: None,
+        }
     }
 
     fn settle(&mut self) {
         if let Some(log) = self.log.take() {
-            settle(&log.shared, &log.info, log.status, &log.headers, log.trailers.as_ref());
+            settle(
+                &log.shared,
+                &log.info,
+                log.status,
+                &log.headers,
+                log.trailers.as_ref(),
+            );
         }
     }
 
     /// The body for a caller in process: it settles as it did.
     #[must_use]
     pub fn into_body(mut self) -> Body {
-        if self.log.is_none() { std::mem::take(&mut self.body) } else { Body::new(self) }
+        if self.log.is_none() {
+            std::mem::take(&mut self.body)
+        } else {
+            Body::new(self)
+        }
     }
 }
 
@@ -167,7 +185,9 @@ impl HttpBody for AnswerBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let Some(log) = self.log.as_mut() else { return Poll::Ready(frame) };
+        let Some(log) = self.log.as_mut() else {
+            return Poll::Ready(frame);
+        };
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

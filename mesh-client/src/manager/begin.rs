@@ -53,7 +53,14 @@ fn admit(
     info.with(|facts| facts.protocol = Some(parts.version));
     let refusal = refuse_protocol_switch(&parts);
     let prepared = refusal.map_or_else(
-        || hygiene::prepare_request(&mut parts, &shared.config.edge, &info.connection, &shared.worker.rng),
+        || {
+            hygiene::prepare_request(
+                &mut parts,
+                &shared.config.edge,
+                &info.connection,
+                &shared.worker.rng,
+            )
+        },
         Err,
     );
     capture(shared, info, &parts);
@@ -102,7 +109,10 @@ fn count_refusal(shared: &Shared, error: &Error) {
     match error.reply().map(|reply| (&*reply.details, reply.status)) {
         Some(("absolute_path_rejected", _)) => shared.stats.downstream_rq_non_relative_path().inc(),
         Some(("path_normalization_failed", StatusCode::TEMPORARY_REDIRECT)) => {
-            shared.stats.downstream_rq_redirected_with_normalized_path().inc();
+            shared
+                .stats
+                .downstream_rq_redirected_with_normalized_path()
+                .inc();
         }
         Some(("path_normalization_failed", _)) => {
             shared.stats.downstream_rq_failed_path_normalization().inc();
@@ -119,7 +129,10 @@ fn metered(body: Body, info: &Arc<RequestInfo>) -> Body {
         info.with(|facts| facts.request_received = Some(now));
         return body;
     }
-    Body::new(Metered { body, info: Arc::clone(info) })
+    Body::new(Metered {
+        body,
+        info: Arc::clone(info),
+    })
 }
 
 struct Metered {

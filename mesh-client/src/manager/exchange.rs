@@ -41,7 +41,14 @@ impl ManagerExchange {
     ) -> Self {
         let idle_timeout = info.with(|facts| facts.idle_timeout);
         let state = State::Running(future);
-        Self { shared: Arc::clone(shared), info, context, request_id, idle_timeout, state }
+        Self {
+            shared: Arc::clone(shared),
+            info,
+            context,
+            request_id,
+            idle_timeout,
+            state,
+        }
     }
 
     pub(super) fn refused(
@@ -73,15 +80,26 @@ impl ManagerExchange {
     ) -> Poll<Result<Response<AnswerBody>, Error>> {
         let result = match &mut self.state {
             State::Running(future) => ready!(future.as_mut().poll(cx)),
-            State::Refused(error) => Err(error.take().unwrap_or_else(|| ErrorKind::LocalReset.into())),
+            State::Refused(error) => {
+                Err(error.take().unwrap_or_else(|| ErrorKind::LocalReset.into()))
+            }
             State::Done => Err(ErrorKind::LocalReset.into()),
         };
         self.state = State::Done;
         match result {
             Ok(response) => {
-                let local = response.extensions().get::<crate::router::Local>().is_some();
+                let local = response
+                    .extensions()
+                    .get::<crate::router::Local>()
+                    .is_some();
                 let id = self.request_id.take();
-                Poll::Ready(Ok(answer::outgoing(&self.shared, &self.info, response, local, id)))
+                Poll::Ready(Ok(answer::outgoing(
+                    &self.shared,
+                    &self.info,
+                    response,
+                    local,
+                    id,
+                )))
             }
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -118,7 +136,8 @@ impl Exchange for ManagerExchange {
         // Whatever runs below ends before the answer is made, so that its facts are in the log.
         self.state = State::Done;
         if error.kind() == ErrorKind::DownstreamGone {
-            self.info.flag(ResponseFlag::DownstreamConnectionTermination);
+            self.info
+                .flag(ResponseFlag::DownstreamConnectionTermination);
             self.info.set_details("downstream_remote_disconnect");
             answer::settle_unanswered(&self.shared, &self.info);
             return Response::new(AnswerBody::from_nothing());
@@ -136,7 +155,8 @@ impl Drop for ManagerExchange {
     fn drop(&mut self) {
         if !matches!(self.state, State::Done) {
             self.state = State::Done;
-            self.info.flag(ResponseFlag::DownstreamConnectionTermination);
+            self.info
+                .flag(ResponseFlag::DownstreamConnectionTermination);
             self.info.set_details("downstream_remote_disconnect");
             answer::settle_unanswered(&self.shared, &self.info);
         }

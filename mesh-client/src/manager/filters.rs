@@ -54,7 +54,11 @@ impl LimitSource {
             .filter_map(|route| route.policy().local_rate_limits.get(name))
             .map(|(owner, config)| (Arc::clone(owner), live(owner, config)))
             .collect();
-        Self { own: live(&owner, config), name: Arc::clone(name), routes: Arc::new(routes) }
+        Self {
+            own: live(&owner, config),
+            name: Arc::clone(name),
+            routes: Arc::new(routes),
+        }
     }
 }
 

@@ -6,7 +6,10 @@ mod exchange;
 mod filters;
 
 use std::{
-    sync::{Arc, atomic::{AtomicU64, Ordering}},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -53,12 +56,14 @@ impl Manager {
         version: &Arc<str>,
     ) -> std::io::Result<Self> {
         let mesh = &worker.mesh;
-        let scope = mesh.registry().scope(&format!("http.{}.", config.stat_prefix));
+        let scope = mesh
+            .registry()
+            .scope(&format!("http.{}.", config.stat_prefix));
         let mut captures = config.captures.clone();
         let mut entries = Vec::with_capacity(config.access_log.len());
         for log in &config.access_log {
-            let mut entry = AccessLogEntry::new(mesh.writer().open(&log.target)?)
-                .format(log.format.clone());
+            let mut entry =
+                AccessLogEntry::new(mesh.writer().open(&log.target)?).format(log.format.clone());
             if let Some(filter) = &log.filter {
                 entry = entry.filter(filter.clone());
             }
@@ -107,7 +112,11 @@ impl Manager {
     }
 
     /// Begins to answer `request`, which is in canonical form: an origin-form target and a `host`.
-    pub fn begin(&mut self, request: Request<Body>, connection: &Arc<ConnectionInfo>) -> ManagerExchange {
+    pub fn begin(
+        &mut self,
+        request: Request<Body>,
+        connection: &Arc<ConnectionInfo>,
+    ) -> ManagerExchange {
         begin::begin(self, request, connection)
     }
 }
@@ -115,7 +124,12 @@ impl Manager {
 impl Shared {
     fn info(&self, connection: &Arc<ConnectionInfo>, start: Instant) -> Arc<RequestInfo> {
         let random = self.worker.rng.next_u64();
-        Arc::new(RequestInfo::new(start, random, Arc::clone(connection), Arc::clone(&self.version)))
+        Arc::new(RequestInfo::new(
+            start,
+            random,
+            Arc::clone(connection),
+            Arc::clone(&self.version),
+        ))
     }
 }
 
@@ -153,7 +167,10 @@ impl Handler for ConnectionHandler {
             _ => shared.stats.downstream_cx_protocol_error().inc(),
         }
         if let Some(message) = error.message() {
-            tracing::debug!(connection = self.connection.id, "request refused: {message}");
+            tracing::debug!(
+                connection = self.connection.id,
+                "request refused: {message}"
+            );
         }
         let context = ReplyContext::default();
         answer::local(shared, &info, error, context)

@@ -8,8 +8,8 @@ use std::{
 use http::{HeaderValue, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
-    Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo,
-    Sent, clock,
+    Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo, Sent,
+    clock,
 };
 use mesh_http::pool::{Pool, Sending};
 use mesh_outlier::{BodyWatch, Outlier, OutlierFuture};
@@ -76,7 +76,11 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
             endpoint: None,
             info,
         };
-        let Some(forwarding) = future.info.as_ref().and_then(|info| info.route::<Forwarding>()) else {
+        let Some(forwarding) = future
+            .info
+            .as_ref()
+            .and_then(|info| info.route::<Forwarding>())
+        else {
             return future;
         };
         let info = future.info.as_deref();
@@ -96,9 +100,9 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
         }
         let mut pool = Endpointed(slot.pool);
         future.state = match slot.monitor {
-            Some(monitor) => {
-                State::Watched(Outlier::<_, _, Http>::new(pool, monitor, HttpClassify).call(request))
-            }
+            Some(monitor) => State::Watched(
+                Outlier::<_, _, Http>::new(pool, monitor, HttpClassify).call(request),
+            ),
             None => State::Plain(pool.call(request)),
         };
         future.endpoint = Some(endpoint);
@@ -115,9 +119,9 @@ fn pick(
     forwarding: &Forwarding,
     info: Option<&RequestInfo>,
 ) -> Result<(Arc<Endpoint>, crate::worker::Slot), Error> {
-    let tried = info.filter(|_| forwarding.avoids_tried()).map(|info| {
-        info.with(|facts| facts.tried.clone())
-    });
+    let tried = info
+        .filter(|_| forwarding.avoids_tried())
+        .map(|info| info.with(|facts| facts.tried.clone()));
     let mut context = PickContext::new(&forwarding.rng);
     if let (Some(tried), Some(retry)) = (&tried, &forwarding.retry) {
         context = context.avoiding(tried, retry.host_selection_retry_max_attempts);
@@ -130,7 +134,8 @@ fn pick(
             if let Some(info) = info.filter(|_| panicked) {
                 let total = cluster.cluster.set.load().endpoints().len() as u64;
                 info.decide(
-                    Decision::new("balance", Reason::Panic, total, total).owned_by(cluster.cluster.name()),
+                    Decision::new("balance", Reason::Panic, total, total)
+                        .owned_by(cluster.cluster.name()),
                 );
             }
             Ok((endpoint, slot))
@@ -170,7 +175,9 @@ fn prepare(
     let hedging = retry.is_some_and(|retry| retry.hedge_on_per_try_timeout);
     let per_try = retry.and_then(|retry| retry.per_try_timeout);
     if let Some(ms) = mesh_retry::expected_rq_timeout(per_try, hedging, route, elapsed) {
-        request.headers_mut().insert(mesh_retry::EXPECTED_TIMEOUT, HeaderValue::from(ms));
+        request
+            .headers_mut()
+            .insert(mesh_retry::EXPECTED_TIMEOUT, HeaderValue::from(ms));
     }
 }
 
@@ -181,7 +188,9 @@ impl Future for AttemptFuture {
         let this = self.project();
         let result = match this.state.project() {
             StateProject::Refused(error) => {
-                let error = error.take().unwrap_or_else(|| mesh_core::ErrorKind::LocalReset.into());
+                let error = error
+                    .take()
+                    .unwrap_or_else(|| mesh_core::ErrorKind::LocalReset.into());
                 return Poll::Ready(Err(error));
             }
             StateProject::Plain(sending) => ready!(sending.poll(cx)),
@@ -189,8 +198,15 @@ impl Future for AttemptFuture {
         };
         if let Some(endpoint) = this.endpoint {
             let stats = &endpoint.state.stats;
-            let ok = result.as_ref().is_ok_and(|response| response.status().as_u16() < 500);
-            if ok { &stats.rq_success } else { &stats.rq_error }.fetch_add(1, Ordering::Relaxed);
+            let ok = result
+                .as_ref()
+                .is_ok_and(|response| response.status().as_u16() < 500);
+            if ok {
+                &stats.rq_success
+            } else {
+                &stats.rq_error
+            }
+            .fetch_add(1, Ordering::Relaxed);
         }
         if let Some(info) = this.info.as_ref().filter(|_| result.is_ok()) {
             info.with(|facts| {

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use http::{Request, StatusCode};
 use mesh_core::{Body, PolicySource, Priority, RequestInfo, Resources};
-use mesh_retry::{
-    DeadlineConfig, RetryConfig, RetryContext, RetrySource, RetryStats, WatchedBody,
-};
+use mesh_retry::{DeadlineConfig, RetryConfig, RetryContext, RetrySource, RetryStats, WatchedBody};
 
 use super::Forwarding;
 use crate::{Cluster, stats::ClusterStats};
@@ -17,7 +15,10 @@ pub(crate) struct RouteRetry;
 
 impl PolicySource<Request<WatchedBody<Body>>, RetryConfig> for RouteRetry {
     fn policy(&self, request: &Request<WatchedBody<Body>>) -> Option<Arc<RetryConfig>> {
-        RequestInfo::of(request)?.route::<Forwarding>()?.retry.clone()
+        RequestInfo::of(request)?
+            .route::<Forwarding>()?
+            .retry
+            .clone()
     }
 }
 
@@ -50,7 +51,10 @@ impl RetrySource<Request<WatchedBody<Body>>> for Charge {
     fn context(&self, request: &Request<WatchedBody<Body>>) -> Option<Charged> {
         let forwarding = RequestInfo::of(request)?.route::<Forwarding>()?;
         let cluster = Arc::clone(&forwarding.worker_cluster()?.cluster);
-        Some(Charged { cluster, priority: forwarding.priority() })
+        Some(Charged {
+            cluster,
+            priority: forwarding.priority(),
+        })
     }
 }
 

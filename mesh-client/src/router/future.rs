@@ -24,7 +24,10 @@ pub(crate) struct RouterFuture {
 }
 
 #[pin_project(project = StateProject)]
-#[expect(clippy::large_enum_variant, reason = "the large variant is the usual one")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large variant is the usual one"
+)]
 enum State {
     Done(Option<Result<Response<Body>, Error>>),
     Forwarded {
@@ -37,11 +40,15 @@ enum State {
 
 impl RouterFuture {
     pub(super) fn refused(error: Error) -> Self {
-        Self { state: State::Done(Some(Err(error))) }
+        Self {
+            state: State::Done(Some(Err(error))),
+        }
     }
 
     pub(super) fn answered(response: Response<Body>) -> Self {
-        Self { state: State::Done(Some(Ok(response))) }
+        Self {
+            state: State::Done(Some(Ok(response))),
+        }
     }
 
     pub(super) fn forwarded(
@@ -49,7 +56,13 @@ impl RouterFuture {
         info: Arc<RequestInfo>,
         forwarding: Arc<Forwarding>,
     ) -> Self {
-        Self { state: State::Forwarded { stack, info, forwarding } }
+        Self {
+            state: State::Forwarded {
+                stack,
+                info,
+                forwarding,
+            },
+        }
     }
 }
 
@@ -58,10 +71,16 @@ impl Future for RouterFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProject::Done(result) => {
-                Poll::Ready(result.take().unwrap_or_else(|| Err(ErrorKind::LocalReset.into())))
-            }
-            StateProject::Forwarded { stack, info, forwarding } => {
+            StateProject::Done(result) => Poll::Ready(
+                result
+                    .take()
+                    .unwrap_or_else(|| Err(ErrorKind::LocalReset.into())),
+            ),
+            StateProject::Forwarded {
+                stack,
+                info,
+                forwarding,
+            } => {
                 let result = ready!(stack.poll(cx));
                 Poll::Ready(settle(result, info, forwarding))
             }
@@ -82,7 +101,9 @@ fn settle(
             let mut response = response.map(DeadlineBody::into_body);
             if let Some(stats) = stats {
                 stats.count(response.status().as_u16(), internal);
-                let start = info.with(|facts| facts.request_received).unwrap_or(info.start);
+                let start = info
+                    .with(|facts| facts.request_received)
+                    .unwrap_or(info.start);
                 let millis = u64::try_from((clock::now() - start).as_millis()).unwrap_or(u64::MAX);
                 stats.router.upstream_rq_time().record(millis);
                 let complete = info.with(|facts| facts.request_received.is_some());
@@ -105,4 +126,3 @@ fn settle(
         }
     }
 }
-

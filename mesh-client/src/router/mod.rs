@@ -15,10 +15,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use mesh_core::{
-    Body, Decision, Error, ErrorKind, Reason, RequestInfo,
-    format::RequestView,
-};
+use mesh_core::{Body, Decision, Error, ErrorKind, Reason, RequestInfo, format::RequestView};
 use mesh_retry::{Deadline, DeadlineLayer, Retry, RetryLayer};
 use mesh_route::Action;
 use tower_layer::Layer as _;
@@ -50,7 +47,10 @@ impl Router {
             .with_budget(Charge)
             .with_rng(shared.worker.rng.clone());
         let stack = DeadlineLayer::from_source(RouteDeadline).layer(retry.layer(Attempts));
-        Self { shared: Arc::clone(shared), stack }
+        Self {
+            shared: Arc::clone(shared),
+            stack,
+        }
     }
 
     fn refuse(info: &RequestInfo, error: impl Into<Error>, decision: Decision) -> RouterFuture {
@@ -59,7 +59,12 @@ impl Router {
     }
 
     /// What the route answers itself: a redirect or a direct response.
-    fn answer(&self, forwarding: &Forwarding, info: &Arc<RequestInfo>, request: &Request<Body>) -> Option<RouterFuture> {
+    fn answer(
+        &self,
+        forwarding: &Forwarding,
+        info: &Arc<RequestInfo>,
+        request: &Request<Body>,
+    ) -> Option<RouterFuture> {
         let reply = forwarding.local_reply(&RequestView::of(request))?;
         let status = u64::from(reply.status.as_u16());
         let redirect = matches!(forwarding.action(), Some(Action::Redirect(_)) | None);
@@ -75,7 +80,11 @@ impl Router {
         let mut response = Response::new(Body::from(reply.body));
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;
-        if response.body().as_full().is_some_and(|body| !body.is_empty()) {
+        if response
+            .body()
+            .as_full()
+            .is_some_and(|body| !body.is_empty())
+        {
             response
                 .headers_mut()
                 .entry(http::header::CONTENT_TYPE)
@@ -103,7 +112,11 @@ impl Service<Request<Body>> for Router {
             return RouterFuture::refused(ErrorKind::NoRoute.into());
         };
         let Some(forwarding) = info.route::<Forwarding>() else {
-            return Self::refuse(&info, ErrorKind::NoRoute, Decision::new("route", Reason::NoRoute, 0, 0));
+            return Self::refuse(
+                &info,
+                ErrorKind::NoRoute,
+                Decision::new("route", Reason::NoRoute, 0, 0),
+            );
         };
         forwarding.reached_router();
         if let Some(answer) = self.answer(&forwarding, &info, &request) {

@@ -46,7 +46,11 @@ pub(crate) fn resolve(
     request: &Request<Body>,
     internal: bool,
 ) {
-    let found = match shared.config.routes.find(&RequestView::of(request), info.random) {
+    let found = match shared
+        .config
+        .routes
+        .find(&RequestView::of(request), info.random)
+    {
         Ok(Found::Route(entry)) => Chosen::Route(Arc::clone(entry)),
         Ok(Found::TlsRequired(host)) => Chosen::TlsRequired(Arc::clone(host)),
         Err(_) => return,
@@ -71,14 +75,24 @@ pub(crate) fn resolve(
             if let Some(pick) = action.cluster.pick(request.headers(), info.random) {
                 forwarding.weighted = pick.weighted.map(|(index, _)| index);
                 forwarding.cluster = shared.worker.cluster(pick.name);
-                cluster_name = forwarding.cluster.as_ref().map(|c| Arc::clone(c.cluster.name()));
+                cluster_name = forwarding
+                    .cluster
+                    .as_ref()
+                    .map(|c| Arc::clone(c.cluster.name()));
             }
         }
     }
-    if let Some(retry) = forwarding.cluster.as_ref().and_then(|c| c.cluster.config.retry.clone()) {
+    if let Some(retry) = forwarding
+        .cluster
+        .as_ref()
+        .and_then(|c| c.cluster.config.retry.clone())
+    {
         forwarding.retry = Some(retry);
     }
-    let route_name = forwarding.entry().map(|entry| Arc::clone(entry.name())).filter(|n| !n.is_empty());
+    let route_name = forwarding
+        .entry()
+        .map(|entry| Arc::clone(entry.name()))
+        .filter(|n| !n.is_empty());
     info.with(|facts| {
         facts.route_name = route_name;
         facts.cluster = cluster_name;
@@ -107,7 +121,8 @@ impl Forwarding {
     }
 
     fn weighted_cluster(&self) -> Option<&WeightedCluster> {
-        let mesh_route::ClusterSpecifier::WeightedClusters(clusters) = &self.route_action()?.cluster
+        let mesh_route::ClusterSpecifier::WeightedClusters(clusters) =
+            &self.route_action()?.cluster
         else {
             return None;
         };
@@ -128,15 +143,19 @@ impl Forwarding {
     }
 
     pub(crate) fn priority(&self) -> Priority {
-        self.route_action().map_or_else(Priority::default, |action| action.priority)
+        self.route_action()
+            .map_or_else(Priority::default, |action| action.priority)
     }
 
     pub(crate) fn timeout(&self) -> Duration {
-        self.route_action().map_or(Duration::ZERO, |action| action.timeout)
+        self.route_action()
+            .map_or(Duration::ZERO, |action| action.timeout)
     }
 
     pub(crate) fn avoids_tried(&self) -> bool {
-        self.retry.as_ref().is_some_and(|retry| retry.previous_hosts)
+        self.retry
+            .as_ref()
+            .is_some_and(|retry| retry.previous_hosts)
     }
 
     /// From here on, local replies get the route's response headers.
@@ -154,33 +173,48 @@ impl Forwarding {
 
     /// Why there is no cluster, with the status that the route wants.
     pub(super) fn no_cluster(&self) -> Error {
-        let status = self.route_action().map_or(StatusCode::SERVICE_UNAVAILABLE, |action| {
-            action.cluster_not_found_response_code
-        });
-        Error::new(ErrorKind::NoCluster).with_reply(LocalReply::new(status, "", "cluster_not_found"))
+        let status = self
+            .route_action()
+            .map_or(StatusCode::SERVICE_UNAVAILABLE, |action| {
+                action.cluster_not_found_response_code
+            });
+        Error::new(ErrorKind::NoCluster).with_reply(LocalReply::new(
+            status,
+            "",
+            "cluster_not_found",
+        ))
     }
 
     /// Changes the request as the route says.
     pub(super) fn prepare(&self, parts: &mut Parts, info: &RequestInfo) -> Result<(), Error> {
-        let Some(entry) = self.entry() else { return Ok(()) };
+        let Some(entry) = self.entry() else {
+            return Ok(());
+        };
         let weighted = self.weighted_cluster();
         entry.mutate_request(weighted, parts, info);
-        entry.rewrite(weighted, parts, self.suppress_envoy_headers).map_err(|invalid| {
-            info.decide(Decision::new("route", Reason::RequestRefused, 0, 0));
-            Error::new(ErrorKind::Denied).with_message(invalid.to_string()).with_reply(LocalReply::new(
-                StatusCode::BAD_REQUEST,
-                "Bad Request",
-                "rewrite_failed",
-            ))
-        })
+        entry
+            .rewrite(weighted, parts, self.suppress_envoy_headers)
+            .map_err(|invalid| {
+                info.decide(Decision::new("route", Reason::RequestRefused, 0, 0));
+                Error::new(ErrorKind::Denied)
+                    .with_message(invalid.to_string())
+                    .with_reply(LocalReply::new(
+                        StatusCode::BAD_REQUEST,
+                        "Bad Request",
+                        "rewrite_failed",
+                    ))
+            })
     }
 
     pub(super) fn auto_host_rewrite(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.rewrites_host_to_endpoint())
+        self.entry()
+            .is_some_and(|entry| entry.rewrites_host_to_endpoint())
     }
 
     pub(super) fn rewrite_host(&self, request: &mut Request<Body>, host: &str) {
-        let append = self.route_action().is_some_and(|action| action.append_x_forwarded_host);
+        let append = self
+            .route_action()
+            .is_some_and(|action| action.append_x_forwarded_host);
         if let Ok(host) = HeaderValue::from_str(host) {
             let keep = !self.suppress_envoy_headers;
             mesh_route::rewrite_host(request.headers_mut(), host, append, keep);
@@ -189,7 +223,9 @@ impl Forwarding {
 
     /// Gives an answer from upstream its headers.
     pub(super) fn finish(&self, response: Response<Body>, info: &RequestInfo) -> Response<Body> {
-        let Some(entry) = self.entry() else { return response };
+        let Some(entry) = self.entry() else {
+            return response;
+        };
         let (mut parts, body) = response.into_parts();
         entry.mutate_response(self.weighted_cluster(), &mut parts, info, clock::now());
         self.add_attempt_count(&mut parts.headers, info);
@@ -206,8 +242,9 @@ impl Forwarding {
     }
 
     fn add_attempt_count(&self, headers: &mut http::HeaderMap, info: &RequestInfo) {
-        let wanted =
-            self.entry().is_some_and(|e| e.virtual_host().include_attempt_count_in_response());
+        let wanted = self
+            .entry()
+            .is_some_and(|e| e.virtual_host().include_attempt_count_in_response());
         let attempts = info.with(|facts| facts.attempts);
         if wanted && attempts > 0 {
             headers.insert("x-envoy-attempt-count", HeaderValue::from(attempts));

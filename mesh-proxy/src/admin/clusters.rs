@@ -10,7 +10,11 @@ use super::{Ask, Page, listeners::address_json};
 pub(super) fn page(ask: &Ask<'_>) -> Page {
     let clusters = ask.process.mesh.clusters();
     if ask.parameter("format").as_deref() == Some("json") {
-        let list: Vec<Value> = clusters.list().iter().map(|cluster| cluster_json(cluster)).collect();
+        let list: Vec<Value> = clusters
+            .list()
+            .iter()
+            .map(|cluster| cluster_json(cluster))
+            .collect();
         return Page::json(&json!({"cluster_statuses": list}));
     }
     let mut out = String::new();
@@ -23,7 +27,11 @@ pub(super) fn page(ask: &Ask<'_>) -> Page {
 fn write_cluster(out: &mut String, cluster: &Cluster) {
     let name = cluster.name();
     let report = cluster.detector().map(|detector| detector.report());
-    let _ = writeln!(out, "{name}::observability_name::{}", cluster.config().stat_name);
+    let _ = writeln!(
+        out,
+        "{name}::observability_name::{}",
+        cluster.config().stat_name
+    );
     write_outlier(out, name, report.as_ref());
     for (label, priority) in [("default", Priority::Default), ("high", Priority::High)] {
         let resources = cluster.resources(priority);
@@ -33,7 +41,11 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
             ("max_requests", Resource::Requests),
             ("max_retries", Resource::Retries),
         ] {
-            let _ = writeln!(out, "{name}::{label}_priority::{field}::{}", resources.limit(resource));
+            let _ = writeln!(
+                out,
+                "{name}::{label}_priority::{field}::{}",
+                resources.limit(resource)
+            );
         }
     }
     let _ = writeln!(out, "{name}::added_via_api::false");
@@ -46,13 +58,22 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
 
 fn write_outlier(out: &mut String, name: &str, report: Option<&Report>) {
     let rates = [
-        ("success_rate", report.and_then(|r| r.success_rates.as_ref())),
-        ("local_origin_success_rate", report.and_then(|r| r.local_origin_success_rates.as_ref())),
+        (
+            "success_rate",
+            report.and_then(|r| r.success_rates.as_ref()),
+        ),
+        (
+            "local_origin_success_rate",
+            report.and_then(|r| r.local_origin_success_rates.as_ref()),
+        ),
     ];
     for (label, rate) in rates {
         let (average, threshold) = rate.map_or((-1.0, -1.0), averages);
         let _ = writeln!(out, "{name}::outlier::{label}_average::{average}");
-        let _ = writeln!(out, "{name}::outlier::{label}_ejection_threshold::{threshold}");
+        let _ = writeln!(
+            out,
+            "{name}::outlier::{label}_ejection_threshold::{threshold}"
+        );
     }
 }
 
@@ -63,7 +84,10 @@ fn averages(rates: &SuccessRates) -> (f64, f64) {
 fn endpoint_rows(endpoint: &Endpoint, report: Option<&Report>) -> Vec<(&'static str, String)> {
     let stats = &endpoint.state.stats;
     let row = report.and_then(|report| {
-        report.endpoints.iter().find(|row| row.address == *endpoint.address())
+        report
+            .endpoints
+            .iter()
+            .find(|row| row.address == *endpoint.address())
     });
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-1".to_owned(), |rate| rate.to_string());
     let count = |cell: &mesh_core::sync::AtomicU64| cell.load(Ordering::Relaxed).to_string();
@@ -85,7 +109,10 @@ fn endpoint_rows(endpoint: &Endpoint, report: Option<&Report>) -> Vec<(&'static 
         ("canary", "false".to_owned()),
         ("priority", endpoint.priority.to_string()),
         ("success_rate", rate(row.and_then(|row| row.success_rate))),
-        ("local_origin_success_rate", rate(row.and_then(|row| row.local_origin_success_rate))),
+        (
+            "local_origin_success_rate",
+            rate(row.and_then(|row| row.local_origin_success_rate)),
+        ),
     ]
 }
 
@@ -99,7 +126,11 @@ fn cluster_json(cluster: &Cluster) -> Value {
                 .into_iter()
                 .filter(|(key, _)| key.starts_with("cx_") || key.starts_with("rq_"))
                 .map(|(name, value)| {
-                    let kind = if name.ends_with("_active") { "GAUGE" } else { "COUNTER" };
+                    let kind = if name.ends_with("_active") {
+                        "GAUGE"
+                    } else {
+                        "COUNTER"
+                    };
                     json!({"name": name, "value": value, "type": kind})
                 })
                 .collect();

@@ -5,10 +5,17 @@ use super::{Ask, Page};
 pub(super) fn page(ask: &Ask<'_>) -> Page {
     let config = &ask.process.config;
     let bootstrap = &*config.dump;
-    let section = |name: &str| bootstrap.pointer(&format!("/static_resources/{name}")).cloned();
+    let section = |name: &str| {
+        bootstrap
+            .pointer(&format!("/static_resources/{name}"))
+            .cloned()
+    };
     let wrap = |key: &'static str, list: Option<serde_json::Value>| {
         let items = list.and_then(|l| l.as_array().cloned()).unwrap_or_default();
-        items.into_iter().map(|item| json!({key: item})).collect::<Vec<_>>()
+        items
+            .into_iter()
+            .map(|item| json!({key: item}))
+            .collect::<Vec<_>>()
     };
     Page::json(&json!({"configs": [
         {

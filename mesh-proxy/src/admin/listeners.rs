@@ -34,7 +34,11 @@ pub(super) fn address_json(address: &Address) -> Value {
 
 pub(super) fn drain(ask: &Ask<'_>) -> Page {
     let graceful = ask.parameter("graceful").is_some();
-    let phase = if graceful { Phase::Announcing } else { Phase::Finishing };
+    let phase = if graceful {
+        Phase::Announcing
+    } else {
+        Phase::Finishing
+    };
     ask.process.drain.advance(phase);
     if graceful {
         let drain = ask.process.drain.clone();

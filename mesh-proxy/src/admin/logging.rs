@@ -8,7 +8,9 @@ pub(super) fn page(ask: &Ask<'_>) -> Page {
         let Some(number) = logging::parse(&level) else {
             return Page::error(
                 StatusCode::BAD_REQUEST,
-                format!("unknown level {level:?}; levels are trace, debug, info, warning, error, critical, off\n"),
+                format!(
+                    "unknown level {level:?}; levels are trace, debug, info, warning, error, critical, off\n"
+                ),
             );
         };
         logging::set(number);

@@ -8,15 +8,25 @@ use super::{Ask, Page, state};
 
 pub(super) fn ready(ask: &Ask<'_>) -> Page {
     let state = state(ask.process);
-    let status = if state == "LIVE" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Page { status, ..Page::text(format!("{state}\n")) }
+    let status = if state == "LIVE" {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    Page {
+        status,
+        ..Page::text(format!("{state}\n"))
+    }
 }
 
 pub(super) fn page(ask: &Ask<'_>) -> Page {
     let process = ask.process;
     let flags = &process.flags;
     let uptime = format!("{}s", (clock::now() - process.started).as_secs());
-    let started = process.started_wall.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let started = process
+        .started_wall
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs());
     Page::json(&json!({
         "version": format!("mesh/{}", env!("CARGO_PKG_VERSION")),
         "state": state(process),

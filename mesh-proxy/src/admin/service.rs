@@ -20,7 +20,10 @@ pub(crate) struct AdminHandler {
 
 impl AdminHandler {
     pub(crate) fn new(process: &Arc<Process>, local: Option<SocketAddr>) -> Self {
-        Self { process: Arc::clone(process), local }
+        Self {
+            process: Arc::clone(process),
+            local,
+        }
     }
 }
 
@@ -28,9 +31,18 @@ fn response(page: Page) -> Response<Body> {
     let mut response = Response::new(Body::from(page.body));
     *response.status_mut() = page.status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(page.content_type));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, max-age=0"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(page.content_type),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, max-age=0"),
+    );
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
     headers.insert(header::SERVER, HeaderValue::from_static("mesh"));
     response
 }

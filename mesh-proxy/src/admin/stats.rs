@@ -16,13 +16,20 @@ fn show(ask: &Ask<'_>, query: Result<Query, mesh_telemetry::InvalidQuery>) -> Pa
         Ok(query) => query,
         Err(error) => return Page::error(StatusCode::BAD_REQUEST, format!("{error}\n")),
     };
-    let body = render(&ask.process.mesh.registry().snapshot(), &query, &Tags::default());
+    let body = render(
+        &ask.process.mesh.registry().snapshot(),
+        &query,
+        &Tags::default(),
+    );
     let content_type = match query.format {
         Format::Json => "application/json",
         Format::Prometheus => "text/plain; version=0.0.4; charset=UTF-8",
         _ => "text/plain; charset=UTF-8",
     };
-    Page { content_type, ..Page::text(body) }
+    Page {
+        content_type,
+        ..Page::text(body)
+    }
 }
 
 pub(super) fn reset(ask: &Ask<'_>) -> Page {

@@ -13,7 +13,11 @@ const BOOTSTRAP: &str = include_str!("demo.yaml");
 pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let mut ports = Vec::new();
     for (name, fails) in [("a", false), ("b", false), ("c", true)] {
-        ports.push(upstream::start(name, fails).await.context("the demo's upstream")?);
+        ports.push(
+            upstream::start(name, fails)
+                .await
+                .context("the demo's upstream")?,
+        );
     }
     let mut text = BOOTSTRAP.to_owned();
     for (placeholder, port) in ["PORT_A", "PORT_B", "PORT_C"].iter().zip(&ports) {

@@ -27,16 +27,26 @@ struct Upstream {
 /// Starts an upstream on the loopback, on a port that the kernel chooses.
 pub(super) async fn start(name: &'static str, fails: bool) -> io::Result<u16> {
     let address = mesh_core::Address::Socket(([127, 0, 0, 1], 0).into());
-    let socket = mesh_net::bind(&address, 1)?.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let socket = mesh_net::bind(&address, 1)?
+        .pop()
+        .ok_or(io::ErrorKind::AddrNotAvailable)?;
     let mesh_core::Address::Socket(bound) = socket.local_address()? else {
         return Err(io::ErrorKind::AddrNotAvailable.into());
     };
     let listener = Listener::from_std(socket)?;
-    let upstream = Upstream { name, fails, requests: Arc::default() };
+    let upstream = Upstream {
+        name,
+        fails,
+        requests: Arc::default(),
+    };
     let config = Arc::new(ServerConfig::default());
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(Connection::new(stream, upstream.clone(), Arc::clone(&config)));
+            tokio::spawn(Connection::new(
+                stream,
+                upstream.clone(),
+                Arc::clone(&config),
+            ));
         }
     });
     Ok(bound.port())
@@ -56,7 +66,8 @@ impl Handler for Upstream {
         )));
         if self.fails && n % 3 == 2 {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-            *response.body_mut() = Body::from(format!("upstream {} fails now and then\n", self.name));
+            *response.body_mut() =
+                Body::from(format!("upstream {} fails now and then\n", self.name));
         }
         ready(response)
     }
