@@ -8,7 +8,7 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use mesh_core::{Attempt, BoxError, Error, Permit, clock};
+use mesh_core::{Attempt, BoxError, Error, ErrorKind, Permit, clock};
 use pin_project::pin_project;
 use tower_service::Service;
 
@@ -171,8 +171,14 @@ where
             if self.call.next == Next::Now {
                 match self.service.poll_ready(cx) {
                     Poll::Ready(Ok(())) => {
-                        self.launch(place.as_mut());
-                        continue;
+                        if self.launch(place.as_mut()) {
+                            continue;
+                        }
+                        // The request is gone. Nobody reads it between attempts, so this cannot be;
+                        // an error beats waiting for ever if it ever is.
+                        if place.is_none() && self.hedges.is_empty() {
+                            return Poll::Ready(Err(ErrorKind::RetryBufferExceeded.into()));
+                        }
                     }
                     Poll::Ready(Err(error)) => {
                         // The service is lost; attempts that it made may still be answered.
@@ -244,10 +250,10 @@ where
         }
     }
 
-    /// Makes the attempt that is due: in place if that is free.
-    fn launch(&mut self, mut place: Pin<&mut Option<S::Future>>) {
+    /// Makes the attempt that is due, in place if that is free, unless its request cannot be had.
+    fn launch(&mut self, mut place: Pin<&mut Option<S::Future>>) -> bool {
         let Some((request, attempt)) = self.call.next_request() else {
-            return;
+            return false;
         };
         let future = self.service.call(request);
         if place.is_none() {
@@ -256,6 +262,7 @@ where
         } else {
             self.hedges.push((Box::pin(future), attempt));
         }
+        true
     }
 
     /// Sets the timer to whatever comes first.

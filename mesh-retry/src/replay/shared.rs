@@ -92,9 +92,11 @@ impl<B> Shared<B> {
         drop(state);
         let reader = Reader {
             shared: Arc::clone(self),
-            id,
-            read: 0,
-            trailers_read: false,
+            cursor: Cursor {
+                id,
+                read: 0,
+                trailers_read: false,
+            },
         };
         (reader, id)
     }
@@ -253,6 +255,10 @@ fn set_waker(slot: &mut Option<Waker>, cx: &Context<'_>) {
 /// One attempt's view of a [`Shared`] body.
 pub(super) struct Reader<B> {
     shared: Arc<Shared<B>>,
+    cursor: Cursor,
+}
+
+struct Cursor {
     id: u32,
     /// Bytes read.
     read: u64,
@@ -268,21 +274,57 @@ where
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.lock();
+        let mut state = self.shared.lock();
         let mut wakers = Wakers::new();
-        let frame = self.next(&mut state, cx, &mut wakers);
+        let frame = self.cursor.next(&mut state, cx, &mut wakers);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
         frame
     }
 
-    fn next(
+    pub(super) fn is_end_stream(&self) -> bool {
+        let mut state = self.shared.lock();
+        let frames = state.frames.len();
+        if state
+            .reader(self.cursor.id)
+            .is_none_or(|r| r.position < frames)
+        {
+            return false;
+        }
+        match (state.end, &state.body) {
+            (Some(End::Complete), _) => self.cursor.trailers_read || state.trailers.is_none(),
+            (None, Some(body)) => body.is_end_stream(),
+            _ => false,
+        }
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let state = self.shared.lock();
+        let kept = state.pulled.saturating_sub(self.cursor.read);
+        let Some(body) = &state.body else {
+            return SizeHint::with_exact(kept);
+        };
+        let rest = body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(kept));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+impl Cursor {
+    fn next<B>(
         &mut self,
         state: &mut State<B>,
         cx: &mut Context<'_>,
         wakers: &mut Wakers,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>>
+    where
+        B: HttpBody + Unpin,
+        B::Error: Into<BoxError>,
+    {
         let keeping = state.keeping;
         let Some(reader) = state.readers.iter_mut().find(|r| r.id == self.id) else {
             let gone = Error::new(ErrorKind::LocalReset).with_message("the attempt was given up");
@@ -319,44 +361,16 @@ where
         frame
     }
 
-    fn kept_trailers(&mut self, state: &State<B>) -> Option<Result<Frame<Bytes>, Error>> {
+    fn kept_trailers<B>(&mut self, state: &State<B>) -> Option<Result<Frame<Bytes>, Error>> {
         if mem::replace(&mut self.trailers_read, true) {
             return None;
         }
         state.trailers.clone().map(|t| Ok(Frame::trailers(t)))
     }
-
-    pub(super) fn is_end_stream(&self) -> bool {
-        let mut state = self.shared.lock();
-        let frames = state.frames.len();
-        if state.reader(self.id).is_none_or(|r| r.position < frames) {
-            return false;
-        }
-        match (state.end, &state.body) {
-            (Some(End::Complete), _) => self.trailers_read || state.trailers.is_none(),
-            (None, Some(body)) => body.is_end_stream(),
-            _ => false,
-        }
-    }
-
-    pub(super) fn size_hint(&self) -> SizeHint {
-        let state = self.shared.lock();
-        let kept = state.pulled.saturating_sub(self.read);
-        let Some(body) = &state.body else {
-            return SizeHint::with_exact(kept);
-        };
-        let rest = body.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(kept));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(kept)) {
-            hint.set_upper(upper);
-        }
-        hint
-    }
 }
 
 impl<B> Drop for Reader<B> {
     fn drop(&mut self) {
-        self.shared.cut(self.id);
+        self.shared.cut(self.cursor.id);
     }
 }

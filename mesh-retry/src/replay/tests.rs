@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Full};
 use mesh_core::{Body, Error, ErrorKind};
 use mesh_testkit::{Gate, ScriptedBody};
 
-use super::{ReplayBody, Source, Wanted};
+use super::{FRAMES_MAX, ReplayBody, Source, Wanted};
 
 const LIMIT: Wanted = Wanted {
     replay_limit: Some(16),
@@ -266,4 +266,19 @@ async fn once_an_attempt_is_answered_it_streams_on_and_nothing_is_kept() {
     assert_eq!(next(&mut second).await, Ok("{\"x-sum\": \"1\"}".to_owned()));
     assert_eq!(next(&mut second).await, Ok("end".to_owned()));
     assert!(second.is_end_stream());
+}
+
+#[tokio::test]
+async fn a_body_in_too_many_pieces_is_not_kept() {
+    for (pieces, kept) in [(FRAMES_MAX, true), (FRAMES_MAX + 1, false)] {
+        let body = (0..pieces).fold(ScriptedBody::new(), |body, _| body.data("x"));
+        let wanted = Wanted {
+            replay_limit: Some(1 << 20),
+            end: false,
+        };
+        let (source, first, _) = Source::new(body, wanted);
+        assert_eq!(text(first).await.len(), pieces);
+        assert_eq!(source.can_replay(), kept);
+        assert_eq!(source.overflowed(), !kept);
+    }
 }
