@@ -169,7 +169,7 @@ impl MeshClient {
     /// See [`ClientError`].
     pub async fn from_bootstrap(text: &str) -> Result<Self, ClientError> {
         let source = mesh_config::language::Source::text("bootstrap", text.to_owned());
-        Self::builder(mesh_config::load(&source)?).start().await
+        Self::builder(mesh_config::load(&source, &mesh_config::LoadOptions::default())?).start().await
     }
 
     /// A client of one listener in a process that has a [`Mesh`] already.

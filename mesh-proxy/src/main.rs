@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
-use mesh_config::{language::Source, model::Config};
+use mesh_config::{LoadOptions, language::Source, model::Config};
 
 use flags::{Flags, Mode};
 
@@ -50,8 +50,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         (None, Some(text)) => Source::text("--config-yaml", text.clone()),
         (None, None) => bail!("give a bootstrap with -c FILE or --config-yaml TEXT, or try --demo"),
     };
-    let mut config = load(&source)?;
-    override_node(&mut config, &flags);
+    let config = load(&source, &flags)?;
     let refused = report(&config, &flags)?;
     if flags.mode == Mode::Validate {
         println!("configuration '{}' OK", source.name());
@@ -63,17 +62,11 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     runtime.block_on(process::run(flags, config))
 }
 
-fn load(source: &Source) -> anyhow::Result<Config> {
-    mesh_config::load(source).context("the bootstrap was refused")
-}
-
-fn override_node(config: &mut Config, flags: &Flags) {
-    if let Some(id) = &flags.service_node {
-        config.node.id.clone_from(id);
-    }
-    if let Some(cluster) = &flags.service_cluster {
-        config.node.cluster.clone_from(cluster);
-    }
+fn load(source: &Source, flags: &Flags) -> anyhow::Result<Config> {
+    let mut options = LoadOptions::default();
+    options.service_node.clone_from(&flags.service_node);
+    options.service_cluster.clone_from(&flags.service_cluster);
+    mesh_config::load(source, &options).context("the bootstrap was refused")
 }
 
 /// Says what is known but not enforced. `Some` is why the proxy must not run with this bootstrap: it would
