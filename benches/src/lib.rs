@@ -1,1 +1,0 @@
-//! Instruction counts per policy and load runs against real peers.
