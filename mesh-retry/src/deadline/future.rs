@@ -54,9 +54,7 @@ where
         let Some(countdown) = this.countdown else {
             return Poll::Pending;
         };
-        let expired = ready!(countdown.poll(cx));
-        *this.countdown = None;
-        let Some(error) = expired else {
+        let Some(error) = ready!(countdown.poll(cx)) else {
             return Poll::Pending;
         };
         this.inner.set(None);

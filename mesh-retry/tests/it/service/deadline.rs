@@ -289,3 +289,31 @@ async fn shadow_says_so_and_goes_on() {
     );
     assert_eq!(info.flags.to_string(), "-");
 }
+
+#[tokio::test(start_paused = true)]
+async fn when_the_time_is_up_the_attempt_ends_before_the_future_is_dropped() {
+    let upstream = Upstream::new();
+    upstream.reply(Reply::never());
+    let mut service = stack(&upstream, ms(100));
+    ready::<_, Request<Body>>(&mut service).await.unwrap();
+    let mut call = Polled::new(service.call(get(&[])));
+    assert!(call.poll().is_pending());
+    advance(ms(100)).await;
+    assert!(call.run().is_ready());
+    assert_eq!(upstream.in_flight(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_nobody_reads_to_its_end_counts_as_ended_when_it_is_dropped() {
+    let careless = tower::service_fn(|request: Request<mesh_retry::WatchedBody<Body>>| {
+        drop(request);
+        std::future::pending::<Result<http::Response<Body>, mesh_core::Error>>()
+    });
+    let service = DeadlineLayer::new(DeadlineConfig::new(ms(100))).layer(careless);
+    let body = ScriptedBody::new().data("a").stall();
+    let request = mesh_testkit::request_with(Method::POST, "http://test/", body);
+    let watch = Stopwatch::start();
+    let answer = tower::ServiceExt::oneshot(service, request).await;
+    assert_eq!(answer.unwrap_err().kind(), ErrorKind::RequestTimeout);
+    assert_eq!(watch.ms(), 100);
+}

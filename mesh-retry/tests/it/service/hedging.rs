@@ -1,6 +1,6 @@
 use mesh_core::ErrorKind;
 use mesh_retry::{RetryConfig, RetryOn};
-use mesh_testkit::{Reply, Stopwatch};
+use mesh_testkit::{Reply, Stopwatch, advance};
 
 use super::{Bench, ms, usual};
 
@@ -33,6 +33,18 @@ async fn a_second_attempt_joins_a_slow_one_and_wins() {
     let seen = bench.upstream.requests();
     assert_eq!(seen[1].headers["x-envoy-is-timeout-retry"], "true");
     assert_eq!(bench.retries_in_use(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_loser_ends_before_the_future_is_dropped() {
+    let mut bench = Bench::new(config()).script([Reply::never(), Reply::ok("second")]);
+    let mut call = bench.start().await;
+    assert!(call.poll().is_pending());
+    advance(ms(100)).await;
+    assert!(call.run().is_pending());
+    advance(ms(25)).await;
+    assert!(call.run().is_ready());
+    assert_eq!((bench.upstream.count(), bench.upstream.in_flight()), (2, 0));
 }
 
 #[tokio::test(start_paused = true)]

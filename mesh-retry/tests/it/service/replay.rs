@@ -1,8 +1,13 @@
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use mesh_core::{Body, ErrorKind, Sent};
-use mesh_retry::RetryLayer;
+use mesh_core::{Body, Error, ErrorKind, Sent};
+use mesh_retry::{ReplayBody, RetryLayer};
 use mesh_testkit::{Gate, Reply, ScriptedBody, Upstream, advance};
 use tower::Layer as _;
 
@@ -117,9 +122,9 @@ async fn a_request_that_the_client_broke_off_is_not_repeated() {
     assert_eq!(error.kind(), ErrorKind::DownstreamGone);
 
     // Even where the transport reports it as a reset.
-    let upstream = tower::service_fn(|request: Request<mesh_retry::ReplayBody<Body>>| async {
+    let upstream = tower::service_fn(|request: Request<ReplayBody<Body>>| async {
         let _ = request.into_body().collect().await;
-        Err::<http::Response<Body>, _>(mesh_core::Error::new(ErrorKind::LocalReset))
+        Err::<Response<Body>, _>(Error::new(ErrorKind::LocalReset))
     });
     let body = ScriptedBody::new()
         .data("a")
@@ -165,8 +170,8 @@ async fn an_answered_request_streams_on_without_being_kept() {
     let config = usual().request_body_buffer_limit(5).build();
     let body = ScriptedBody::new().data("123").wait(&gate).data("456");
     // Answers at once and goes on reading, as an echo does.
-    let echo = tower::service_fn(|request: Request<mesh_retry::ReplayBody<Body>>| async {
-        Ok::<_, std::convert::Infallible>(http::Response::new(request.into_body().into_body()))
+    let echo = tower::service_fn(|request: Request<ReplayBody<Body>>| async {
+        Ok::<_, std::convert::Infallible>(Response::new(request.into_body().into_body()))
     });
     let bench = Bench::new(config.clone());
     let layer = RetryLayer::new(config).with_budget(bench.budget.clone());
@@ -179,4 +184,96 @@ async fn an_answered_request_streams_on_without_being_kept() {
         "123456"
     );
     assert!(bench.counters().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slot_is_back_while_an_answer_after_an_overflow_streams() {
+    let config = usual().request_body_buffer_limit(5).build();
+    let body = ScriptedBody::new().data("123").data("456").silent();
+    let answer = ScriptedBody::new().data("sorry").stall();
+    let mut bench =
+        Bench::new(config).script([Reply::status(503).early(), Reply::status(503).body(answer)]);
+    let response = bench.send(post(body)).await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert_eq!(
+        (bench.retries_in_use(), bench.upstream.open_bodies()),
+        (0, 1)
+    );
+}
+
+/// A transport whose connection goes on reading a request after it has failed.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_was_given_up_takes_nothing_from_the_next() {
+    let gate = Gate::new();
+    let lingering = Arc::new(Mutex::new(None));
+    let slot = Arc::clone(&lingering);
+    let upstream = tower::service_fn(move |request: Request<ReplayBody<Body>>| {
+        let slot = Arc::clone(&slot);
+        async move {
+            let body = request.into_body();
+            if slot.lock().unwrap().is_none() {
+                *slot.lock().unwrap() = Some(tokio::spawn(body.collect()));
+                return Err(Error::new(ErrorKind::RemoteReset));
+            }
+            let body = body.collect().await.unwrap().to_bytes();
+            Ok(Response::new(Body::from(body)))
+        }
+    });
+    let service = RetryLayer::new(usual().build()).layer(upstream);
+    let body = ScriptedBody::new().data("one ").wait(&gate).data("two");
+    let opening = async {
+        advance(ms(100)).await;
+        gate.open();
+    };
+    let call = tower::ServiceExt::oneshot(service, post(body));
+    let (response, ()) = tokio::join!(call, opening);
+    let read = response.unwrap().into_body().collect().await.unwrap();
+    assert_eq!(read.to_bytes(), "one two");
+    let lingering = lingering.lock().unwrap().take().unwrap();
+    let error = lingering.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LocalReset);
+}
+
+/// Bytes that say when they are gone.
+struct Tracked(Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Tracked {
+    fn as_ref(&self) -> &[u8] {
+        b"x"
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_answered_nothing_of_the_request_stays_in_memory() {
+    let alive = Arc::new(AtomicUsize::new(3));
+    let gate = Gate::new();
+    let piece = || Bytes::from_owner(Tracked(Arc::clone(&alive)));
+    let body = ScriptedBody::new()
+        .data(piece())
+        .data(piece())
+        .wait(&gate)
+        .data(piece())
+        .stall();
+    // Answers after two pieces and goes on reading.
+    let upstream = tower::service_fn(|request: Request<ReplayBody<Body>>| async {
+        let mut body = request.into_body();
+        body.frame().await.unwrap()?;
+        body.frame().await.unwrap()?;
+        Ok::<_, Error>(Response::new(body.into_body()))
+    });
+    let service = RetryLayer::new(usual().build()).layer(upstream);
+    let answer = tower::ServiceExt::oneshot(service, post(body))
+        .await
+        .unwrap();
+    assert_eq!(alive.load(Ordering::Relaxed), 1);
+    gate.open();
+    let mut body = answer.into_body();
+    drop(body.frame().await.unwrap().unwrap());
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
 }
