@@ -81,5 +81,12 @@
 //! # Ok::<(), mesh_config::language::ConfigError>(())
 //! ```
 
+#[expect(
+    deprecated,
+    reason = "Envoy honours deprecated fields, and configs use them"
+)]
+mod convert;
 pub mod language;
 pub mod model;
+
+pub use convert::{DATA_SOURCE_BYTES_MAX, LoadOptions, convert, load, support_table};

@@ -9,7 +9,7 @@ use mesh_core::{Address, Locality, Thresholds, format::Captures};
 use mesh_http::{h1::server::ServerConfig, hygiene::EdgeConfig, pool::PoolConfig};
 use mesh_net::dns::{DnsLookupFamily, RefreshConfig, ResolverConfig};
 use mesh_outlier::OutlierConfig;
-use mesh_ratelimit::LocalRateLimitConfig;
+use mesh_ratelimit::{LocalRateLimitConfig, RateLimitRule};
 use mesh_retry::RetryConfig;
 use mesh_route::RouteTable;
 use mesh_telemetry::{Filter, LogFormat, Target};
@@ -97,6 +97,9 @@ pub struct ConnectionManager {
 pub struct HttpFilter {
     /// Its name in the config: the key of per-route overrides.
     pub name: Arc<str>,
+    /// The path that names its state (buckets) across config pushes: listener and name, so that two
+    /// connection managers of the same `stat_prefix` do not share it.
+    pub owner: Arc<str>,
     /// What it does.
     pub kind: HttpFilterKind,
 }
@@ -136,8 +139,18 @@ pub struct RoutePolicies {
     pub retry: Option<Arc<RetryConfig>>,
     /// Overrides of `local_ratelimit` filters, by the filter's name; each with the path of its owner, which
     /// names its buckets across config pushes.
-    pub local_rate_limits: BTreeMap<Arc<str>, (Arc<str>, Arc<LocalRateLimitConfig>)>,
+    pub local_rate_limits: BTreeMap<Arc<str>, RateLimitOverride>,
+    /// The same for each weighted cluster, by its place, where some cluster has overrides of its own; then
+    /// these stand in for `local_rate_limits` altogether. Empty otherwise.
+    pub weighted_rate_limits: Vec<BTreeMap<Arc<str>, RateLimitOverride>>,
+    /// The `rate_limits` of the route and its virtual host, for each `local_ratelimit` filter (by name) that
+    /// has descriptors and no rules of its own: those of the filter's stage, put together as its
+    /// `vh_rate_limits` says.
+    pub rate_limit_rules: BTreeMap<Arc<str>, Arc<[RateLimitRule]>>,
 }
+
+/// A `local_ratelimit` config of a route's own, behind the path of its owner.
+pub type RateLimitOverride = (Arc<str>, Arc<LocalRateLimitConfig>);
 
 /// Envoy: `Cluster`.
 #[derive(Debug, Clone)]

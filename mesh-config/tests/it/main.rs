@@ -1,6 +1,7 @@
 //! How a bootstrap is read, from the outside.
 
 mod bounds;
+mod convert;
 mod errors;
 mod unsupported;
 mod values;

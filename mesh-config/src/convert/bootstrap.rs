@@ -1,0 +1,161 @@
+//! `Bootstrap`: who runs it, the admin listener, and the static resources.
+
+use std::{collections::HashSet, sync::Arc};
+
+use envoy_types::pb::envoy::config::{bootstrap::v3 as pb, core::v3 as core};
+use mesh_core::Locality;
+
+use super::{cluster, context::Context, listener, value};
+use crate::{
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, Meaningless, Security},
+    },
+    model::{Admin, Cluster, Listener, Node},
+};
+
+pub(super) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: "envoy.config.bootstrap.v3.Bootstrap",
+        fields: &[
+            ("node", Enforced),
+            ("static_resources", Enforced),
+            ("admin", Enforced),
+            ("typed_dns_resolver_config", Enforced),
+            ("dns_resolution_config", Enforced),
+            ("use_tcp_for_dns_lookups", Enforced),
+            ("default_regex_engine", Enforced),
+            // Nobody asks a control plane for anything (`dynamic_resources` is reported).
+            ("node_context_params", Meaningless),
+            ("config_sources", Meaningless),
+            ("default_config_source", Meaningless),
+            // There are no sinks to flush to (`stats_sinks` is reported).
+            ("stats_flush_interval", Meaningless),
+            ("stats_flush_on_admin", Meaningless),
+            ("deferred_stat_options", Meaningless),
+            // How Envoy is built.
+            ("inline_headers", Meaningless),
+            ("listener_manager", Meaningless),
+            ("memory_allocator_manager", Meaningless),
+            ("perf_tracing_file_path", Meaningless),
+            ("watchdog", Meaningless),
+            ("watchdogs", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.bootstrap.v3.Bootstrap.StaticResources",
+        fields: &[
+            ("listeners", Enforced),
+            ("clusters", Enforced),
+            // Whoever refers to one is reported.
+            ("secrets", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.bootstrap.v3.Admin",
+        fields: &[
+            ("address", Enforced),
+            ("access_log_path", Meaningless),
+            ("profile_path", Meaningless),
+            ("ignore_global_conn_limit", Meaningless),
+            ("allow_paths", Security),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.Node",
+        fields: &[
+            ("id", Enforced),
+            ("cluster", Enforced),
+            ("locality", Enforced),
+            // For control planes and people.
+            ("metadata", Meaningless),
+            ("dynamic_parameters", Meaningless),
+            ("user_agent_name", Meaningless),
+            ("user_agent_version", Meaningless),
+            ("user_agent_build_version", Meaningless),
+            ("extensions", Meaningless),
+            ("client_features", Meaningless),
+            ("listening_addresses", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.regex_engines.v3.GoogleRE2",
+        fields: &[],
+    },
+];
+
+/// What a bootstrap comes to.
+pub(super) struct Parts {
+    pub(super) node: Node,
+    pub(super) admin: Option<Admin>,
+    pub(super) listeners: Vec<Listener>,
+    pub(super) clusters: Vec<Arc<Cluster>>,
+}
+
+pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
+    let at = At::root();
+    let node = node(cx, from.node.as_ref());
+    let admin = from.admin.as_ref().and_then(|admin| {
+        let at = at.field("admin");
+        let address = value::address(cx, &at.field("address"), admin.address.as_ref()?)?;
+        Some(Admin { address })
+    });
+    let static_resources = from.static_resources.as_ref();
+    let at = at.field("static_resources");
+    let clusters = clusters(cx, &at, from, static_resources);
+    let names: HashSet<&str> = static_resources
+        .iter()
+        .flat_map(|resources| &resources.clusters)
+        .map(|cluster| cluster.name.as_str())
+        .collect();
+    let listeners = static_resources.map_or(&[][..], |resources| &resources.listeners);
+    Parts {
+        listeners: listener::convert(cx, &at.field("listeners"), listeners, &node, &names),
+        node,
+        admin,
+        clusters,
+    }
+}
+
+fn node(cx: &Context<'_>, from: Option<&core::Node>) -> Node {
+    let from = from.cloned().unwrap_or_default();
+    let options = cx.options;
+    let mut locality = locality(from.locality.as_ref());
+    if let Some(zone) = &options.service_zone {
+        locality.zone.clone_from(zone);
+    }
+    Node {
+        id: options.service_node.clone().unwrap_or(from.id),
+        cluster: options.service_cluster.clone().unwrap_or(from.cluster),
+        locality,
+    }
+}
+
+pub(super) fn locality(from: Option<&core::Locality>) -> Locality {
+    from.map_or_else(Locality::default, |from| Locality {
+        region: from.region.clone(),
+        zone: from.zone.clone(),
+        sub_zone: from.sub_zone.clone(),
+    })
+}
+
+fn clusters(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    bootstrap: &pb::Bootstrap,
+    from: Option<&pb::bootstrap::StaticResources>,
+) -> Vec<Arc<Cluster>> {
+    let list = at.field("clusters");
+    let mut names = HashSet::new();
+    let resolver = cluster::default_resolver(cx, bootstrap);
+    let clusters = from.map_or(&[][..], |resources| &resources.clusters);
+    let converted = clusters.iter().enumerate().filter_map(|(index, from)| {
+        let at = list.index(index);
+        if !names.insert(from.name.as_str()) {
+            let reason = format!("there is another cluster named {:?}", from.name);
+            cx.invalid(&at.field("name"), reason);
+        }
+        cluster::convert(cx, &at, from, &resolver).map(Arc::new)
+    });
+    converted.collect()
+}

@@ -1,0 +1,293 @@
+//! `lb_policy`, `load_balancing_policy` and their configs.
+
+use envoy_types::pb::envoy::{
+    config::{
+        cluster::v3::{
+            self as pb,
+            cluster::{
+                CommonLbConfig, LbConfig, LbPolicy as LbPolicyName,
+                common_lb_config::LocalityConfigSpecifier,
+            },
+        },
+        core::v3::RuntimeDouble,
+    },
+    extensions::load_balancing_policies::{
+        common::v3::{LocalityLbConfig, locality_lb_config},
+        least_request::v3::{LeastRequest, least_request},
+        random::v3::Random,
+        round_robin::v3::RoundRobin,
+    },
+};
+use envoy_types::pb::google::protobuf::UInt32Value;
+use mesh_balance::{
+    ActiveRequestBias, BalanceConfig, ChoiceCount, LbPolicy, LeastRequestConfig, SelectionMethod,
+};
+
+use super::MESSAGE;
+use crate::{
+    convert::{context::Context, value},
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, Meaningless},
+    },
+};
+
+pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: MESSAGE,
+        fields: &[
+            ("lb_policy", Enforced),
+            ("least_request_lb_config", Enforced),
+            ("round_robin_lb_config", Enforced),
+            // Other policies are refused, so that these configure nothing.
+            ("ring_hash_lb_config", Meaningless),
+            ("maglev_lb_config", Meaningless),
+            ("original_dst_lb_config", Meaningless),
+            ("common_lb_config", Enforced),
+            ("lb_subset_config", Enforced),
+            ("load_balancing_policy", Enforced),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.LeastRequestLbConfig",
+        fields: &[
+            ("choice_count", Enforced),
+            ("active_request_bias", Enforced),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig",
+        fields: &[],
+    },
+    // Without selectors, subsets do nothing; with them, the cluster is refused.
+    MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.LbSubsetConfig",
+        fields: &[
+            ("fallback_policy", Meaningless),
+            ("default_subset", Meaningless),
+            ("subset_selectors", Meaningless),
+            ("locality_weight_aware", Meaningless),
+            ("scale_locality_weight", Meaningless),
+            ("panic_mode_any", Meaningless),
+            ("list_as_any", Meaningless),
+            ("metadata_fallback_policy", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.CommonLbConfig",
+        fields: &[
+            ("healthy_panic_threshold", Enforced),
+            ("zone_aware_lb_config", Enforced),
+            // Endpoints of a config file change with the config only.
+            ("update_merge_window", Meaningless),
+            // For hashing policies, and for health checks; the former are refused, the latter reported.
+            ("consistent_hashing_lb_config", Meaningless),
+            ("ignore_new_hosts_until_first_hc", Meaningless),
+            // For session filters, which are reported.
+            ("override_host_status", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.CommonLbConfig.ZoneAwareLbConfig",
+        fields: &[("fail_traffic_on_panic", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.LoadBalancingPolicy",
+        fields: &[("policies", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.LoadBalancingPolicy.Policy",
+        fields: &[("typed_extension_config", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+        fields: &[
+            ("choice_count", Enforced),
+            ("active_request_bias", Enforced),
+            ("selection_method", Enforced),
+            ("enable_full_scan", Enforced),
+            ("locality_lb_config", Enforced),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
+        fields: &[("locality_lb_config", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.extensions.load_balancing_policies.random.v3.Random",
+        fields: &[("locality_lb_config", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig",
+        fields: &[("zone_aware_lb_config", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig",
+        fields: &[("fail_traffic_on_panic", Enforced)],
+    },
+];
+
+pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Option<BalanceConfig> {
+    let selectors = from
+        .lb_subset_config
+        .as_ref()
+        .map(|config| config.subset_selectors.len());
+    if selectors.is_some_and(|selectors| selectors > 0) {
+        let at = at.field("lb_subset_config");
+        let reason = "subsets are not supported: requests would go to endpoints outside of them";
+        cx.invalid(&at.field("subset_selectors"), reason);
+    }
+    let at_common = at.field("common_lb_config");
+    let mut config = BalanceConfig::default();
+    if let Some(common) = &from.common_lb_config {
+        apply_common(cx, &at_common, common, &mut config);
+    }
+    if let Some(assignment) = from
+        .load_assignment
+        .as_ref()
+        .and_then(|a| a.policy.as_ref())
+    {
+        if let Some(factor) = value::number(assignment.overprovisioning_factor) {
+            config.overprovisioning_factor = factor;
+        }
+        config.weighted_priority_health = assignment.weighted_priority_health;
+    }
+    let typed = from.load_balancing_policy.as_ref();
+    let uses_typed = typed.is_some() || from.lb_policy() == LbPolicyName::LoadBalancingPolicyConfig;
+    config.policy = if uses_typed {
+        let policies = typed.map_or(&[][..], |typed| &typed.policies);
+        typed_policy(
+            cx,
+            &at.field("load_balancing_policy"),
+            policies,
+            &mut config,
+        )?
+    } else {
+        named_policy(cx, at, from)?
+    };
+    Some(config)
+}
+
+fn apply_common(cx: &Context<'_>, at: &At<'_>, from: &CommonLbConfig, config: &mut BalanceConfig) {
+    let threshold = from.healthy_panic_threshold.as_ref();
+    if let Some(percent) = value::percent(cx, &at.field("healthy_panic_threshold"), threshold) {
+        config.healthy_panic_threshold = percent;
+    }
+    if let Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) = &from.locality_config_specifier
+    {
+        config.fail_traffic_on_panic = zones.fail_traffic_on_panic;
+    }
+}
+
+/// `lb_policy`, with the config that belongs to it.
+fn named_policy(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Option<LbPolicy> {
+    match from.lb_policy() {
+        LbPolicyName::RoundRobin => Some(LbPolicy::RoundRobin),
+        LbPolicyName::Random => Some(LbPolicy::Random),
+        LbPolicyName::LeastRequest => {
+            let Some(LbConfig::LeastRequestLbConfig(config)) = &from.lb_config else {
+                return Some(LbPolicy::LeastRequest(LeastRequestConfig::default()));
+            };
+            let bias = config.active_request_bias.as_ref();
+            Some(least_request(config.choice_count, bias, false))
+        }
+        other => {
+            refuse(cx, &at.field("lb_policy"), other.as_str_name());
+            None
+        }
+    }
+}
+
+fn refuse(cx: &Context<'_>, at: &At<'_>, policy: &str) {
+    let reason =
+        format!("{policy} is not supported: requests would go to other endpoints than they should");
+    cx.invalid(at, reason);
+}
+
+fn least_request(
+    choice_count: Option<UInt32Value>,
+    bias: Option<&RuntimeDouble>,
+    full_scan: bool,
+) -> LbPolicy {
+    // The protos' own rules ask for at least two.
+    let choice_count = value::number(choice_count)
+        .map_or(Ok(ChoiceCount::default()), ChoiceCount::new)
+        .unwrap_or_default();
+    LbPolicy::LeastRequest(LeastRequestConfig {
+        choice_count,
+        active_request_bias: bias.map_or_else(ActiveRequestBias::default, |bias| {
+            ActiveRequestBias::new(bias.default_value)
+        }),
+        selection_method: if full_scan {
+            SelectionMethod::FullScan
+        } else {
+            SelectionMethod::NChoices
+        },
+    })
+}
+
+/// The first policy that is known, as Envoy has it.
+fn typed_policy(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    policies: &[pb::load_balancing_policy::Policy],
+    config: &mut BalanceConfig,
+) -> Option<LbPolicy> {
+    let list = at.field("policies");
+    let mut found = None;
+    for (index, policy) in policies.iter().enumerate() {
+        let at = list.index(index);
+        if found.is_some() {
+            // Only for those who do not know what comes before.
+            cx.ignored(&at);
+            continue;
+        }
+        let typed = policy.typed_extension_config.as_ref();
+        let Some(any) = typed.and_then(|typed| typed.typed_config.as_ref()) else {
+            continue;
+        };
+        let (policy, localities) = if let Some(from) = cx.unpack::<RoundRobin>(any) {
+            (LbPolicy::RoundRobin, from.locality_lb_config)
+        } else if let Some(from) = cx.unpack::<Random>(any) {
+            (LbPolicy::Random, from.locality_lb_config)
+        } else if let Some(from) = cx.unpack::<LeastRequest>(any) {
+            let full_scan = value::flag(from.enable_full_scan, false)
+                || from.selection_method() == least_request::SelectionMethod::FullScan;
+            let bias = from.active_request_bias.as_ref();
+            let policy = least_request(from.choice_count, bias, full_scan);
+            (policy, from.locality_lb_config)
+        } else {
+            continue;
+        };
+        config.fail_traffic_on_panic = localities.as_ref().is_some_and(fails_on_panic);
+        found = Some(policy);
+    }
+    if found.is_none() {
+        let names = policies.iter().filter_map(|policy| {
+            let config = policy
+                .typed_extension_config
+                .as_ref()?
+                .typed_config
+                .as_ref()?;
+            config.type_url.rsplit('/').next()
+        });
+        let names: Vec<&str> = names.collect();
+        cx.invalid(
+            &list,
+            if names.is_empty() {
+                "there is no load balancing policy".to_owned()
+            } else {
+                format!("none of these is supported: {}", names.join(", "))
+            },
+        );
+    }
+    found
+}
+
+fn fails_on_panic(from: &LocalityLbConfig) -> bool {
+    use locality_lb_config::LocalityConfigSpecifier;
+    match &from.locality_config_specifier {
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(zones)) => zones.fail_traffic_on_panic,
+        _ => false,
+    }
+}

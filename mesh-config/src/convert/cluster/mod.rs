@@ -1,0 +1,145 @@
+//! `Cluster`: where requests go.
+
+mod balance;
+mod dns;
+mod endpoint;
+mod outlier;
+mod protocol;
+mod thresholds;
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::config::cluster::v3::{
+    self as pb,
+    cluster::{ClusterDiscoveryType, DiscoveryType},
+};
+use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
+use mesh_net::{
+    CONNECT_TIMEOUT_DEFAULT,
+    dns::{DnsDiscovery, ResolverConfig},
+};
+
+use super::{context::Context, value};
+use crate::{
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, EnforcedFor, Meaningless},
+    },
+    model::{Cluster, Discovery},
+};
+
+pub(super) use balance::SUPPORT as BALANCE_SUPPORT;
+pub(super) use dns::SUPPORT as DNS_SUPPORT;
+pub(super) use dns::default_resolver;
+pub(super) use endpoint::SUPPORT as ENDPOINT_SUPPORT;
+pub(super) use outlier::SUPPORT as OUTLIER_SUPPORT;
+pub(super) use protocol::SUPPORT as PROTOCOL_SUPPORT;
+pub(super) use thresholds::SUPPORT as THRESHOLDS_SUPPORT;
+
+/// The message, which every file here has rows of.
+const MESSAGE: &str = "envoy.config.cluster.v3.Cluster";
+
+pub(super) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: MESSAGE,
+        fields: &[
+            ("name", Enforced),
+            ("alt_stat_name", Enforced),
+            ("type", Enforced),
+            ("cluster_type", Enforced),
+            ("connect_timeout", Enforced),
+            ("transport_socket", Enforced),
+            // There is only one protocol.
+            (
+                "protocol_selection",
+                EnforcedFor(&["USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL"]),
+            ),
+            ("metadata", Meaningless),
+            // For original destinations and control planes, of which there are none.
+            ("cleanup_interval", Meaningless),
+            ("eds_cluster_config", Meaningless),
+            ("ignore_health_on_host_removal", Meaningless),
+            ("wait_for_warm_on_init", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.CustomClusterType",
+        fields: &[("name", Meaningless), ("typed_config", Enforced)],
+    },
+];
+
+pub(super) fn convert(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::Cluster,
+    resolver: &ResolverConfig,
+) -> Option<Cluster> {
+    let discovery = discovery(cx, at, from, resolver);
+    let balance = balance::convert(cx, at, from);
+    let thresholds = thresholds::convert(cx, at, from.circuit_breakers.as_ref());
+    let outlier = from
+        .outlier_detection
+        .as_ref()
+        .map(|from| outlier::convert(cx, &at.field("outlier_detection"), from));
+    let protocol = protocol::convert(cx, at, from);
+    let connect_at = at.field("connect_timeout");
+    let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
+    let discovery = discovery?;
+    let endpoints = endpoint::convert(cx, at, from, &discovery);
+    let mut pool = protocol.pool;
+    pool.connect_timeout = connect_timeout.unwrap_or(CONNECT_TIMEOUT_DEFAULT);
+    let stat_name = value::nonempty(&from.alt_stat_name).unwrap_or(&from.name);
+    Some(Cluster {
+        name: Arc::from(from.name.as_str()),
+        stat_name: stat_name.replace(':', "_"),
+        discovery,
+        endpoints,
+        balance: balance?,
+        thresholds: thresholds.default,
+        thresholds_high: thresholds.high,
+        track_remaining: thresholds.track_remaining,
+        outlier: match outlier {
+            Some(outlier) => Some(outlier?),
+            None => None,
+        },
+        pool: Arc::new(pool),
+        retry: protocol.retry,
+    })
+}
+
+fn discovery(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::Cluster,
+    resolver: &ResolverConfig,
+) -> Option<Discovery> {
+    let dns = |discovery| {
+        let dns = dns::convert(cx, at, from, discovery, resolver)?;
+        Some(Discovery::Dns(Box::new(dns)))
+    };
+    let kind = match &from.cluster_discovery_type {
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(number)) => DiscoveryType::try_from(*number).ok()?,
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            let at = at.field("cluster_type");
+            let any = custom.typed_config.as_ref();
+            let Some(from_dns) = any.and_then(|any| cx.unpack::<DnsCluster>(any)) else {
+                let reason = format!("clusters of type {:?} are not supported", custom.name);
+                cx.invalid(&at, reason);
+                return None;
+            };
+            let dns = dns::extension(cx, &at.field("typed_config"), &from_dns, resolver)?;
+            return Some(Discovery::Dns(Box::new(dns)));
+        }
+    };
+    match kind {
+        DiscoveryType::Static => Some(Discovery::Static),
+        DiscoveryType::StrictDns => dns(DnsDiscovery::Strict),
+        DiscoveryType::LogicalDns => dns(DnsDiscovery::Logical),
+        DiscoveryType::Eds | DiscoveryType::OriginalDst => {
+            let reason = format!("clusters of type {} are not supported", kind.as_str_name());
+            cx.invalid(&at.field("type"), reason);
+            None
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The protocol of upstream connections: `HttpProtocolOptions`, and the older fields of the cluster.
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::{
+    config::{cluster::v3 as pb, core::v3 as core},
+    extensions::upstreams::http::v3::{
+        HttpProtocolOptions,
+        http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
+    },
+};
+use mesh_http::pool::PoolConfig;
+use mesh_retry::RetryConfig;
+
+use super::MESSAGE;
+use crate::{
+    convert::{context::Context, manager, retry, value},
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, Meaningless},
+    },
+};
+
+/// The key under which Envoy looks for them.
+const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: MESSAGE,
+        fields: &[
+            ("typed_extension_protocol_options", Enforced),
+            ("max_requests_per_connection", Enforced),
+            ("common_http_protocol_options", Enforced),
+            ("http_protocol_options", Enforced),
+            ("http2_protocol_options", Enforced),
+            // For TLS, which is reported.
+            ("upstream_http_protocol_options", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: KEY,
+        fields: &[
+            ("common_http_protocol_options", Enforced),
+            ("explicit_http_config", Enforced),
+            ("use_downstream_protocol_config", Enforced),
+            ("auto_config", Enforced),
+            ("http_filters", Enforced),
+            ("retry_policy", Enforced),
+            // For TLS, which is reported.
+            ("upstream_http_protocol_options", Meaningless),
+            // No balancer that is supported looks at a hash.
+            ("hash_policy", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig",
+        fields: &[("http_protocol_options", Enforced)],
+    },
+    // The downstream's protocol is always HTTP/1, so that the other options are for nothing.
+    MessageSupport {
+        message: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig",
+        fields: &[
+            ("http_protocol_options", Enforced),
+            ("http2_protocol_options", Meaningless),
+            ("http3_protocol_options", Meaningless),
+        ],
+    },
+    // What every cluster ends with.
+    MessageSupport {
+        message: "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+        fields: &[],
+    },
+];
+
+/// What a cluster says about its connections and about retries.
+pub(super) struct Protocol {
+    pub(super) pool: PoolConfig,
+    pub(super) retry: Option<Arc<RetryConfig>>,
+}
+
+pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Protocol {
+    let mut protocol = Protocol {
+        pool: PoolConfig::default(),
+        retry: None,
+    };
+    // The older fields count only without the typed options, as in Envoy.
+    let typed = at.field("typed_extension_protocol_options");
+    if let Some(any) = from.typed_extension_protocol_options.get(KEY) {
+        let at = typed.key(KEY);
+        if let Some(options) = cx.unpack::<HttpProtocolOptions>(any) {
+            apply(cx, &at, &options, &mut protocol);
+        } else {
+            cx.invalid(&at, format!("must be a {KEY}"));
+        }
+        return protocol;
+    }
+    if from.http2_protocol_options.is_some() {
+        refuse(cx, &at.field("http2_protocol_options"), "HTTP/2");
+    }
+    protocol.pool.max_requests_per_connection = manager::nonzero(from.max_requests_per_connection);
+    if let Some(options) = &from.common_http_protocol_options {
+        let at = at.field("common_http_protocol_options");
+        common(cx, &at, options, &mut protocol.pool);
+    }
+    if let Some(options) = &from.http_protocol_options {
+        http1(cx, &at.field("http_protocol_options"), options);
+    }
+    protocol
+}
+
+fn refuse(cx: &Context<'_>, at: &At<'_>, what: &str) {
+    cx.invalid(at, format!("{what} to upstreams is not supported"));
+}
+
+fn apply(cx: &Context<'_>, at: &At<'_>, from: &HttpProtocolOptions, protocol: &mut Protocol) {
+    if let Some(options) = &from.common_http_protocol_options {
+        let at = at.field("common_http_protocol_options");
+        common(cx, &at, options, &mut protocol.pool);
+    }
+    match &from.upstream_protocol_options {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
+            let at = at.field("explicit_http_config");
+            match &explicit.protocol_config {
+                Some(ProtocolConfig::HttpProtocolOptions(options)) => {
+                    http1(cx, &at.field("http_protocol_options"), options);
+                }
+                Some(ProtocolConfig::Http2ProtocolOptions(_)) => {
+                    refuse(cx, &at.field("http2_protocol_options"), "HTTP/2");
+                }
+                Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
+                    refuse(cx, &at.field("http3_protocol_options"), "HTTP/3");
+                }
+                None => {}
+            }
+        }
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(options)) => {
+            let at = at.field("use_downstream_protocol_config");
+            if let Some(options) = &options.http_protocol_options {
+                http1(cx, &at.field("http_protocol_options"), options);
+            }
+        }
+        Some(UpstreamProtocolOptions::AutoConfig(_)) => {
+            refuse(
+                cx,
+                &at.field("auto_config"),
+                "choosing the protocol by ALPN",
+            );
+        }
+        None => {}
+    }
+    let policy = from.retry_policy.as_ref();
+    protocol.retry = policy.map(|policy| {
+        let builder = retry::convert(cx, &at.field("retry_policy"), policy);
+        Arc::new(builder.build())
+    });
+}
+
+fn common(cx: &Context<'_>, at: &At<'_>, from: &core::HttpProtocolOptions, pool: &mut PoolConfig) {
+    let idle = from.idle_timeout.as_ref();
+    pool.idle_timeout = value::timeout(cx, &at.field("idle_timeout"), idle, pool.idle_timeout);
+    let longest = from.max_connection_duration.as_ref();
+    let longest_at = at.field("max_connection_duration");
+    pool.max_connection_duration = value::timeout(cx, &longest_at, longest, None);
+    let count = manager::count_limit(cx, &at.field("max_headers_count"), from.max_headers_count);
+    pool.limits.count = count.unwrap_or(pool.limits.count);
+    if let Some(kb) = value::number(from.max_response_headers_kb) {
+        pool.limits.bytes = kb as usize * 1024;
+    }
+    if let Some(requests) = manager::nonzero(from.max_requests_per_connection) {
+        pool.max_requests_per_connection = Some(requests);
+    }
+    // Envoy honours it for responses too.
+    if from.headers_with_underscores_action != 0 {
+        let field = "envoy.config.core.v3.HttpProtocolOptions.headers_with_underscores_action";
+        cx.unsupported(&at.field("headers_with_underscores_action"), field, None);
+    }
+}
+
+/// The codec towards upstreams passes trailers on as they come, and is asked nothing else.
+fn http1(cx: &Context<'_>, at: &At<'_>, from: &core::Http1ProtocolOptions) {
+    for (field, set) in [
+        ("accept_http_10", from.accept_http_10),
+        ("enable_trailers", from.enable_trailers),
+    ] {
+        if set {
+            let name = format!("envoy.config.core.v3.Http1ProtocolOptions.{field}");
+            cx.unsupported(&at.field(field), &name, None);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! `http_filters`: what requests pass on their way to the router.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use envoy_types::pb::envoy::extensions::filters::{
+    http::{local_ratelimit::v3::LocalRateLimit, router::v3::Router},
+    network::http_connection_manager::v3::{self as pb, http_filter::ConfigType},
+};
+use mesh_ratelimit::LocalRateLimitConfig;
+
+use super::{context::Context, listener::Surroundings, ratelimit};
+use crate::{
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, Meaningless, Security},
+        is_security_type,
+    },
+    model::{HttpFilter, HttpFilterKind, RouterConfig},
+};
+
+pub(super) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
+        fields: &[
+            ("name", Enforced),
+            ("typed_config", Enforced),
+            ("is_optional", Enforced),
+            ("disabled", Enforced),
+            ("config_discovery", Security),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.filters.http.router.v3.Router",
+        fields: &[
+            ("suppress_envoy_headers", Enforced),
+            ("respect_expected_rq_timeout", Enforced),
+            ("upstream_http_filters", Enforced),
+            // CONNECT is refused.
+            ("reject_connect_request_early_data", Meaningless),
+        ],
+    },
+];
+
+/// The filters of a connection manager.
+pub(super) struct Chain {
+    /// In order, without the router.
+    pub(super) filters: Vec<HttpFilter>,
+    /// Every name there is, known filter or not.
+    pub(super) names: HashSet<String>,
+    /// Which of a route's rate limits concern a `local_ratelimit` filter, by its name.
+    pub(super) rules: BTreeMap<Arc<str>, ratelimit::RuleSelection>,
+    /// `None` when there is none; then either something is wrong or nothing runs.
+    pub(super) router: Option<RouterConfig>,
+}
+
+pub(super) fn convert(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::HttpConnectionManager,
+    around: &Surroundings<'_>,
+) -> Chain {
+    let list = at.field("http_filters");
+    let mut chain = Chain {
+        filters: Vec::new(),
+        names: HashSet::new(),
+        rules: BTreeMap::new(),
+        router: None,
+    };
+    let mut unknown = false;
+    for (index, filter) in from.http_filters.iter().enumerate() {
+        let at = list.index(index);
+        let unique = chain.names.insert(filter.name.clone());
+        if chain.router.is_some() {
+            let reason = "the router must be the last filter: nothing would get here";
+            cx.invalid(&at, reason);
+            break;
+        }
+        let Some(ConfigType::TypedConfig(any)) = &filter.config_type else {
+            if filter.config_type.is_none() {
+                cx.invalid(&at, "typed_config is missing");
+            }
+            unknown = true;
+            continue;
+        };
+        let at_config = at.field("typed_config");
+        if let Some(router) = cx.unpack::<Router>(any) {
+            chain.router = Some(RouterConfig {
+                suppress_envoy_headers: router.suppress_envoy_headers,
+                respect_expected_rq_timeout: router.respect_expected_rq_timeout,
+            });
+        } else if let Some(limit) = cx.unpack::<LocalRateLimit>(any) {
+            let owner = owner(around, &filter.name, index, unique);
+            chain.limit(cx, &at_config, filter, &limit, owner, around);
+        } else {
+            unknown = true;
+            let type_name = any.type_url.rsplit('/').next().unwrap_or_default();
+            if filter.is_optional || filter.disabled {
+                cx.harmless(&at);
+            } else if !is_security_type(type_name) {
+                cx.invalid(
+                    &at_config,
+                    format!("{type_name} is not the config of an HTTP filter"),
+                );
+            }
+        }
+    }
+    if chain.router.is_none() && !unknown {
+        let reason = "the last filter must be the router, envoy.filters.http.router";
+        cx.invalid(
+            if from.http_filters.is_empty() {
+                at
+            } else {
+                &list
+            },
+            reason,
+        );
+    }
+    chain
+}
+
+impl Chain {
+    fn limit(
+        &mut self,
+        cx: &Context<'_>,
+        at: &At<'_>,
+        filter: &pb::HttpFilter,
+        from: &LocalRateLimit,
+        owner: String,
+        around: &Surroundings<'_>,
+    ) {
+        let Some(limit) = ratelimit::convert(cx, at, from, &around.node.cluster) else {
+            return;
+        };
+        let name: Arc<str> = Arc::from(filter.name.as_str());
+        // A disabled filter is still there for routes that enable it with a config of their own.
+        let config = if filter.disabled {
+            LocalRateLimitConfig {
+                stat_prefix: Arc::clone(&limit.config.stat_prefix),
+                ..LocalRateLimitConfig::default()
+            }
+        } else {
+            self.rules.insert(Arc::clone(&name), limit.rules);
+            limit.config
+        };
+        self.filters.push(HttpFilter {
+            name,
+            owner: owner.into(),
+            kind: HttpFilterKind::LocalRateLimit(Arc::new(config)),
+        });
+    }
+}
+
+/// What the filter's state belongs to, from config to config.
+fn owner(around: &Surroundings<'_>, name: &str, index: usize, unique: bool) -> String {
+    let listener = &around.listener;
+    if unique {
+        format!("listener/{listener}/filter/{name}")
+    } else {
+        format!("listener/{listener}/filter/{name}#{index}")
+    }
+}

@@ -1,0 +1,264 @@
+//! `Listener`: where connections come in, and the one filter chain that they go through.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use envoy_types::pb::envoy::{
+    config::listener::v3 as pb,
+    extensions::filters::network::http_connection_manager::v3::HttpConnectionManager,
+};
+use mesh_core::Address;
+
+use super::{context::Context, manager, value};
+use crate::{
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, Meaningless, Security},
+    },
+    model::{Listener, Node},
+};
+
+pub(super) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: "envoy.config.listener.v3.Listener",
+        fields: &[
+            ("name", Enforced),
+            ("address", Enforced),
+            ("stat_prefix", Enforced),
+            ("filter_chains", Enforced),
+            ("default_filter_chain", Enforced),
+            ("enable_reuse_port", Enforced),
+            // How much of a request body is kept for retries.
+            ("per_connection_buffer_limit_bytes", Enforced),
+            ("bind_to_port", Enforced),
+            // Listener filters are reported, and without them there is nothing to wait for.
+            ("listener_filters", Enforced),
+            ("listener_filters_timeout", Meaningless),
+            ("continue_on_listener_filters_timeout", Meaningless),
+            // There are neither global connection limits nor an overload manager to be exempt from.
+            ("ignore_global_conn_limit", Meaningless),
+            ("bypass_overload_manager", Meaningless),
+            ("metadata", Meaningless),
+            ("traffic_direction", Meaningless),
+            ("filter_chain_matcher", Security),
+            ("fcds_config", Security),
+            ("use_original_dst", Security),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.listener.v3.FilterChain",
+        fields: &[
+            ("filters", Enforced),
+            ("filter_chain_match", Enforced),
+            ("transport_socket", Enforced),
+            ("name", Meaningless),
+            ("metadata", Meaningless),
+            ("use_proxy_proto", Security),
+        ],
+    },
+    // An empty match lets everything in, as no match does.
+    MessageSupport {
+        message: "envoy.config.listener.v3.FilterChainMatch",
+        fields: &[
+            ("destination_port", Security),
+            ("prefix_ranges", Security),
+            ("address_suffix", Security),
+            ("suffix_len", Security),
+            ("direct_source_prefix_ranges", Security),
+            ("source_type", Security),
+            ("source_prefix_ranges", Security),
+            ("source_ports", Security),
+            ("server_names", Security),
+            ("transport_protocol", Security),
+            ("application_protocols", Security),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.listener.v3.Filter",
+        fields: &[
+            ("name", Meaningless),
+            ("typed_config", Enforced),
+            ("config_discovery", Security),
+        ],
+    },
+];
+
+/// What a listener passes on to its connection manager.
+pub(super) struct Surroundings<'a> {
+    /// The listener's name, made up if it has none.
+    pub(super) listener: Arc<str>,
+    pub(super) node: &'a Node,
+    /// The names of all clusters.
+    pub(super) clusters: &'a HashSet<&'a str>,
+    /// `per_connection_buffer_limit_bytes`.
+    pub(super) buffer_limit: u64,
+}
+
+pub(super) fn convert(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &[pb::Listener],
+    node: &Node,
+    clusters: &HashSet<&str>,
+) -> Vec<Listener> {
+    let mut taken = Taken::default();
+    let converted = from.iter().enumerate().filter_map(|(index, from)| {
+        let at = at.index(index);
+        let address = socket(cx, &at, from)?;
+        let name = taken.claim(cx, &at, from, &address);
+        let around = Surroundings {
+            listener: Arc::clone(&name),
+            node,
+            clusters,
+            buffer_limit: value::number(from.per_connection_buffer_limit_bytes)
+                .map_or(mesh_retry::DEFAULT_REQUEST_BODY_BUFFER_LIMIT, u64::from),
+        };
+        Some(Listener {
+            manager: Arc::new(chain(cx, &at, from, &around)?),
+            name,
+            stat_prefix: value::nonempty(&from.stat_prefix).map(str::to_owned),
+            address,
+            reuse_port: value::flag(from.enable_reuse_port, true),
+        })
+    });
+    converted.collect()
+}
+
+/// Names and addresses that are in use.
+#[derive(Default)]
+struct Taken {
+    names: HashSet<Arc<str>>,
+    addresses: HashMap<Address, Arc<str>>,
+}
+
+impl Taken {
+    /// The name of a listener, which nobody else has; a complaint when the name or the address is taken.
+    fn claim(
+        &mut self,
+        cx: &Context<'_>,
+        at: &At<'_>,
+        from: &pb::Listener,
+        address: &Address,
+    ) -> Arc<str> {
+        let mut name: Arc<str> = Arc::from(from.name.as_str());
+        if from.name.is_empty() {
+            name = address.to_string().into();
+            let free = |name: &Arc<str>| !self.names.contains(name);
+            let numbered = |n: usize| Arc::from(format!("{address}#{n}"));
+            if !free(&name) {
+                name = (2..).map(numbered).find(free).unwrap_or(name);
+            }
+        } else if self.names.contains(&name) {
+            let reason = format!("there is another listener named {name:?}");
+            cx.invalid(&at.field("name"), reason);
+        }
+        self.names.insert(Arc::clone(&name));
+        // With port 0 each gets a port of its own.
+        let fixed = !matches!(address, Address::Socket(socket) if socket.port() == 0);
+        if fixed && let Some(other) = self.addresses.insert(address.clone(), Arc::clone(&name)) {
+            let reason = format!("the listener {other:?} has the same address, {address}");
+            cx.invalid(&at.field("address"), reason);
+        }
+        name
+    }
+}
+
+fn socket(cx: &Context<'_>, at: &At<'_>, from: &pb::Listener) -> Option<Address> {
+    let refusals = [
+        ("api_listener", from.api_listener.is_some()),
+        ("udp_listener_config", from.udp_listener_config.is_some()),
+        ("internal_listener", from.listener_specifier.is_some()),
+    ];
+    for (field, _) in refusals.into_iter().filter(|(_, set)| *set) {
+        cx.invalid(
+            &at.field(field),
+            "listeners other than TCP and Unix sockets are not supported",
+        );
+        return None;
+    }
+    if !value::flag(from.bind_to_port, true) {
+        // Whoever relies on it being closed must not find it open.
+        cx.insecure(
+            &at.field("bind_to_port"),
+            "envoy.config.listener.v3.Listener.bind_to_port",
+            Some("false"),
+        );
+    }
+    let Some(address) = &from.address else {
+        cx.invalid(at, "address is missing");
+        return None;
+    };
+    value::address(cx, &at.field("address"), address)
+}
+
+/// The connection manager of the one filter chain. A second chain, and every network filter but the
+/// connection manager, is reported as what security depends on: then nothing runs, so that it does not
+/// matter which is left out here.
+fn chain(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::Listener,
+    around: &Surroundings<'_>,
+) -> Option<manager::ConnectionManager> {
+    let list = at.field("filter_chains");
+    let default = from
+        .default_filter_chain
+        .iter()
+        .map(|chain| (at.field("default_filter_chain"), chain));
+    let listed = from
+        .filter_chains
+        .iter()
+        .enumerate()
+        .map(|(index, chain)| (list.index(index), chain));
+    let mut chains = listed.chain(default);
+    let Some((first_at, first)) = chains.next() else {
+        cx.invalid(at, "there is no filter chain: connections would go nowhere");
+        return None;
+    };
+    for (at, _) in chains {
+        cx.insecure(
+            &at,
+            "envoy.config.listener.v3.FilterChain",
+            Some("a further filter chain"),
+        );
+    }
+    let filters = first_at.field("filters");
+    let mut found = None;
+    let mut refused = false;
+    for (index, filter) in first.filters.iter().enumerate() {
+        let at = filters.index(index);
+        let Some(pb::filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
+            if filter.config_type.is_none() {
+                cx.invalid(&at, "typed_config is missing");
+            }
+            refused = true;
+            continue;
+        };
+        let Some(from) = cx.unpack::<HttpConnectionManager>(any) else {
+            refused = true;
+            continue;
+        };
+        if found.is_some() {
+            cx.invalid(
+                &at,
+                "there is a connection manager before it: nothing would get here",
+            );
+            continue;
+        }
+        found = Some(manager::convert(
+            cx,
+            &at.field("typed_config"),
+            &from,
+            around,
+        ));
+    }
+    if found.is_none() && !refused {
+        cx.invalid(
+            &filters,
+            "there is no network filter: connections would go nowhere",
+        );
+    }
+    found.flatten()
+}

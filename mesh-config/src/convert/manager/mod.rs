@@ -1,0 +1,90 @@
+//! `HttpConnectionManager`: what happens to the requests of a listener.
+
+mod edge;
+mod server;
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    self as pb, http_connection_manager::RouteSpecifier,
+};
+use mesh_core::format::Captures;
+
+use super::{access_log, context::Context, filters, listener::Surroundings, route};
+use crate::language::{
+    At, MessageSupport,
+    Support::{Enforced, Meaningless, Security},
+};
+
+pub(super) use crate::model::ConnectionManager;
+pub(super) use edge::SUPPORT as EDGE_SUPPORT;
+pub(super) use server::SUPPORT as SERVER_SUPPORT;
+pub(super) use server::{count_limit, nonzero};
+
+/// The message, which [`edge`] and [`server`] have further rows of.
+const MESSAGE: &str =
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+
+pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
+    message: MESSAGE,
+    fields: &[
+        ("stat_prefix", Enforced),
+        ("route_config", Enforced),
+        ("rds", Enforced),
+        ("scoped_routes", Enforced),
+        ("http_filters", Enforced),
+        ("access_log", Enforced),
+        // Without PROXY protocol there is nothing to add.
+        ("add_proxy_protocol_connection_state", Meaningless),
+        // Without an overload manager there is nothing to say.
+        ("append_local_overload", Meaningless),
+        ("path_normalization_options", Security),
+    ],
+}];
+
+pub(super) fn convert(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::HttpConnectionManager,
+    around: &Surroundings<'_>,
+) -> Option<ConnectionManager> {
+    let chain = filters::convert(cx, at, from, around);
+    let logs = at.field("access_log");
+    let access_log = access_log::convert(cx, &logs, &from.access_log);
+    let server = server::convert(cx, at, from);
+    let route_config = match &from.route_specifier {
+        Some(RouteSpecifier::RouteConfig(route_config)) => route_config,
+        Some(RouteSpecifier::Rds(_)) => {
+            cx.invalid(
+                &at.field("rds"),
+                "routes from a control plane are not supported",
+            );
+            return None;
+        }
+        Some(RouteSpecifier::ScopedRoutes(_)) => {
+            cx.invalid(
+                &at.field("scoped_routes"),
+                "scoped routes are not supported",
+            );
+            return None;
+        }
+        // The protos' own rules have refused this already.
+        None => return None,
+    };
+    let edge = edge::convert(cx, at, from, around.node, route_config);
+    let mut captures = Captures::default();
+    let at = at.field("route_config");
+    let routes = route::convert(cx, &at, route_config, around, &chain, &mut captures);
+    Some(ConnectionManager {
+        stat_prefix: Arc::from(from.stat_prefix.as_str()),
+        server: Arc::new(server),
+        edge: Arc::new(edge),
+        routes: Arc::new(routes?),
+        route_config_name: Arc::from(route_config.name.as_str()),
+        captures,
+        http_filters: chain.filters,
+        // Without a known router nothing runs: something is wrong, or in the report.
+        router: chain.router.unwrap_or_default(),
+        access_log,
+    })
+}

@@ -1,0 +1,111 @@
+//! From Envoy's messages to [`model`](crate::model): one file per Envoy noun.
+//!
+//! Each file holds the conversion of its messages and, beside it, their rows of the support table, so that
+//! what is reported as not enforced cannot drift from what is done. What a table cannot tell (a value that
+//! is honoured here and not there) the conversion reports itself.
+//!
+//! Conversions go on after a mistake, so that a user sees all of them at once; functions answer `None` for
+//! what they have already complained about.
+
+mod access_log;
+mod bootstrap;
+mod cluster;
+mod context;
+mod filters;
+mod listener;
+mod manager;
+mod matcher;
+mod mutation;
+mod ratelimit;
+mod retry;
+mod route;
+mod value;
+
+use std::sync::Arc;
+
+use crate::{
+    language::{ConfigError, Loaded, MessageSupport, Source, SupportTable, load_bootstrap},
+    model::Config,
+};
+
+use self::context::Context;
+
+pub use self::value::DATA_SOURCE_BYTES_MAX;
+
+/// What the command line has to say about a bootstrap. The default changes nothing.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct LoadOptions {
+    /// In place of `node.id`. Envoy: `--service-node`.
+    pub service_node: Option<String>,
+    /// In place of `node.cluster`. Envoy: `--service-cluster`.
+    pub service_cluster: Option<String>,
+    /// In place of `node.locality.zone`. Envoy: `--service-zone`.
+    pub service_zone: Option<String>,
+}
+
+/// Reads a bootstrap and converts it.
+///
+/// A config that asks for something which security depends on and which is not enforced is no error here:
+/// [`Config::report`] tells, and who runs it must refuse.
+///
+/// # Errors
+/// With the file, path, line and reason of everything that is wrong, or that would send traffic somewhere
+/// else than the config says.
+pub fn load(source: &Source, options: &LoadOptions) -> Result<Config, ConfigError> {
+    convert(&load_bootstrap(source)?, options)
+}
+
+/// Converts a bootstrap that was read already.
+///
+/// # Errors
+/// See [`load`].
+pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigError> {
+    let cx = Context::new(loaded, options);
+    let parts = bootstrap::convert(&cx, &loaded.bootstrap);
+    let report = cx.finish()?;
+    Ok(Config {
+        version: loaded.version().into(),
+        node: parts.node,
+        admin: parts.admin,
+        listeners: parts.listeners,
+        clusters: parts.clusters,
+        report,
+        dump: Arc::new(loaded.to_json()),
+    })
+}
+
+/// What [`load`] honours, field by field.
+#[must_use]
+pub fn support_table() -> SupportTable {
+    let rows: [&[MessageSupport]; 27] = [
+        access_log::SUPPORT,
+        access_log::FILTER_SUPPORT,
+        access_log::FORMAT_SUPPORT,
+        bootstrap::SUPPORT,
+        cluster::SUPPORT,
+        cluster::BALANCE_SUPPORT,
+        cluster::DNS_SUPPORT,
+        cluster::ENDPOINT_SUPPORT,
+        cluster::OUTLIER_SUPPORT,
+        cluster::PROTOCOL_SUPPORT,
+        cluster::THRESHOLDS_SUPPORT,
+        filters::SUPPORT,
+        listener::SUPPORT,
+        manager::SUPPORT,
+        manager::EDGE_SUPPORT,
+        manager::SERVER_SUPPORT,
+        matcher::SUPPORT,
+        mutation::SUPPORT,
+        ratelimit::SUPPORT,
+        ratelimit::ACTION_SUPPORT,
+        retry::SUPPORT,
+        route::SUPPORT,
+        route::ACTION_SUPPORT,
+        route::HOST_SUPPORT,
+        route::MATCH_SUPPORT,
+        route::REPLY_SUPPORT,
+        value::SUPPORT,
+    ];
+    SupportTable::new(rows.into_iter().flatten().copied())
+}

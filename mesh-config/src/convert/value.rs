@@ -1,0 +1,294 @@
+//! Values that many messages share.
+
+use std::{io::Read as _, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+
+use envoy_types::pb::{
+    envoy::{
+        config::core::v3 as core,
+        r#type::v3::{self as ty, fractional_percent::DenominatorType},
+    },
+    google::protobuf::{self, BoolValue, UInt32Value},
+};
+use http::{HeaderName, HeaderValue};
+use mesh_core::{Address, FractionalPercent, Percent, RuntimeFraction};
+
+use super::context::Context;
+use crate::language::{
+    At, MessageSupport,
+    Support::{Enforced, EnforcedFor, Meaningless, Security},
+};
+
+pub(super) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: "envoy.config.core.v3.Address",
+        fields: &[("socket_address", Enforced), ("pipe", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.SocketAddress",
+        fields: &[
+            ("protocol", EnforcedFor(&["TCP"])),
+            ("address", Enforced),
+            ("port_value", Enforced),
+            // A wildcard IPv6 socket accepts IPv4 too.
+            ("ipv4_compat", Enforced),
+            ("network_namespace_filepath", Security),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.Pipe",
+        fields: &[("path", Enforced), ("mode", Security)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.CidrRange",
+        fields: &[("address_prefix", Enforced), ("prefix_len", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.Locality",
+        fields: &[
+            ("region", Enforced),
+            ("zone", Enforced),
+            ("sub_zone", Enforced),
+        ],
+    },
+    // No runtime layer is read (`layered_runtime` is reported), so that no key can override anything.
+    MessageSupport {
+        message: "envoy.config.core.v3.RuntimeFractionalPercent",
+        fields: &[("default_value", Enforced), ("runtime_key", Meaningless)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.RuntimeDouble",
+        fields: &[("default_value", Enforced), ("runtime_key", Meaningless)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.RuntimeUInt32",
+        fields: &[("default_value", Enforced), ("runtime_key", Meaningless)],
+    },
+    MessageSupport {
+        message: "envoy.type.v3.FractionalPercent",
+        fields: &[("numerator", Enforced), ("denominator", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.type.v3.Percent",
+        fields: &[("value", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.DataSource",
+        fields: &[
+            ("filename", Enforced),
+            ("inline_bytes", Enforced),
+            ("inline_string", Enforced),
+            ("environment_variable", Enforced),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.TypedExtensionConfig",
+        fields: &[("name", Meaningless), ("typed_config", Enforced)],
+    },
+    // Metadata is for whoever reads it; those who do look for their own key.
+    MessageSupport {
+        message: "envoy.config.core.v3.Metadata",
+        fields: &[
+            ("filter_metadata", Enforced),
+            ("typed_filter_metadata", Meaningless),
+        ],
+    },
+    // A transport socket that adds nothing is the one that there is.
+    MessageSupport {
+        message: "envoy.config.core.v3.TransportSocket",
+        fields: &[("name", Meaningless), ("typed_config", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+        fields: &[],
+    },
+];
+
+/// The longest text that a config may take from a file or an environment variable; a longer one is a
+/// config error.
+pub const DATA_SOURCE_BYTES_MAX: usize = 1 << 20;
+
+/// A duration, if it is set and makes sense.
+pub(crate) fn duration(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: Option<&protobuf::Duration>,
+) -> Option<Duration> {
+    let from = from?;
+    let parts = u64::try_from(from.seconds)
+        .ok()
+        .zip(u32::try_from(from.nanos).ok());
+    if parts.is_none() {
+        cx.invalid(at, "a duration must not be negative");
+    }
+    parts.map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+/// A duration of which zero means "off".
+pub(crate) fn timeout(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: Option<&protobuf::Duration>,
+    default: Option<Duration>,
+) -> Option<Duration> {
+    match from {
+        None => default,
+        Some(_) => duration(cx, at, from).filter(|duration| !duration.is_zero()),
+    }
+}
+
+/// A flag that is not false when unset.
+pub(crate) fn flag(from: Option<BoolValue>, default: bool) -> bool {
+    from.map_or(default, |flag| flag.value)
+}
+
+/// A number that is not zero when unset.
+pub(crate) fn number(from: Option<UInt32Value>) -> Option<u32> {
+    from.map(|number| number.value)
+}
+
+/// A text, unless it is empty.
+pub(crate) fn nonempty(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+pub(crate) fn percent(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: Option<&ty::Percent>,
+) -> Option<Percent> {
+    cx.ok(at, Percent::new(from?.value))
+}
+
+pub(crate) fn fractional_percent(from: &ty::FractionalPercent) -> FractionalPercent {
+    match from.denominator() {
+        DenominatorType::Hundred => FractionalPercent::percent(from.numerator),
+        DenominatorType::TenThousand => FractionalPercent::ten_thousandth(from.numerator),
+        DenominatorType::Million => FractionalPercent::millionth(from.numerator),
+    }
+}
+
+pub(crate) fn runtime_fraction(from: &core::RuntimeFractionalPercent) -> RuntimeFraction {
+    RuntimeFraction {
+        default: from
+            .default_value
+            .as_ref()
+            .map_or(FractionalPercent::ZERO, fractional_percent),
+        runtime_key: nonempty(&from.runtime_key).map(Arc::from),
+    }
+}
+
+/// An address that needs no look-up: an IP address, or a Unix socket.
+pub(crate) fn address(cx: &Context<'_>, at: &At<'_>, from: &core::Address) -> Option<Address> {
+    use core::address::Address as Kind;
+    match from.address.as_ref() {
+        Some(Kind::SocketAddress(socket)) => {
+            let at = at.field("socket_address");
+            let (host, port) = host_and_port(cx, &at, socket)?;
+            let Ok(ip) = host.parse::<IpAddr>() else {
+                let reason = format!(
+                    "{host:?} is not an IP address; names are looked up for clusters of type STRICT_DNS and \
+                     LOGICAL_DNS only"
+                );
+                cx.invalid(&at.field("address"), reason);
+                return None;
+            };
+            Some(Address::Socket(SocketAddr::new(ip, port)))
+        }
+        Some(Kind::Pipe(pipe)) => Some(Address::Unix(pipe.path.clone().into())),
+        Some(Kind::EnvoyInternalAddress(_)) => {
+            cx.invalid(
+                &at.field("envoy_internal_address"),
+                "internal listeners are not supported",
+            );
+            None
+        }
+        // The protos' own rules have refused this already.
+        None => None,
+    }
+}
+
+/// Host and port of a TCP address, whatever the host is.
+pub(crate) fn host_and_port<'a>(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &'a core::SocketAddress,
+) -> Option<(&'a str, u16)> {
+    use core::socket_address::PortSpecifier;
+    if from.protocol() == core::socket_address::Protocol::Udp {
+        cx.invalid(&at.field("protocol"), "UDP is not supported");
+        return None;
+    }
+    if let Some(name) = nonempty(&from.resolver_name) {
+        let reason = format!("there is no resolver named {name:?}");
+        cx.invalid(&at.field("resolver_name"), reason);
+        return None;
+    }
+    let port = match from.port_specifier.as_ref() {
+        Some(PortSpecifier::PortValue(port)) => *port,
+        Some(PortSpecifier::NamedPort(_)) => {
+            cx.invalid(
+                &at.field("named_port"),
+                "named ports are not supported: write port_value",
+            );
+            return None;
+        }
+        None => 0,
+    };
+    let port = cx.ok(&at.field("port_value"), u16::try_from(port))?;
+    Some((&from.address, port))
+}
+
+pub(crate) fn header_name(cx: &Context<'_>, at: &At<'_>, name: &str) -> Option<HeaderName> {
+    let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
+    if parsed.is_none() {
+        cx.invalid(at, format!("{name:?} is not a header name"));
+    }
+    parsed
+}
+
+pub(crate) fn header_value(cx: &Context<'_>, at: &At<'_>, value: &str) -> Option<HeaderValue> {
+    let parsed = HeaderValue::from_str(value).ok();
+    if parsed.is_none() {
+        cx.invalid(at, "holds characters that a header must not");
+    }
+    parsed
+}
+
+/// The bytes that a config holds itself or names.
+pub(crate) fn data_source(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &core::DataSource,
+) -> Option<Vec<u8>> {
+    use core::data_source::Specifier;
+    let bytes = match from.specifier.as_ref()? {
+        Specifier::InlineString(text) => text.clone().into_bytes(),
+        Specifier::InlineBytes(bytes) => bytes.to_vec(),
+        Specifier::Filename(path) => {
+            let at = at.field("filename");
+            let mut bytes = Vec::new();
+            let read = std::fs::File::open(path).and_then(|file| {
+                file.take(DATA_SOURCE_BYTES_MAX as u64 + 1)
+                    .read_to_end(&mut bytes)
+            });
+            cx.ok(
+                &at,
+                read.map_err(|error| format!("cannot read {path:?}: {error}")),
+            )?;
+            bytes
+        }
+        Specifier::EnvironmentVariable(name) => {
+            let Some(value) = std::env::var_os(name) else {
+                let reason = format!("the environment variable {name:?} is not set");
+                cx.invalid(&at.field("environment_variable"), reason);
+                return None;
+            };
+            value.into_encoded_bytes()
+        }
+    };
+    if bytes.len() > DATA_SOURCE_BYTES_MAX {
+        cx.invalid(at, format!("is longer than {DATA_SOURCE_BYTES_MAX} bytes"));
+        return None;
+    }
+    Some(bytes)
+}
