@@ -1,0 +1,5 @@
+//! The whole stack in process, from an Envoy bootstrap to a real socket.
+
+mod behaviour;
+mod support;
+mod swap;

@@ -1,0 +1,8 @@
+//! The program as its user runs it: real processes, real sockets, real signals.
+
+mod admin;
+mod drain;
+mod limits;
+mod start;
+mod support;
+mod traffic;

@@ -1,0 +1,71 @@
+use std::process::{Command, Output};
+
+use e2e::process::{Binary, Proxy};
+
+pub(crate) fn binary() -> Binary {
+    Binary::new(env!("CARGO_BIN_EXE_mesh-proxy")).unwrap()
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mesh-proxy")).args(arguments).output().unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A bootstrap of one listener and one route to one upstream; `manager` and `cluster` are further fields
+/// in block style at their place.
+pub(crate) fn bootstrap(upstream: std::net::SocketAddr, manager: &str, cluster: &str) -> String {
+    format!(
+        r#"
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}
+static_resources:
+  listeners:
+  - name: ingress
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          {manager}
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes:
+              - match: {{prefix: /}}
+                route: {{cluster: upstream}}
+  clusters:
+  - name: upstream
+    type: STATIC
+    {cluster}
+    load_assignment:
+      cluster_name: upstream
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}
+"#,
+        ip = upstream.ip(),
+        port = upstream.port(),
+    )
+}
+
+pub(crate) fn start(yaml: &str) -> Proxy {
+    Proxy::start(&binary(), yaml).unwrap()
+}
+
+pub(crate) fn signal(proxy: &Proxy, signal: rustix::process::Signal) {
+    let id = rustix::process::Pid::from_raw(i32::try_from(proxy.id()).unwrap()).unwrap();
+    rustix::process::kill_process(id, signal).unwrap();
+}
+
+pub(crate) fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
+}
