@@ -10,7 +10,7 @@ async fn a_retry_saves_a_request_and_says_so() {
     let client = client(bootstrap(routes, &format!("[{}]", cluster("a", &[upstream.port], "")))).await.unwrap();
     let (result, info) = get(&client, "/x").await;
     assert_eq!(result.unwrap(), (200, "ok".to_owned()));
-    assert_eq!(decisions(&info), "retry(a):retried 1/1");
+    assert_eq!(decisions(&info), "retry(a):retried 1/2");
     assert_eq!(upstream.count(), 2);
 }
 

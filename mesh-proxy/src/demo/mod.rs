@@ -24,7 +24,8 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     for (placeholder, port) in ["PORT_A", "PORT_B", "PORT_C"].iter().zip(&ports) {
         text = text.replace(placeholder, &port.to_string());
     }
-    let config = mesh_config::load(&crate::embedded(&text), &LoadOptions::default()).context("the demo's bootstrap")?;
+    let config = mesh_config::load(&crate::embedded(&text), &LoadOptions::default())
+        .context("the demo's bootstrap")?;
     println!("{}", what_to_try(&ports));
     process::run(flags, config).await
 }

@@ -9,7 +9,14 @@ use crate::support::{binary, bootstrap, get, signal};
 
 fn draining(upstream: &Upstream, min: &str, max: &str) -> Proxy {
     let yaml = bootstrap(upstream.address(), "", "");
-    let flags = ["--concurrency", "1", "--drain-min-time-s", min, "--drain-time-s", max];
+    let flags = [
+        "--concurrency",
+        "1",
+        "--drain-min-time-s",
+        min,
+        "--drain-time-s",
+        max,
+    ];
     Proxy::start_with(&binary(), &yaml, flags).unwrap()
 }
 
@@ -22,11 +29,16 @@ fn a_running_request_outlives_sigterm_and_the_process_ends_with_it() {
     connection.send(&get("/slow"));
     assert!(upstream.wait(|seen| seen.requests == 1));
     signal(&proxy, Signal::TERM);
-    e2e::wait::until(e2e::wait::Deadline::default(), || (!proxy.admin().is_ready()).then_some(()))
-        .unwrap();
+    e2e::wait::until(e2e::wait::Deadline::default(), || {
+        (!proxy.admin().is_ready()).then_some(())
+    })
+    .unwrap();
     upstream.release("go");
     let response = connection.response(false);
-    assert_eq!((response.status, response.body.data.as_slice()), (200, &b"late"[..]));
+    assert_eq!(
+        (response.status, response.body.data.as_slice()),
+        (200, &b"late"[..])
+    );
     assert!(response.head.lists("connection", "close"));
     assert!(proxy.ended().unwrap().success());
 }
@@ -41,8 +53,10 @@ fn until_the_first_deadline_it_accepts_and_tells_peers_to_go() {
     idle.send(&get("/x"));
     assert!(!idle.response(false).head.lists("connection", "close"));
     signal(&proxy, Signal::TERM);
-    e2e::wait::until(e2e::wait::Deadline::default(), || (!proxy.admin().is_ready()).then_some(()))
-        .unwrap();
+    e2e::wait::until(e2e::wait::Deadline::default(), || {
+        (!proxy.admin().is_ready()).then_some(())
+    })
+    .unwrap();
     let mut fresh = Connection::open(address).unwrap();
     for connection in [&mut idle, &mut fresh] {
         connection.send(&get("/x"));

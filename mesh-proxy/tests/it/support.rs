@@ -8,7 +8,10 @@ pub(crate) fn binary() -> Binary {
 
 /// Runs the program to its end.
 pub(crate) fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mesh-proxy")).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_mesh-proxy"))
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 pub(crate) fn stderr(output: &Output) -> String {

@@ -14,17 +14,33 @@ const LOG: &str = r#"access_log:
 #[test]
 fn requests_are_proxied_on_kept_connections_and_logged() {
     let upstream = Upstream::start("a").unwrap();
-    upstream.on("/x", [Reply::ok("one"), Reply::ok("two").chunked(), Reply::status(404)]);
+    upstream.on(
+        "/x",
+        [
+            Reply::ok("one"),
+            Reply::ok("two").chunked(),
+            Reply::status(404),
+        ],
+    );
     let proxy = start(&bootstrap(upstream.address(), LOG, ""));
     let mut connection = Connection::open(proxy.listener("ingress").unwrap()).unwrap();
     for (status, body) in [(200, "one"), (200, "two"), (404, "")] {
         connection.send(&get("/x"));
         let response = connection.response(false);
-        assert_eq!((response.status, response.body.data.as_slice()), (status, body.as_bytes()));
+        assert_eq!(
+            (response.status, response.body.data.as_slice()),
+            (status, body.as_bytes())
+        );
     }
     let requests = upstream.take_requests();
-    assert!(requests.iter().all(|request| request.connection == 0), "one connection is enough");
-    let lines = proxy.stdout().take_through(|line| line.contains("404")).unwrap();
+    assert!(
+        requests.iter().all(|request| request.connection == 0),
+        "one connection is enough"
+    );
+    let lines = proxy
+        .stdout()
+        .take_through(|line| line.contains("404"))
+        .unwrap();
     assert_eq!(lines, ["/x 200 -", "/x 200 -", "/x 404 -"]);
 }
 
@@ -35,11 +51,17 @@ fn large_bodies_stream_both_ways() {
     upstream.on("/big", [Reply::ok(&large)]);
     let proxy = start(&bootstrap(upstream.address(), "", ""));
     let mut connection = Connection::open(proxy.listener("ingress").unwrap()).unwrap();
-    let head = format!("POST /big HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", large.len());
+    let head = format!(
+        "POST /big HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n",
+        large.len()
+    );
     connection.send(head.as_bytes());
     connection.send(large.as_bytes());
     let response = connection.response(false);
-    assert_eq!((response.status, response.body.data.len()), (200, large.len()));
+    assert_eq!(
+        (response.status, response.body.data.len()),
+        (200, large.len())
+    );
     let request = upstream.take_requests().remove(0);
     assert_eq!(request.body.data.len(), large.len());
 }
@@ -74,6 +96,9 @@ fn a_dead_upstream_is_a_503_and_a_silent_client_costs_nothing() {
     let mut connection = Connection::open(proxy.listener("ingress").unwrap()).unwrap();
     connection.send(&get("/x"));
     assert_eq!(connection.response(false).status, 503);
-    let lines = proxy.stdout().take_through(|line| line.contains("503")).unwrap();
+    let lines = proxy
+        .stdout()
+        .take_through(|line| line.contains("503"))
+        .unwrap();
     assert_eq!(lines, ["/x 503 UF"]);
 }
