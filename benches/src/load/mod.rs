@@ -62,7 +62,6 @@ pub(crate) fn run(flags: &Flags, out: &Path) -> Result<bool> {
     let mut effort = if flags.quick { Effort::QUICK } else { Effort::FULL };
     let cores = Cores::pick()?;
     let files = process::raise_open_files()?;
-    // Clients, and a few connections to upstreams: in this process, and in the contender.
     let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(500);
     effort.idle_connections = effort.idle_connections.min(most);
     process::pin(cores.load)?;
@@ -115,7 +114,11 @@ fn measure_all(
         let mode = if contender.has(Mode::Policies) { Mode::Policies } else { Mode::Plain };
         if selection.parts.contains(&"memory") {
             eprintln!("memory: {contender}");
-            let connections = effort.idle_connections;
+            let connections = match contender {
+                // It shares no upstream connection: as many again, of half as many.
+                Contender::Relay => effort.idle_connections / 2,
+                _ => effort.idle_connections,
+            };
             report.memory.push(measure::memory(site, rig, *contender, mode, connections)?);
         }
         if selection.parts.contains(&"start") {
