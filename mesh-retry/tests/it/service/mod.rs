@@ -5,6 +5,7 @@ mod hedging;
 mod limits;
 mod per_try;
 mod replay;
+mod threads;
 mod waits;
 
 use std::{sync::Arc, time::Duration};

@@ -6,7 +6,7 @@ use std::sync::{
 use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use mesh_core::{Body, Error, ErrorKind, Sent};
+use mesh_core::{Body, Error, ErrorKind, ExponentialBackoff, Sent};
 use mesh_retry::{ReplayBody, RetryLayer};
 use mesh_testkit::{Gate, Reply, ScriptedBody, Upstream, advance};
 use tower::Layer as _;
@@ -219,11 +219,18 @@ async fn an_attempt_that_was_given_up_takes_nothing_from_the_next() {
             Ok(Response::new(Body::from(body)))
         }
     });
-    let service = RetryLayer::new(usual().build()).layer(upstream);
-    let body = ScriptedBody::new().data("one ").wait(&gate).data("two");
+    let back_off = ExponentialBackoff::new(ms(100_000), None).unwrap();
+    let config = usual()
+        .retry_back_off(back_off)
+        .request_body_buffer_limit(5)
+        .build();
+    let service = RetryLayer::new(config).layer(upstream);
+    // All of it comes while the back-off lasts, and is more than can be kept.
+    let body = ScriptedBody::new().wait(&gate).data("one ").data("two");
     let opening = async {
-        advance(ms(100)).await;
+        advance(ms(1)).await;
         gate.open();
+        advance(ms(1)).await;
     };
     let call = tower::ServiceExt::oneshot(service, post(body));
     let (response, ()) = tokio::join!(call, opening);
