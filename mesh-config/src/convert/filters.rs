@@ -87,6 +87,9 @@ pub(super) fn convert(
         };
         let at_config = at.field("typed_config");
         if let Some(router) = cx.unpack::<Router>(any) {
+            if filter.disabled {
+                cx.invalid(&at.field("disabled"), "the router cannot be disabled");
+            }
             chain.router = Some(RouterConfig {
                 suppress_envoy_headers: router.suppress_envoy_headers,
                 respect_expected_rq_timeout: router.respect_expected_rq_timeout,

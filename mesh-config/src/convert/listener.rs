@@ -6,7 +6,7 @@ use std::{
 };
 
 use envoy_types::pb::envoy::{
-    config::listener::v3 as pb,
+    config::listener::v3::{self as pb, filter::ConfigType},
     extensions::filters::network::http_connection_manager::v3::HttpConnectionManager,
 };
 use mesh_core::Address;
@@ -16,8 +16,9 @@ use crate::{
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
+        is_security_type,
     },
-    model::{Listener, Node},
+    model::{ConnectionManager, Listener, Node},
 };
 
 pub(super) const SUPPORT: &[MessageSupport] = &[
@@ -166,16 +167,14 @@ impl Taken {
 }
 
 fn socket(cx: &Context<'_>, at: &At<'_>, from: &pb::Listener) -> Option<Address> {
-    let refusals = [
+    let refused = [
         ("api_listener", from.api_listener.is_some()),
         ("udp_listener_config", from.udp_listener_config.is_some()),
         ("internal_listener", from.listener_specifier.is_some()),
     ];
-    for (field, _) in refusals.into_iter().filter(|(_, set)| *set) {
-        cx.invalid(
-            &at.field(field),
-            "listeners other than TCP and Unix sockets are not supported",
-        );
+    if let Some((field, _)) = refused.into_iter().find(|(_, set)| *set) {
+        let reason = "listeners other than TCP and Unix sockets are not supported";
+        cx.invalid(&at.field(field), reason);
         return None;
     }
     if !value::flag(from.bind_to_port, true) {
@@ -193,68 +192,78 @@ fn socket(cx: &Context<'_>, at: &At<'_>, from: &pb::Listener) -> Option<Address>
     value::address(cx, &at.field("address"), address)
 }
 
-/// The connection manager of the one filter chain. A second chain, and every network filter but the
-/// connection manager, is reported as what security depends on: then nothing runs, so that it does not
-/// matter which is left out here.
+/// The connection manager of the one filter chain. A second chain is reported as what security depends on:
+/// then nothing runs, and it is only looked at for mistakes.
 fn chain(
     cx: &Context<'_>,
     at: &At<'_>,
     from: &pb::Listener,
     around: &Surroundings<'_>,
-) -> Option<manager::ConnectionManager> {
+) -> Option<ConnectionManager> {
     let list = at.field("filter_chains");
-    let default = from
-        .default_filter_chain
-        .iter()
-        .map(|chain| (at.field("default_filter_chain"), chain));
-    let listed = from
-        .filter_chains
-        .iter()
-        .enumerate()
-        .map(|(index, chain)| (list.index(index), chain));
-    let mut chains = listed.chain(default);
-    let Some((first_at, first)) = chains.next() else {
-        cx.invalid(at, "there is no filter chain: connections would go nowhere");
-        return None;
-    };
-    for (at, _) in chains {
-        cx.insecure(
-            &at,
-            "envoy.config.listener.v3.FilterChain",
-            Some("a further filter chain"),
-        );
+    let mut managers = Vec::new();
+    for (index, chain) in from.filter_chains.iter().enumerate() {
+        let at = list.index(index);
+        let matches =
+            |chain: &pb::FilterChain| chain.filter_chain_match.clone().unwrap_or_default();
+        let earlier = &from.filter_chains[..index];
+        if earlier.iter().any(|other| matches(other) == matches(chain)) {
+            cx.invalid(
+                &at,
+                "an earlier filter chain has the same filter_chain_match",
+            );
+        }
+        managers.push((at, network_filters(cx, &at, chain, around)));
     }
-    let filters = first_at.field("filters");
+    let at_default = at.field("default_filter_chain");
+    if let Some(chain) = &from.default_filter_chain {
+        managers.push((at_default, network_filters(cx, &at_default, chain, around)));
+    }
+    if managers.is_empty() {
+        cx.invalid(at, "there is no filter chain: connections would go nowhere");
+    }
+    let mut managers = managers.into_iter();
+    let (_, first) = managers.next()?;
+    for (at, _) in managers {
+        let field = "envoy.config.listener.v3.FilterChain";
+        cx.insecure(&at, field, Some("a further filter chain"));
+    }
+    first
+}
+
+/// The connection manager among the network filters. Every other one is in the report, by its type, as what
+/// security depends on.
+fn network_filters(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::FilterChain,
+    around: &Surroundings<'_>,
+) -> Option<ConnectionManager> {
+    let filters = at.field("filters");
     let mut found = None;
-    let mut refused = false;
-    for (index, filter) in first.filters.iter().enumerate() {
+    for (index, filter) in from.filters.iter().enumerate() {
         let at = filters.index(index);
-        let Some(pb::filter::ConfigType::TypedConfig(any)) = &filter.config_type else {
+        let Some(ConfigType::TypedConfig(any)) = &filter.config_type else {
             if filter.config_type.is_none() {
                 cx.invalid(&at, "typed_config is missing");
             }
-            refused = true;
             continue;
         };
-        let Some(from) = cx.unpack::<HttpConnectionManager>(any) else {
-            refused = true;
-            continue;
-        };
-        if found.is_some() {
-            cx.invalid(
-                &at,
-                "there is a connection manager before it: nothing would get here",
-            );
-            continue;
+        let at = at.field("typed_config");
+        let name = any.type_url.rsplit('/').next().unwrap_or_default();
+        if let Some(from) = cx.unpack::<HttpConnectionManager>(any) {
+            if found.is_some() {
+                cx.invalid(
+                    &at,
+                    "there is a connection manager before it: nothing would get here",
+                );
+            }
+            found = Some(manager::convert(cx, &at, &from, around));
+        } else if !is_security_type(name) {
+            cx.invalid(&at, format!("{name} is not the config of a network filter"));
         }
-        found = Some(manager::convert(
-            cx,
-            &at.field("typed_config"),
-            &from,
-            around,
-        ));
     }
-    if found.is_none() && !refused {
+    if from.filters.is_empty() {
         cx.invalid(
             &filters,
             "there is no network filter: connections would go nowhere",

@@ -117,12 +117,8 @@ fn addition(cx: &Context<'_>, at: &At<'_>, from: &pb::HeaderValueOption) -> Opti
     let header = from.header.as_ref()?;
     let at_header = at.field("header");
     let text = match (header.value.as_str(), header.raw_value.as_slice()) {
-        (text, []) => text,
         ("", raw) => cx.ok(&at_header.field("raw_value"), std::str::from_utf8(raw))?,
-        (_, _) => {
-            cx.invalid(&at_header, "only one of value and raw_value can be set");
-            return None;
-        }
+        (text, _) => text,
     };
     let format = cx.ok(&at_header.field("value"), Format::parse(text))?;
     for operator in format.always_unset() {

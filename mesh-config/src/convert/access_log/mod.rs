@@ -64,7 +64,7 @@ pub(super) fn convert(
         let filter = from
             .filter
             .as_ref()
-            .map(|from| filter::convert(cx, &at.field("filter"), from));
+            .and_then(|from| filter::convert(cx, &at.field("filter"), from));
         let Some(ConfigType::TypedConfig(any)) = &from.config_type else {
             cx.invalid(&at, "typed_config is missing");
             return None;
@@ -73,11 +73,8 @@ pub(super) fn convert(
         Some(AccessLogConfig {
             target,
             format,
-            filter: match filter {
-                // A filter that is not supported lets everything through, and is in the report.
-                Some(filter) => filter,
-                None => None,
-            },
+            // A filter that is not supported lets everything through, and is in the report.
+            filter,
         })
     });
     logs.collect()

@@ -211,7 +211,7 @@ fn least_request(
 ) -> LbPolicy {
     // The protos' own rules ask for at least two.
     let choice_count = value::number(choice_count)
-        .map_or(Ok(ChoiceCount::default()), ChoiceCount::new)
+        .and_then(|count| ChoiceCount::new(count).ok())
         .unwrap_or_default();
     LbPolicy::LeastRequest(LeastRequestConfig {
         choice_count,
@@ -226,7 +226,7 @@ fn least_request(
     })
 }
 
-/// The first policy that is known, as Envoy has it.
+/// The first policy that Envoy knows. What follows is for others, and so is a type of somebody else's.
 fn typed_policy(
     cx: &Context<'_>,
     at: &At<'_>,
@@ -234,54 +234,36 @@ fn typed_policy(
     config: &mut BalanceConfig,
 ) -> Option<LbPolicy> {
     let list = at.field("policies");
-    let mut found = None;
-    for (index, policy) in policies.iter().enumerate() {
-        let at = list.index(index);
-        if found.is_some() {
-            // Only for those who do not know what comes before.
-            cx.ignored(&at);
-            continue;
-        }
-        let typed = policy.typed_extension_config.as_ref();
-        let Some(any) = typed.and_then(|typed| typed.typed_config.as_ref()) else {
-            continue;
-        };
-        let (policy, localities) = if let Some(from) = cx.unpack::<RoundRobin>(any) {
-            (LbPolicy::RoundRobin, from.locality_lb_config)
-        } else if let Some(from) = cx.unpack::<Random>(any) {
-            (LbPolicy::Random, from.locality_lb_config)
-        } else if let Some(from) = cx.unpack::<LeastRequest>(any) {
-            let full_scan = value::flag(from.enable_full_scan, false)
-                || from.selection_method() == least_request::SelectionMethod::FullScan;
-            let bias = from.active_request_bias.as_ref();
-            let policy = least_request(from.choice_count, bias, full_scan);
-            (policy, from.locality_lb_config)
-        } else {
-            continue;
-        };
-        config.fail_traffic_on_panic = localities.as_ref().is_some_and(fails_on_panic);
-        found = Some(policy);
+    let mut policies = policies.iter().enumerate().filter_map(|(index, policy)| {
+        let typed = policy.typed_extension_config.as_ref()?;
+        let any = typed.typed_config.as_ref()?;
+        let name = any.type_url.rsplit('/').next()?;
+        name.starts_with("envoy.extensions.load_balancing_policies.")
+            .then_some((index, any, name))
+    });
+    let Some((index, any, name)) = policies.next() else {
+        cx.invalid(&list, "there is no policy that is known");
+        return None;
+    };
+    for (index, ..) in policies {
+        cx.ignored(&list.index(index));
     }
-    if found.is_none() {
-        let names = policies.iter().filter_map(|policy| {
-            let config = policy
-                .typed_extension_config
-                .as_ref()?
-                .typed_config
-                .as_ref()?;
-            config.type_url.rsplit('/').next()
-        });
-        let names: Vec<&str> = names.collect();
-        cx.invalid(
-            &list,
-            if names.is_empty() {
-                "there is no load balancing policy".to_owned()
-            } else {
-                format!("none of these is supported: {}", names.join(", "))
-            },
-        );
-    }
-    found
+    let (policy, localities) = if let Some(from) = cx.unpack::<RoundRobin>(any) {
+        (LbPolicy::RoundRobin, from.locality_lb_config)
+    } else if let Some(from) = cx.unpack::<Random>(any) {
+        (LbPolicy::Random, from.locality_lb_config)
+    } else if let Some(from) = cx.unpack::<LeastRequest>(any) {
+        let full_scan = value::flag(from.enable_full_scan, false)
+            || from.selection_method() == least_request::SelectionMethod::FullScan;
+        let bias = from.active_request_bias.as_ref();
+        let policy = least_request(from.choice_count, bias, full_scan);
+        (policy, from.locality_lb_config)
+    } else {
+        refuse(cx, &list.index(index), name);
+        return None;
+    };
+    config.fail_traffic_on_panic = localities.as_ref().is_some_and(fails_on_panic);
+    Some(policy)
 }
 
 fn fails_on_panic(from: &LocalityLbConfig) -> bool {

@@ -85,6 +85,15 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Prot
     };
     // The older fields count only without the typed options, as in Envoy.
     let typed = at.field("typed_extension_protocol_options");
+    let others = from.typed_extension_protocol_options.iter();
+    for (key, any) in others.filter(|(key, _)| *key != KEY) {
+        if cx.unpack::<HttpProtocolOptions>(any).is_some() {
+            cx.invalid(
+                &typed.key(key),
+                format!("nobody would find it: the key must be {KEY}"),
+            );
+        }
+    }
     if let Some(any) = from.typed_extension_protocol_options.get(KEY) {
         let at = typed.key(KEY);
         if let Some(options) = cx.unpack::<HttpProtocolOptions>(any) {

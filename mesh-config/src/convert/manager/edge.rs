@@ -1,6 +1,6 @@
 //! Headers, paths and addresses.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use envoy_types::pb::envoy::{
     config::{
@@ -83,6 +83,13 @@ pub(super) fn convert(
             "only one of strip_matching_host_port and strip_any_host_port can be set",
         );
     }
+    let detection = &from.original_ip_detection_extensions;
+    if value::flag(from.use_remote_address, false) && !detection.is_empty() {
+        cx.invalid(
+            &at.field("original_ip_detection_extensions"),
+            "cannot be used together with use_remote_address",
+        );
+    }
     EdgeConfig {
         use_remote_address: value::flag(from.use_remote_address, false),
         xff_num_trusted_hops: from.xff_num_trusted_hops,
@@ -142,13 +149,15 @@ fn internal_addresses(
     let ranges = from.map_or(&[][..], |from| &from.cidr_ranges);
     let ranges = ranges.iter().enumerate().filter_map(|(index, range)| {
         let at = list.index(index);
-        let Ok(network) = range.address_prefix.parse() else {
+        let Ok(network) = range.address_prefix.parse::<IpAddr>() else {
             let reason = format!("{:?} is not an IP address", range.address_prefix);
             cx.invalid(&at.field("address_prefix"), reason);
             return None;
         };
         let length = value::number(range.prefix_len).unwrap_or(0);
-        let length = u8::try_from(length).unwrap_or(u8::MAX);
+        // More than there is counts as all of it, as in Envoy.
+        let all = if network.is_ipv4() { 32 } else { 128 };
+        let length = u8::try_from(length).map_or(all, |length| length.min(all));
         cx.ok(&at.field("prefix_len"), Cidr::new(network, length))
     });
     ranges.collect()

@@ -11,12 +11,14 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use mesh_core::format::Captures;
 
 use super::{access_log, context::Context, filters, listener::Surroundings, route};
-use crate::language::{
-    At, MessageSupport,
-    Support::{Enforced, Meaningless, Security},
+use crate::{
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, Meaningless, Security},
+    },
+    model::ConnectionManager,
 };
 
-pub(super) use crate::model::ConnectionManager;
 pub(super) use edge::SUPPORT as EDGE_SUPPORT;
 pub(super) use server::SUPPORT as SERVER_SUPPORT;
 pub(super) use server::{count_limit, nonzero};

@@ -199,7 +199,7 @@ fn finish_retry(
         .or(host.per_request_buffer_limit_bytes);
     let limit = new
         .map(|limit| limit.value)
-        .or(value::number(old).map(u64::from))
+        .or_else(|| value::number(old).map(u64::from))
         .unwrap_or(scope.around.buffer_limit);
     let hedge = hedge.or(host.hedge_policy.as_ref());
     builder

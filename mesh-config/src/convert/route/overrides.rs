@@ -113,18 +113,24 @@ fn type_name(any: &Any) -> &str {
 /// The override of a `local_ratelimit` filter; those of other filters are in the report, by their types.
 fn read(cx: &Context<'_>, at: &At<'_>, name: &str, any: &Any, site: &Site<'_>) -> Option<Override> {
     let owner = super::owner(site.owner, "filter", name);
-    if let Some(wrapper) = cx.unpack::<FilterConfig>(any) {
-        if wrapper.disabled {
-            let limit = (owner, Arc::new(LocalRateLimitConfig::default()));
-            return Some(Override { limit, rules: None });
-        }
-        let Some(inner) = &wrapper.config else {
-            cx.invalid(at, "the config of the filter is missing");
-            return None;
-        };
-        return local_rate_limit(cx, &at.field("config"), inner, owner, site);
+    let Some(wrapper) = cx.unpack::<FilterConfig>(any) else {
+        return local_rate_limit(cx, at, any, owner, site);
+    };
+    let at_config = at.field("config");
+    if wrapper.disabled {
+        // Nobody looks at the config then.
+        cx.ignored(&at_config);
+        let limit = (owner, Arc::new(LocalRateLimitConfig::default()));
+        return Some(Override { limit, rules: None });
     }
-    local_rate_limit(cx, at, any, owner, site)
+    if wrapper.is_optional {
+        cx.harmless(&at_config);
+    }
+    let Some(inner) = &wrapper.config else {
+        cx.invalid(at, "the config of the filter is missing");
+        return None;
+    };
+    local_rate_limit(cx, &at_config, inner, owner, site)
 }
 
 fn local_rate_limit(
@@ -134,7 +140,13 @@ fn local_rate_limit(
     owner: Arc<str>,
     site: &Site<'_>,
 ) -> Option<Override> {
-    let from = cx.unpack::<LocalRateLimit>(any)?;
+    let Some(from) = cx.unpack::<LocalRateLimit>(any) else {
+        if !is_security_type(type_name(any)) {
+            let reason = format!("{} is not the config of an HTTP filter", type_name(any));
+            cx.invalid(at, reason);
+        }
+        return None;
+    };
     if from.token_bucket.is_none() {
         cx.invalid(at, "token_bucket is missing: a config of its own needs one");
         return None;

@@ -50,7 +50,10 @@ fn one(
     from: &ClusterWeight,
     scope: &Scope<'_>,
 ) -> Option<WeightedCluster> {
-    let weight = value::number(from.weight).unwrap_or(0);
+    let Some(weight) = value::number(from.weight) else {
+        cx.invalid(at, "weight is missing");
+        return None;
+    };
     let mut cluster = match (from.name.as_str(), from.cluster_header.as_str()) {
         ("", "") => {
             cx.invalid(at, "one of name and cluster_header must be set");
