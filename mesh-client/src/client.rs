@@ -169,7 +169,12 @@ impl MeshClient {
     /// See [`ClientError`].
     pub async fn from_bootstrap(text: &str) -> Result<Self, ClientError> {
         let source = mesh_config::language::Source::text("bootstrap", text.to_owned());
-        Self::builder(mesh_config::load(&source, &mesh_config::LoadOptions::default())?).start().await
+        Self::builder(mesh_config::load(
+            &source,
+            &mesh_config::LoadOptions::default(),
+        )?)
+        .start()
+        .await
     }
 
     /// A client of one listener in a process that has a [`Mesh`] already.

@@ -164,6 +164,10 @@ impl Cluster {
         self.detector.as_ref()
     }
 
+    pub(crate) fn refresh_membership(&self) {
+        self.state.balance_stats.refresh(&self.set.load());
+    }
+
     /// One more name has had its first answer.
     pub(crate) fn name_settled(&self) {
         self.unsettled

@@ -2,7 +2,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -11,7 +11,7 @@ use arc_swap::{ArcSwap, Guard};
 use mesh_config::model::{Config, Discovery};
 use mesh_core::{
     Rng, clock,
-    stats::{Registry, Scope},
+    stats::{ComputedGuard, Registry, Scope},
 };
 use mesh_ratelimit::{LocalRateLimit, LocalRateLimitConfig, RateLimitStore};
 use mesh_telemetry::{LogWriter, LogWriterConfig};
@@ -33,6 +33,7 @@ struct Inner {
     /// One push at a time.
     pushing: Mutex<()>,
     runtime: tokio::runtime::Handle,
+    _membership: ComputedGuard,
 }
 
 /// The clusters of one config version.
@@ -61,15 +62,29 @@ impl Mesh {
     #[must_use]
     pub fn new(registry: Registry, rng: Rng, logs: LogWriterConfig) -> Self {
         let writer = LogWriter::new(logs, &registry.scope(""));
-        Self(Arc::new(Inner {
-            registry,
-            rng,
-            writer,
-            limits: RateLimitStore::new(),
-            clusters: ArcSwap::default(),
-            generation: AtomicU64::new(0),
-            pushing: Mutex::default(),
-            runtime: tokio::runtime::Handle::current(),
+        Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
+            let weak = weak.clone();
+            // Health changes without a pick: look again whenever somebody looks at the gauges.
+            let membership = registry.computed(move |_| {
+                if let Some(inner) = weak.upgrade() {
+                    let clusters = inner.clusters.load();
+                    clusters
+                        .order
+                        .iter()
+                        .for_each(|cluster| cluster.refresh_membership());
+                }
+            });
+            Inner {
+                registry,
+                rng,
+                writer,
+                limits: RateLimitStore::new(),
+                clusters: ArcSwap::default(),
+                generation: AtomicU64::new(0),
+                pushing: Mutex::default(),
+                runtime: tokio::runtime::Handle::current(),
+                _membership: membership,
+            }
         }))
     }
 

@@ -73,8 +73,6 @@ mesh_core::stats! {
         counter no_cluster,
         /// Answers that a route gave itself.
         counter rq_direct_response,
-        /// Redirects that a route gave.
-        counter rq_redirect,
         /// Requests that reached the router.
         counter rq_total,
     }
@@ -102,6 +100,8 @@ mesh_core::stats! {
         histogram upstream_rq_time,
         /// Requests that exceeded the route timeout.
         counter upstream_rq_timeout,
+        /// Requests for which there was no endpoint.
+        counter upstream_cx_none_healthy,
     }
 }
 

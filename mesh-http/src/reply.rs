@@ -11,6 +11,8 @@ use mesh_core::{Body, Error, ErrorKind, LocalReply, RequestInfo};
 pub struct ReplyContext {
     /// The request is gRPC: errors travel as `grpc-status`.
     pub grpc: bool,
+    /// The request was a HEAD: the answer's body is not sent.
+    pub head: bool,
     /// The request had been received completely.
     pub request_complete: bool,
     /// The attempts made; more than one changes the text.
@@ -34,41 +36,47 @@ impl ReplyContext {
             });
         Self {
             grpc,
+            head: request.method() == http::Method::HEAD,
             request_complete: true,
             ..Self::default()
         }
     }
 }
 
-/// Turns `error` into what the client gets, and writes flag, details and failure reason into `info`.
+/// The reply to `error`, whose flag, details and failure reason go into `info`.
 ///
 /// A policy's own [`LocalReply`] wins; the rest are Envoy's router replies.
 #[must_use]
-pub fn response(
-    mut error: Error,
-    info: Option<&RequestInfo>,
-    context: ReplyContext,
-) -> Response<Body> {
+pub fn describe(error: &Error, info: &RequestInfo, context: ReplyContext) -> LocalReply {
     let kind = error.kind();
-    let transport = error
-        .message()
-        .map(str::to_owned)
-        .filter(|_| is_connect(kind));
-    let reply = match error.take_reply() {
-        Some(reply) => reply,
-        None => usual(&error, context, transport.as_deref()),
+    let transport = error.message().filter(|_| is_connect(kind));
+    let reply = match error.reply() {
+        Some(reply) => reply.clone(),
+        None => usual(error, context, transport),
     };
-    if let Some(info) = info {
-        if let Some(flag) = kind.flag() {
-            info.flag(flag);
-        }
-        info.with(|facts| {
-            facts.details = Some(reply.details.clone());
-            if let Some(transport) = transport {
-                facts.transport_failure = Some(Cow::Owned(transport));
-            }
-        });
+    if let Some(flag) = kind.flag() {
+        info.flag(flag);
     }
+    info.with(|facts| {
+        facts.details = Some(reply.details.clone());
+        if let Some(transport) = transport {
+            facts.transport_failure = Some(Cow::Owned(transport.to_owned()));
+        }
+    });
+    reply
+}
+
+/// Turns `error` into what the client gets; see [`describe`].
+#[must_use]
+pub fn response(error: Error, info: Option<&RequestInfo>, context: ReplyContext) -> Response<Body> {
+    let kind = error.kind();
+    let reply = match info {
+        Some(info) => describe(&error, info, context),
+        None => error
+            .reply()
+            .cloned()
+            .unwrap_or_else(|| usual(&error, context, None)),
+    };
     let mut response = if context.grpc {
         grpc(&reply)
     } else {
@@ -217,6 +225,11 @@ fn plain(reply: LocalReply) -> Response<Body> {
             .headers_mut()
             .entry(header::CONTENT_TYPE)
             .or_insert(HeaderValue::from_static("text/plain"));
+        // For HEAD, which gets the length and not the body.
+        let length = HeaderValue::from(reply.body.len());
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, length);
         *response.body_mut() = Body::from(reply.body);
     }
     response
@@ -242,6 +255,9 @@ fn grpc(reply: &LocalReply) -> Response<Body> {
     headers
         .entry("grpc-status")
         .or_insert(HeaderValue::from_static(code));
+    if reply.body.is_empty() {
+        return response;
+    }
     if let Ok(message) = HeaderValue::from_maybe_shared(percent_encode(&reply.body)) {
         headers.insert("grpc-message", message);
     }

@@ -32,17 +32,29 @@ struct Unsettled {
     trailers: Option<HeaderMap>,
 }
 
+/// What an answer's way out depends on.
+pub(super) struct Outgoing {
+    /// It was made here.
+    pub(super) local: bool,
+    /// The request was a HEAD: the body stays here.
+    pub(super) head: bool,
+    /// To be sent back, if the config says so.
+    pub(super) request_id: Option<HeaderValue>,
+}
+
 /// Turns an upstream's, a filter's or a route's answer into what leaves through the codec.
 pub(super) fn outgoing(
     shared: &Arc<Shared>,
     info: &Arc<RequestInfo>,
     response: Response<Body>,
-    local: bool,
-    request_id: Option<HeaderValue>,
+    how: Outgoing,
 ) -> Response<AnswerBody> {
-    let (mut parts, body) = response.into_parts();
-    hygiene::prepare_response(&mut parts, &shared.config.edge, local, request_id);
-    if !local {
+    let (mut parts, mut body) = response.into_parts();
+    hygiene::prepare_response(&mut parts, &shared.config.edge, how.local, how.request_id);
+    if how.head {
+        body = Body::empty();
+    }
+    if !how.local {
         info.with(|facts| {
             if facts.details.is_none() {
                 facts.details = Some("via_upstream".into());
@@ -70,21 +82,6 @@ pub(super) fn outgoing(
     Response::from_parts(parts, body)
 }
 
-/// The request failed, and a caller in process gets the error itself: it is counted and logged as the
-/// local reply that a sidecar would have sent.
-pub(super) fn settle_failed(shared: &Shared, info: &RequestInfo, error: &Error) {
-    if let Some(flag) = error.kind().flag() {
-        info.flag(flag);
-    }
-    info.with(|facts| {
-        facts.details = match error.reply() {
-            Some(reply) => Some(reply.details.clone()),
-            None => Some(error.kind().text().replace(' ', "_").into()),
-        };
-    });
-    settle(shared, info, reply::status(error), &HeaderMap::new(), None);
-}
-
 /// Answers `error` from here.
 pub(super) fn local(
     shared: &Arc<Shared>,
@@ -92,11 +89,42 @@ pub(super) fn local(
     error: Error,
     context: ReplyContext,
 ) -> Response<AnswerBody> {
-    let kind = error.kind();
+    count_error(shared, error.kind());
     let mut response = reply::response(error, Some(info), context);
     if let Some(forwarding) = info.route::<Forwarding>() {
         forwarding.finish_local(&mut response, info);
     }
+    outgoing(
+        shared,
+        info,
+        response,
+        Outgoing {
+            local: true,
+            head: context.head,
+            request_id: None,
+        },
+    )
+}
+
+/// The request failed, and a caller in process gets the error itself: it is counted and logged as the
+/// local reply that a sidecar would have sent.
+pub(super) fn settle_failed(
+    shared: &Shared,
+    info: &RequestInfo,
+    error: &Error,
+    context: ReplyContext,
+) {
+    count_error(shared, error.kind());
+    let reply = reply::describe(error, info, context);
+    info.add_sent(if context.head {
+        0
+    } else {
+        reply.body.len() as u64
+    });
+    settle(shared, info, reply.status, &reply.headers, None);
+}
+
+fn count_error(shared: &Shared, kind: ErrorKind) {
     match kind {
         ErrorKind::NoRoute => shared.stats.no_route().inc(),
         ErrorKind::NoCluster => shared.stats.no_cluster().inc(),
@@ -105,7 +133,6 @@ pub(super) fn local(
         ErrorKind::TooLarge => shared.stats.downstream_rq_too_large().inc(),
         _ => {}
     }
-    outgoing(shared, info, response, true, None)
 }
 
 /// The request is over: counts it and writes its line.
@@ -222,6 +249,11 @@ fn broken(info: &RequestInfo, error: &Error) {
     if let Some(flag) = error.kind().flag() {
         info.flag(flag);
     }
+    if error.kind() == ErrorKind::RequestTimeout
+        && let Some(forwarding) = info.route::<Forwarding>()
+    {
+        forwarding.count_timeout();
+    }
     let reason = error.kind().text().replace(' ', "_");
     info.set_details(match error.kind() {
         ErrorKind::RequestTimeout => "response_timeout".to_owned(),
@@ -233,6 +265,7 @@ fn broken(info: &RequestInfo, error: &Error) {
 impl Abort for AnswerBody {
     fn abort(mut self: Pin<&mut Self>, error: &Error) {
         if let Some(log) = &self.log {
+            count_error(&log.shared, error.kind());
             if error.kind() == ErrorKind::DownstreamGone {
                 log.info.flag(ResponseFlag::DownstreamConnectionTermination);
                 log.info.set_details("downstream_remote_disconnect");

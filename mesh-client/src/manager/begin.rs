@@ -29,7 +29,8 @@ pub(super) fn begin(
     stats.downstream_rq_total().inc();
     stats.downstream_rq_http1_total().inc();
     stats.downstream_rq_active().inc();
-    let context = ReplyContext::of(&request);
+    let mut context = ReplyContext::of(&request);
+    context.suppress_envoy_headers = shared.config.router.suppress_envoy_headers;
     match admit(shared, &info, request) {
         Err(error) => ManagerExchange::refused(shared, info, context, error),
         Ok(request) => {
@@ -87,7 +88,10 @@ fn refuse_protocol_switch(parts: &http::request::Parts) -> Option<Error> {
         // Offers of HTTP/2 may be ignored (RFC 9113, section 3.1), and the header goes with its hop.
         !value.as_bytes().eq_ignore_ascii_case(b"h2c")
     }) && names_upgrade(&parts.headers);
-    (upgrade || parts.method == http::Method::CONNECT).then(|| {
+    if parts.method == http::Method::CONNECT {
+        return Some(ErrorKind::NoRoute.into());
+    }
+    upgrade.then(|| {
         Error::new(ErrorKind::Denied).with_reply(LocalReply::new(
             StatusCode::FORBIDDEN,
             "",

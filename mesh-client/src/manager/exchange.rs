@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, StatusCode};
 use mesh_core::{Body, BoxFuture, Error, ErrorKind, RequestInfo, ResponseFlag};
-use mesh_http::{Exchange, reply::ReplyContext};
+use mesh_http::{CloseConnection, Exchange, reply::ReplyContext};
 
 use super::{
     Shared,
-    answer::{self, AnswerBody},
+    answer::{self, AnswerBody, Outgoing},
 };
 
 /// One request in the filters.
@@ -22,6 +22,7 @@ pub struct ManagerExchange {
     context: ReplyContext,
     request_id: Option<HeaderValue>,
     idle_timeout: Option<Duration>,
+    refused: bool,
     state: State,
 }
 
@@ -47,6 +48,7 @@ impl ManagerExchange {
             context,
             request_id,
             idle_timeout,
+            refused: false,
             state,
         }
     }
@@ -63,6 +65,7 @@ impl ManagerExchange {
             context,
             request_id: None,
             idle_timeout: None,
+            refused: true,
             state: State::Refused(Some(error)),
         }
     }
@@ -92,14 +95,14 @@ impl ManagerExchange {
                     .extensions()
                     .get::<crate::router::Local>()
                     .is_some();
-                let id = self.request_id.take();
-                Poll::Ready(Ok(answer::outgoing(
-                    &self.shared,
-                    &self.info,
-                    response,
+                let request_id = self.request_id.take();
+                let how = Outgoing {
                     local,
-                    id,
-                )))
+                    head: self.context.head,
+                    request_id,
+                };
+                let answer = answer::outgoing(&self.shared, &self.info, response, how);
+                Poll::Ready(Ok(answer))
             }
             Err(error) => Poll::Ready(Err(error)),
         }
@@ -107,14 +110,40 @@ impl ManagerExchange {
 
     /// Settles the request as a local reply would, and hands the error on.
     pub(crate) fn fail(&mut self, error: Error) -> Error {
-        answer::settle_failed(&self.shared, &self.info, &error);
+        self.context.attempts = self.info.with(|facts| facts.attempts);
+        answer::settle_failed(&self.shared, &self.info, &error, self.context);
         error
+    }
+
+    /// The client left: nobody reads what is answered, and the log says so.
+    fn abandoned(&self) -> Response<AnswerBody> {
+        self.settle_abandoned();
+        let mut response = Response::new(AnswerBody::from_nothing());
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        response.extensions_mut().insert(CloseConnection);
+        response
+    }
+
+    fn settle_abandoned(&self) {
+        self.info
+            .flag(ResponseFlag::DownstreamConnectionTermination);
+        self.info.set_details("downstream_remote_disconnect");
+        answer::settle_unanswered(&self.shared, &self.info);
     }
 
     /// Answers `error` from here.
     pub(crate) fn reply(&mut self, error: Error) -> Response<AnswerBody> {
         self.context.attempts = self.info.with(|facts| facts.attempts);
-        answer::local(&self.shared, &self.info, error, self.context)
+        // A request that was refused on arrival is the last of its connection, unless it is sent elsewhere.
+        let last = self.refused
+            && error
+                .reply()
+                .is_none_or(|reply| !reply.status.is_redirection());
+        let mut response = answer::local(&self.shared, &self.info, error, self.context);
+        if last {
+            response.extensions_mut().insert(CloseConnection);
+        }
+        response
     }
 }
 
@@ -124,6 +153,9 @@ impl Future for ManagerExchange {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<AnswerBody>> {
         match ready!(self.poll_result(cx)) {
             Ok(response) => Poll::Ready(response),
+            Err(error) if error.kind() == ErrorKind::DownstreamGone => {
+                Poll::Ready(self.abandoned())
+            }
             Err(error) => Poll::Ready(self.reply(error)),
         }
     }

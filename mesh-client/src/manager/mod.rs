@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use mesh_config::model;
 use mesh_core::{
     Body, BoxHttpService, ConnectionInfo, Error, ErrorKind, RequestInfo, clock, format::Captures,
@@ -172,6 +172,8 @@ impl Handler for ConnectionHandler {
                 "request refused: {message}"
             );
         }
+        // What cannot be read has no version of its own; Envoy's log says so too.
+        info.with(|facts| facts.protocol = Some(Version::HTTP_11));
         let context = ReplyContext::default();
         answer::local(shared, &info, error, context)
     }

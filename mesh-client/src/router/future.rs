@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response};
-use mesh_core::{Body, Error, ErrorKind, RequestInfo, clock};
+use mesh_core::{Body, Error, ErrorKind, Origin, RequestInfo, Resource, clock};
 use mesh_http::reply;
 use mesh_retry::{DeadlineBody, RetryBody};
 use pin_project::pin_project;
@@ -116,9 +116,16 @@ fn settle(
             Ok(forwarding.finish(response, info))
         }
         Err(error) => {
-            if let Some(stats) = stats.filter(|_| error.kind() != ErrorKind::DownstreamGone) {
-                if error.kind() == ErrorKind::RequestTimeout {
-                    stats.router.upstream_rq_timeout().inc();
+            // What the client did wrong is not the cluster's.
+            if let Some(stats) = stats.filter(|_| error.origin() != Origin::Downstream) {
+                match error.kind() {
+                    ErrorKind::RequestTimeout => stats.router.upstream_rq_timeout().inc(),
+                    ErrorKind::NoHealthyUpstream => stats.router.upstream_cx_none_healthy().inc(),
+                    // It never got as far as its endpoint.
+                    ErrorKind::Overflow(Resource::Pending) => {
+                        info.with(|facts| facts.endpoint = None)
+                    }
+                    _ => {}
                 }
                 stats.count(reply::status(&error).as_u16(), internal);
             }

@@ -67,16 +67,14 @@ impl Router {
     ) -> Option<RouterFuture> {
         let reply = forwarding.local_reply(&RequestView::of(request))?;
         let status = u64::from(reply.status.as_u16());
-        let redirect = matches!(forwarding.action(), Some(Action::Redirect(_)) | None);
-        let (reason, details) = if redirect {
-            self.shared.stats.rq_redirect().inc();
-            (Reason::Redirected, "direct_response")
-        } else {
-            self.shared.stats.rq_direct_response().inc();
-            (Reason::DirectResponse, "direct_response")
+        // Envoy counts both kinds of answers as direct.
+        self.shared.stats.rq_direct_response().inc();
+        let reason = match forwarding.action() {
+            Some(Action::DirectResponse(_)) => Reason::DirectResponse,
+            _ => Reason::Redirected,
         };
         info.decide(Decision::new("route", reason, status, 0));
-        info.set_details(details);
+        info.set_details(reply.details);
         let mut response = Response::new(Body::from(reply.body));
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;
@@ -118,7 +116,6 @@ impl Service<Request<Body>> for Router {
                 Decision::new("route", Reason::NoRoute, 0, 0),
             );
         };
-        forwarding.reached_router();
         if let Some(answer) = self.answer(&forwarding, &info, &request) {
             return answer;
         }

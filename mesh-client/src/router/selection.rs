@@ -1,10 +1,4 @@
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
 use mesh_config::model::RoutePolicies;
@@ -29,7 +23,6 @@ pub(crate) struct Forwarding {
     pub(crate) suppress_envoy_headers: bool,
     pub(crate) respect_expected_rq_timeout: bool,
     internal: bool,
-    routed: AtomicBool,
 }
 
 enum Chosen {
@@ -64,7 +57,6 @@ pub(crate) fn resolve(
         suppress_envoy_headers: shared.config.router.suppress_envoy_headers,
         respect_expected_rq_timeout: shared.config.router.respect_expected_rq_timeout,
         internal,
-        routed: AtomicBool::new(false),
     };
     let mut idle_timeout = None;
     let mut cluster_name = None;
@@ -138,6 +130,19 @@ impl Forwarding {
         self.cluster.as_ref()
     }
 
+    /// The route timeout passed while the answer was on its way.
+    pub(crate) fn count_timeout(&self) {
+        if let Some(cluster) = &self.cluster {
+            cluster
+                .cluster
+                .state
+                .stats
+                .router
+                .upstream_rq_timeout()
+                .inc();
+        }
+    }
+
     pub(crate) fn is_internal(&self) -> bool {
         self.internal
     }
@@ -156,11 +161,6 @@ impl Forwarding {
         self.retry
             .as_ref()
             .is_some_and(|retry| retry.previous_hosts)
-    }
-
-    /// From here on, local replies get the route's response headers.
-    pub(super) fn reached_router(&self) {
-        self.routed.store(true, Ordering::Relaxed);
     }
 
     /// The answer that the route gives itself.
@@ -232,11 +232,8 @@ impl Forwarding {
         Response::from_parts(parts, body)
     }
 
-    /// Gives an answer that was made here its headers, if it was the router that made it.
+    /// Gives an answer that was made here its headers: Envoy 1.40 does so for its filters' answers too.
     pub(crate) fn finish_local(&self, response: &mut Response<Body>, info: &RequestInfo) {
-        if !self.routed.load(Ordering::Relaxed) {
-            return;
-        }
         let taken = std::mem::take(response);
         *response = self.finish(taken, info);
     }

@@ -31,7 +31,7 @@ pub enum Value {
     Text(String),
 }
 
-type Computed = Box<dyn Fn(&mut Vec<Stat>) + Send + Sync>;
+type Computed = Arc<dyn Fn(&mut Vec<Stat>) + Send + Sync>;
 
 #[derive(Default)]
 struct Entries {
@@ -77,15 +77,16 @@ impl Registry {
     #[must_use]
     pub fn snapshot(&self) -> Vec<Stat> {
         let mut out = Vec::new();
+        // Outside the lock: what is computed may drop the last owner of other stats, or bring lists up to
+        // date that are read below.
+        let computed: Vec<Computed> = self.lock().computed.values().cloned().collect();
+        computed.iter().for_each(|compute| compute(&mut out));
         let (groups, statuses): (Vec<_>, Vec<_>) = {
             let mut entries = self.lock();
             entries.groups.retain(|_, group| group.strong_count() > 0);
             entries
                 .statuses
                 .retain(|_, statuses| statuses.strong_count() > 0);
-            for computed in entries.computed.values() {
-                computed(&mut out);
-            }
             (
                 entries.groups.values().filter_map(Weak::upgrade).collect(),
                 entries
@@ -121,14 +122,13 @@ impl Registry {
     }
 
     /// Adds stats that are computed when somebody looks. They go with the returned guard.
-    ///
-    /// The function must not call this registry.
+    /// Called before lists are read, so that it may also bring these up to date.
     #[must_use]
     pub fn computed(&self, f: impl Fn(&mut Vec<Stat>) + Send + Sync + 'static) -> ComputedGuard {
         let mut entries = self.lock();
         let id = entries.next;
         entries.next += 1;
-        entries.computed.insert(id, Box::new(f));
+        entries.computed.insert(id, Arc::new(f));
         ComputedGuard {
             registry: self.clone(),
             id,

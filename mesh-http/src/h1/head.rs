@@ -83,7 +83,7 @@ impl From<Ambiguous> for Malformed {
             ),
             Ambiguous::TransferEncoding => Self::status(
                 StatusCode::NOT_IMPLEMENTED,
-                "http1.unsupported_transfer_encoding",
+                "http1.invalid_transfer_encoding",
                 "a transfer coding other than one chunked",
             ),
             Ambiguous::TransferEncodingInHttp10 => Self::bad(
@@ -246,7 +246,7 @@ fn refused(error: httparse::Error) -> Malformed {
             Malformed::bad("http1.codec_error", "a header name is malformed")
         }
         httparse::Error::HeaderValue => {
-            Malformed::bad("http1.codec_error", "a header value is malformed")
+            Malformed::bad("http1.invalid_characters", "a header value is malformed")
         }
         _ => Malformed::bad("http1.codec_error", "the request line is malformed"),
     }

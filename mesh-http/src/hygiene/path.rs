@@ -76,7 +76,7 @@ fn is_escape(w: &[u8], high: u8, low: u8) -> bool {
 }
 
 /// RFC 3986: dot segments resolved, escapes of unreserved characters decoded; a backslash is a slash, as
-/// browsers read it. `None` when an escape is malformed or hides a NUL.
+/// browsers read it. `None` when an escape hides a NUL.
 fn canonical(path: &str) -> Option<String> {
     let decoded = decode_unreserved(path)?;
     let mut out: Vec<&str> = Vec::new();
@@ -106,8 +106,12 @@ fn decode_unreserved(path: &str) -> Option<String> {
         match c {
             '\\' => out.push('/'),
             '%' => {
-                let byte = u8::from_str_radix(rest.get(..2)?, 16).ok()?;
-                if byte == 0 || rest.as_bytes()[0] == b'+' {
+                let Some(byte) = escaped(rest) else {
+                    // Not an escape: it stays, as it does in Envoy.
+                    out.push('%');
+                    continue;
+                };
+                if byte == 0 {
                     return None;
                 }
                 if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -122,6 +126,14 @@ fn decode_unreserved(path: &str) -> Option<String> {
         }
     }
     Some(out)
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn escaped(rest: &str) -> Option<u8> {
+    let digits = rest
+        .get(..2)
+        .filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()))?;
+    u8::from_str_radix(digits, 16).ok()
 }
 
 #[cfg(test)]
@@ -147,12 +159,20 @@ mod tests {
         ] {
             assert_eq!(normal(from), Normalized::Changed(to.to_owned()), "{from}");
         }
-        for same in ["/", "/a//b", "/a%20b", "/a?b#", "/.a/..b/c."] {
+        for same in [
+            "/",
+            "/a//b",
+            "/a%20b",
+            "/a?b#",
+            "/.a/..b/c.",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/%+1",
+        ] {
             assert_eq!(normal(same), Normalized::Unchanged, "{same}");
         }
-        for bad in ["/a%", "/a%2", "/a%zz", "/a%00b", "/%+1"] {
-            assert_eq!(normal(bad), Normalized::Rejected, "{bad}");
-        }
+        assert_eq!(normal("/a%00b"), Normalized::Rejected);
     }
 
     #[test]

@@ -6,6 +6,8 @@ use http::{
 };
 use mesh_core::{ConnectionInfo, Error, ErrorKind, LocalReply, Rng};
 
+use crate::h1::framing::has_token;
+
 use super::{
     EdgeConfig, Underscores,
     address::forwarded_for,
@@ -25,7 +27,7 @@ pub struct Prepared {
 }
 
 /// Control headers that only internal clients may send.
-const INTERNAL_ONLY: [&str; 14] = [
+const INTERNAL_ONLY: [&str; 15] = [
     "x-envoy-retriable-status-codes",
     "x-envoy-retriable-header-names",
     "x-envoy-retry-on",
@@ -35,6 +37,7 @@ const INTERNAL_ONLY: [&str; 14] = [
     "x-envoy-upstream-rq-timeout-ms",
     "x-envoy-upstream-rq-per-try-timeout-ms",
     "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-stream-duration-ms",
     "x-envoy-expected-rq-timeout-ms",
     "x-envoy-force-trace",
     "x-envoy-ip-tags",
@@ -58,22 +61,24 @@ struct Found {
     hop_by_hop: bool,
     underscore: bool,
     request_id: bool,
+    referer: bool,
     xff: bool,
     xfp: bool,
 }
 
 fn look(headers: &HeaderMap) -> Found {
     let mut found = Found::default();
-    for name in headers.keys() {
+    for (name, value) in headers {
         let name = name.as_str();
         match name.as_bytes()[0] {
             b'x' => {
                 found.envoy |= name.starts_with("x-envoy-");
-                found.request_id |= name == "x-request-id";
+                found.request_id |= name == "x-request-id" && !value.is_empty();
                 found.xff |= name == "x-forwarded-for";
                 found.xfp |= name == "x-forwarded-proto";
             }
             b'c' => found.hop_by_hop |= name == "connection",
+            b'r' => found.referer |= name == "referer",
             b'u' => found.hop_by_hop |= name == "upgrade",
             b'k' => found.hop_by_hop |= name == "keep-alive",
             b'p' => found.hop_by_hop |= name == "proxy-connection",
@@ -104,6 +109,9 @@ pub fn prepare_request(
     prepare_host(&mut parts.headers, config, connection);
     if found.hop_by_hop {
         strip_hop_by_hop(&mut parts.headers);
+    }
+    if found.referer {
+        strip_malformed_referer(&mut parts.headers);
     }
     let (remote, internal, edge) = addresses(&mut parts.headers, config, connection, &found);
     strip_control(&mut parts.headers, config, &found, internal, edge);
@@ -260,11 +268,27 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
     ] {
         headers.remove(name);
     }
-    let trailers = headers
-        .get(header::TE)
-        .map(|te| te.as_bytes().trim_ascii() == b"trailers");
-    if trailers == Some(false) {
-        headers.remove(header::TE);
+    // Of what the client takes, only trailers are a matter between it and the upstream.
+    if headers.contains_key(header::TE) {
+        if has_token(headers, &header::TE, "trailers") {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(header::TE);
+        }
+    }
+}
+
+/// A referer that is no absolute URL is dropped.
+fn strip_malformed_referer(headers: &mut HeaderMap) {
+    let absolute = |value: &HeaderValue| {
+        let uri = Uri::try_from(value.as_bytes());
+        uri.is_ok_and(|uri| uri.scheme().is_some() && uri.authority().is_some())
+    };
+    if headers
+        .get(header::REFERER)
+        .is_some_and(|value| !absolute(value))
+    {
+        headers.remove(header::REFERER);
     }
 }
 

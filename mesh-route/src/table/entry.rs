@@ -237,7 +237,8 @@ impl<P> RouteEntry<P> {
             direction(&shared.mutations),
         ];
         if shared.most_specific_wins {
-            levels.reverse();
+            // The weighted cluster comes first either way, as in Envoy.
+            levels[1..].reverse();
         }
         levels
     }
