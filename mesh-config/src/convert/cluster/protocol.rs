@@ -111,9 +111,6 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Prot
         let at = at.field("common_http_protocol_options");
         common(cx, &at, options, &mut protocol.pool);
     }
-    if let Some(options) = &from.http_protocol_options {
-        http1(cx, &at.field("http_protocol_options"), options);
-    }
     protocol
 }
 
@@ -130,22 +127,14 @@ fn apply(cx: &Context<'_>, at: &At<'_>, from: &HttpProtocolOptions, protocol: &m
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
             let at = at.field("explicit_http_config");
             match &explicit.protocol_config {
-                Some(ProtocolConfig::HttpProtocolOptions(options)) => {
-                    http1(cx, &at.field("http_protocol_options"), options);
-                }
                 Some(ProtocolConfig::Http2ProtocolOptions(_)) => {
                     refuse(cx, &at.field("http2_protocol_options"), "HTTP/2");
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
                     refuse(cx, &at.field("http3_protocol_options"), "HTTP/3");
                 }
-                None => {}
-            }
-        }
-        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(options)) => {
-            let at = at.field("use_downstream_protocol_config");
-            if let Some(options) = &options.http_protocol_options {
-                http1(cx, &at.field("http_protocol_options"), options);
+                // The codec towards upstreams has nothing to choose: it passes trailers on as they come.
+                Some(ProtocolConfig::HttpProtocolOptions(_)) | None => {}
             }
         }
         Some(UpstreamProtocolOptions::AutoConfig(_)) => {
@@ -155,7 +144,7 @@ fn apply(cx: &Context<'_>, at: &At<'_>, from: &HttpProtocolOptions, protocol: &m
                 "choosing the protocol by ALPN",
             );
         }
-        None => {}
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) | None => {}
     }
     let policy = from.retry_policy.as_ref();
     protocol.retry = policy.map(|policy| {
@@ -182,18 +171,5 @@ fn common(cx: &Context<'_>, at: &At<'_>, from: &core::HttpProtocolOptions, pool:
     if from.headers_with_underscores_action != 0 {
         let field = "envoy.config.core.v3.HttpProtocolOptions.headers_with_underscores_action";
         cx.unsupported(&at.field("headers_with_underscores_action"), field, None);
-    }
-}
-
-/// The codec towards upstreams passes trailers on as they come, and is asked nothing else.
-fn http1(cx: &Context<'_>, at: &At<'_>, from: &core::Http1ProtocolOptions) {
-    for (field, set) in [
-        ("accept_http_10", from.accept_http_10),
-        ("enable_trailers", from.enable_trailers),
-    ] {
-        if set {
-            let name = format!("envoy.config.core.v3.Http1ProtocolOptions.{field}");
-            cx.unsupported(&at.field(field), &name, None);
-        }
     }
 }

@@ -1,0 +1,250 @@
+//! Listeners and filter chains.
+
+use std::path::PathBuf;
+
+use mesh_core::Address;
+
+use super::{
+    ADDRESS, assert_refused, bare_manager_text, config, listener_text, manager_text, paths, report,
+};
+
+const HCM: &str = "{name: hcm, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+    stat_prefix: i, route_config: {name: r}, \
+    http_filters: [{name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}";
+
+fn with(fields: &str) -> String {
+    listener_text(&format!(
+        "{ADDRESS}\nfilter_chains: [{{filters: [{HCM}]}}]\n{fields}"
+    ))
+}
+
+#[test]
+fn everything_that_a_listener_says_is_kept() {
+    let config = config(&listener_text(&format!(
+        "name: front\naddress: {{pipe: {{path: /run/front}}}}\nstat_prefix: edge\nenable_reuse_port: false\n\
+         default_filter_chain: {{filters: [{HCM}]}}"
+    )));
+    let listener = &config.listeners[0];
+    assert_eq!(&*listener.name, "front");
+    assert_eq!(listener.address, Address::Unix(PathBuf::from("/run/front")));
+    assert_eq!(listener.stat_prefix.as_deref(), Some("edge"));
+    assert!(!listener.reuse_port);
+    assert!(config.report.is_empty(), "{:?}", config.report);
+}
+
+#[test]
+fn defaults_are_envoys() {
+    let config = config(&with(""));
+    let listener = &config.listeners[0];
+    assert_eq!(
+        (&*listener.name, listener.stat_prefix.as_deref()),
+        ("127.0.0.1:0", None)
+    );
+    assert!(listener.reuse_port);
+}
+
+#[test]
+fn listeners_without_names_get_different_ones() {
+    let one = format!("{{{ADDRESS}, filter_chains: [{{filters: [{HCM}]}}]}}");
+    let config = config(&format!("static_resources: {{listeners: [{one}, {one}]}}"));
+    let names: Vec<&str> = config
+        .listeners
+        .iter()
+        .map(|listener| &*listener.name)
+        .collect();
+    assert_eq!(names, ["127.0.0.1:0", "127.0.0.1:0#2"]);
+}
+
+#[test]
+fn names_and_addresses_belong_to_one_listener() {
+    let two = |first: &str, second: &str| {
+        let chain = format!("filter_chains: [{{filters: [{HCM}]}}]");
+        format!(
+            "static_resources:\n  listeners:\n  - {{{first}, {chain}}}\n  - {{{second}, {chain}}}\n"
+        )
+    };
+    let address =
+        |port| format!("address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}");
+    assert_refused(
+        &two(
+            &format!("name: a, {}", address(1)),
+            &format!("name: a, {}", address(2)),
+        ),
+        "port_value: 2",
+        "static_resources.listeners[1].name",
+        "there is another listener named \"a\"",
+    );
+    assert_refused(
+        &two(
+            &format!("name: a, {}", address(1)),
+            &format!("name: b, {}", address(1)),
+        ),
+        "name: b",
+        "static_resources.listeners[1].address",
+        "the listener \"a\" has the same address, 127.0.0.1:1",
+    );
+}
+
+#[test]
+fn what_nobody_could_connect_to_is_refused() {
+    let refused = |fields: &str, needle, path: &str, reason| {
+        let path = format!("static_resources.listeners[0]{path}");
+        assert_refused(&listener_text(fields), needle, &path, reason);
+    };
+    let nowhere = "there is no filter chain: connections would go nowhere";
+    refused(ADDRESS, "address: {", "", nowhere);
+    refused("name: a", "name: a", "", "address is missing");
+    refused(
+        &format!("{ADDRESS}\nfilter_chains: [{{}}]"),
+        "filter_chains",
+        ".filter_chains[0].filters",
+        "there is no network filter: connections would go nowhere",
+    );
+    refused(
+        &format!("{ADDRESS}\nfilter_chains:\n- filters:\n  - {{name: a}}"),
+        "{name: a}",
+        ".filter_chains[0].filters[0]",
+        "typed_config is missing",
+    );
+    refused(
+        "address: {socket_address: {address: 127.0.0.1, named_port: http}}",
+        "named_port",
+        ".address.socket_address.named_port",
+        "named ports are not supported: write port_value",
+    );
+    refused(
+        "address: {socket_address: {protocol: UDP, address: 127.0.0.1, port_value: 1}}",
+        "UDP",
+        ".address.socket_address.protocol",
+        "UDP is not supported",
+    );
+    refused(
+        &format!("{ADDRESS}\napi_listener: {{}}"),
+        "api_listener",
+        ".api_listener",
+        "listeners other than TCP and Unix sockets are not supported",
+    );
+}
+
+#[test]
+fn equal_filter_chains_are_refused() {
+    assert_refused(
+        &listener_text(&format!(
+            "{ADDRESS}\nfilter_chains:\n- filters: [{HCM}]\n- filters: [{HCM}]\n  name: second"
+        )),
+        // The chain stands where its first field does.
+        "- filters",
+        "static_resources.listeners[0].filter_chains[1]",
+        "an earlier filter chain has the same filter_chain_match",
+    );
+}
+
+#[test]
+fn what_guards_a_listener_is_about_security() {
+    for (fields, path) in [
+        (
+            "listener_filters: [{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}]",
+            "listener_filters[0]",
+        ),
+        ("use_original_dst: true", "use_original_dst"),
+        ("bind_to_port: false", "bind_to_port"),
+        (
+            "default_filter_chain: {filters: []}",
+            "default_filter_chain",
+        ),
+    ] {
+        let text = with(fields);
+        let text = text.replace("{filters: []}", &format!("{{filters: [{HCM}]}}"));
+        let report = report(&text);
+        let found = report
+            .iter()
+            .find(|(found, ..)| found.ends_with(path) || found.contains(&format!("{path}.")));
+        let (.., security) = found.unwrap_or_else(|| panic!("{path}: {report:?}"));
+        assert!(security, "{path}");
+    }
+    for (chain, path) in [
+        (
+            "filter_chain_match: {server_names: [a]}",
+            "filter_chain_match.server_names",
+        ),
+        ("use_proxy_proto: true", "use_proxy_proto"),
+        (
+            "transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}",
+            "transport_socket.typed_config",
+        ),
+    ] {
+        let text = listener_text(&format!(
+            "{ADDRESS}\nfilter_chains: [{{filters: [{HCM}], {chain}}}]"
+        ));
+        let path = format!("static_resources.listeners[0].filter_chains[0].{path}");
+        assert_eq!(report(&text), [(path, None, true)]);
+    }
+}
+
+#[test]
+fn an_empty_match_and_a_plain_socket_guard_nothing() {
+    let text = listener_text(&format!(
+        "{ADDRESS}\nfilter_chains: [{{filters: [{HCM}], filter_chain_match: {{}}, transport_socket: {{name: raw, \
+         typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}}}]"
+    ));
+    assert_eq!(paths(&text), Vec::<String>::new());
+}
+
+#[test]
+fn a_network_filter_that_is_not_there_keeps_the_listener_shut() {
+    let tcp = "{name: tcp, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: b}}";
+    let text = listener_text(&format!("{ADDRESS}\nfilter_chains: [{{filters: [{tcp}]}}]"));
+    assert!(config(&text).listeners.is_empty());
+    let path = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config".to_owned();
+    assert_eq!(report(&text), [(path, None, true)]);
+}
+
+#[test]
+fn mistakes_in_a_further_filter_chain_are_told_too() {
+    let text = with("default_filter_chain: {filters: [{name: a}]}");
+    assert_refused(
+        &text,
+        "default_filter_chain",
+        "static_resources.listeners[0].default_filter_chain.filters[0]",
+        "typed_config is missing",
+    );
+}
+
+#[test]
+fn a_second_connection_manager_is_never_reached() {
+    let text = listener_text(&format!(
+        "{ADDRESS}\nfilter_chains:\n- filters:\n  - {HCM}\n  - {HCM}"
+    ));
+    assert_refused(
+        &text,
+        HCM,
+        "static_resources.listeners[0].filter_chains[0].filters[1].typed_config",
+        "there is a connection manager before it: nothing would get here",
+    );
+}
+
+#[test]
+fn buffer_limits_of_a_listener_are_those_of_its_retries() {
+    let text = manager_text("").replace(
+        "name: l\n",
+        "name: l\n    per_connection_buffer_limit_bytes: 77\n",
+    );
+    let config = config(&text);
+    let routes = &config.listeners[0].manager.routes;
+    let retry = routes
+        .routes()
+        .next()
+        .unwrap()
+        .policy()
+        .retry
+        .clone()
+        .unwrap();
+    assert_eq!(retry.request_body_buffer_limit, 77);
+    let refused = bare_manager_text("stat_prefix: i\nhttp_filters: []\nroute_config: {}");
+    assert_refused(
+        &refused,
+        "typed_config",
+        "static_resources.listeners[0].filter_chains[0].filters[0].typed_config",
+        "the last filter must be the router, envoy.filters.http.router",
+    );
+}
