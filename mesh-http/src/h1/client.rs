@@ -66,8 +66,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
 
 /// Gets a connection back, or learns that it is gone.
 pub trait Return<IO>: Unpin {
-    /// The exchange is over and the connection may carry another.
-    fn give_back(self, connection: Connection<IO>);
+    /// The exchange is over. The connection comes back if it may carry another; else it has done what it
+    /// was asked for, and closes. Dropped without this call, the exchange was cut short.
+    fn give_back(self, connection: Option<Connection<IO>>);
 }
 
 /// One request on its way, and its answer on the way back. Holds `R`, what the pool lent with the
@@ -320,9 +321,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
         };
         // Bytes beyond the answer are nobody's: such a connection is not used again.
         let clean = connection.read.bytes.is_empty() && !connection.read.is_eof();
-        if self.keep_alive && self.is_request_sent() && clean && !self.write_failed {
+        if !self.is_request_sent() {
+            return;
+        }
+        if self.keep_alive && clean && !self.write_failed {
             connection.read.rest();
-            lease.give_back(connection);
+            lease.give_back(Some(connection));
+        } else {
+            lease.give_back(None);
         }
     }
 
@@ -376,7 +382,7 @@ fn encode_frame(
     write: &mut WriteBuffer,
 ) -> Result<bool, Error> {
     let wrong = |_| {
-        Error::new(ErrorKind::LocalReset)
+        Error::new(ErrorKind::DownstreamProtocol)
             .with_message("the request body does not have the length it announced")
     };
     let Some(frame) = frame else {

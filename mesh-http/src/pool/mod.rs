@@ -13,21 +13,25 @@
 //! should it die under a request nevertheless, before any byte of an answer, the request is sent again
 //! on a fresh connection if nothing of it went out, or if its method may be repeated.
 
+mod open;
 mod send;
 mod stats;
+#[cfg(test)]
+mod tests;
 mod tracked;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use mesh_core::{Endpoint, Error, ErrorKind, Overflow, Permit, Resource, Resources, Sent, clock};
+use mesh_core::{Endpoint, Error, Overflow, Permit, Resource, Resources, clock};
 use mesh_net::{CONNECT_TIMEOUT_DEFAULT, Connect};
 use tokio::sync::oneshot;
 
 use crate::h1::{HeadLimits, client::Connection};
+use open::Opening;
 pub use send::Sending;
 pub use stats::UpstreamStats;
 use tracked::Tracked;
@@ -81,6 +85,19 @@ struct State {
     /// Open or opening.
     connections: usize,
     connecting: usize,
+    /// Some of those who wait may have given up.
+    abandoned: bool,
+    /// Nothing is kept: set when the idle connections are closed, until the next request.
+    retired: bool,
+}
+
+impl State {
+    /// Forgets those who have given up. Cheap unless somebody did.
+    fn prune(&mut self) {
+        if std::mem::take(&mut self.abandoned) {
+            self.waiting.retain(|waiter| !waiter.is_closed());
+        }
+    }
 }
 
 struct Idle {
@@ -91,8 +108,12 @@ struct Idle {
 type Waiter = oneshot::Sender<Result<Pooled, Error>>;
 
 /// What a request gets from the pool.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the usual case shall not allocate"
+)]
 enum Checkout {
-    Ready(Box<Pooled>),
+    Ready(Pooled),
     Wait(oneshot::Receiver<Result<Pooled, Error>>, Permit),
 }
 
@@ -145,9 +166,14 @@ impl Pool {
         drop(gone);
     }
 
-    /// Closes all idle connections; those in use end with their request.
+    /// Closes all idle connections. Those in use end with their request, unless another request comes
+    /// in the meantime.
     pub fn close_idle(&self) {
-        let idle = std::mem::take(&mut self.0.lock().idle);
+        let idle = {
+            let mut state = self.0.lock();
+            state.retired = true;
+            std::mem::take(&mut state.idle)
+        };
         drop(idle);
     }
 
@@ -163,84 +189,91 @@ impl Inner {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An idle connection, or a place in the queue. `fresh` refuses used connections; `careful` asks the
-    /// kernel whether they are alive.
+    /// An idle connection, or a place in the queue. `fresh` wishes for a new connection, and takes a used
+    /// one if none can be had; `careful` asks the kernel whether a used one is alive.
     fn checkout(self: &Arc<Self>, fresh: bool, careful: bool) -> Result<Checkout, Overflow> {
         if !fresh && let Some(connection) = self.take_idle(careful) {
-            return Ok(Checkout::Ready(Box::new(connection)));
+            return Ok(Checkout::Ready(connection));
         }
-        let pending = self.resources.try_acquire(Resource::Pending)?;
-        let (waiter, receiver) = oneshot::channel();
+        let pending = match self.resources.try_acquire(Resource::Pending) {
+            Ok(permit) => permit,
+            Err(overflow) => {
+                let used = self.take_idle(true).ok_or(overflow)?;
+                return Ok(Checkout::Ready(used));
+            }
+        };
         self.stats.upstream_rq_pending_total().inc();
-        let mut state = self.lock();
-        state.waiting.push_back(waiter);
-        self.open_for_waiters(&mut state);
+        let (waiter, receiver) = oneshot::channel();
+        self.lock().waiting.push_back(waiter);
+        self.open_for_waiters();
         Ok(Checkout::Wait(receiver, pending))
     }
 
+    /// A place at the head of the queue, for a request that was served badly.
+    fn queue_again(self: &Arc<Self>) -> oneshot::Receiver<Result<Pooled, Error>> {
+        let (waiter, receiver) = oneshot::channel();
+        self.lock().waiting.push_front(waiter);
+        self.open_for_waiters();
+        receiver
+    }
+
     fn take_idle(&self, careful: bool) -> Option<Pooled> {
-        let now = clock::now();
         loop {
-            let Idle { mut connection, .. } = self.lock().idle.pop()?;
-            let young = self
-                .config
-                .max_connection_duration
-                .is_none_or(|max| now < connection.io().opened() + max);
-            if young && connection.is_idle() && (!careful || connection.io().stream().is_quiet()) {
+            let idle = {
+                let mut state = self.lock();
+                state.retired = false;
+                state.idle.pop()
+            };
+            let mut connection = idle?.connection;
+            if self.is_young(&connection) && is_usable(&mut connection, careful) {
                 return Some(connection);
             }
         }
     }
 
+    fn is_young(&self, connection: &Pooled) -> bool {
+        self.config
+            .max_connection_duration
+            .is_none_or(|max| clock::now() < connection.io().opened() + max)
+    }
+
     /// Opens connections until there is one for each waiter, as far as the bounds allow.
-    fn open_for_waiters(self: &Arc<Self>, state: &mut State) {
-        while state.connecting < state.waiting.len() {
+    fn open_for_waiters(self: &Arc<Self>) {
+        loop {
+            let mut state = self.lock();
+            state.prune();
+            if state.connecting >= state.waiting.len() {
+                return;
+            }
             let permit = match self.resources.try_acquire(Resource::Connections) {
                 Ok(permit) => permit,
                 Err(_) => {
                     self.stats.upstream_cx_overflow().inc();
+                    // Somebody who wished for a fresh connection waits beside an idle one.
+                    if let Some(idle) = state.idle.pop() {
+                        drop(state);
+                        self.deliver(idle.connection);
+                        continue;
+                    }
                     if state.connections > 0 {
                         return;
                     }
                     self.resources.acquire_beyond(Resource::Connections)
                 }
             };
-            let Ok(runtime) = tokio::runtime::Handle::try_current() else {
-                return;
-            };
             state.connections += 1;
             state.connecting += 1;
-            runtime.spawn(Arc::clone(self).open(permit));
-        }
-    }
-
-    async fn open(self: Arc<Self>, permit: Permit) {
-        let started = clock::now();
-        self.stats.upstream_cx_total().inc();
-        let connecting = self.connector.connect(Arc::clone(&self.endpoint));
-        let result = match tokio::time::timeout(self.config.connect_timeout, connecting).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.stats.upstream_cx_connect_timeout().inc();
-                Err(Error::new(ErrorKind::ConnectTimeout).with_sent(Sent::Nothing))
+            // A runtime that is going down drops the task at once, and that locks the pool again.
+            drop(state);
+            let opening = Opening::new(self, permit);
+            if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+                runtime.spawn(opening.run());
             }
-        };
-        self.lock().connecting -= 1;
-        match result {
-            Ok(stream) => {
-                self.stats
-                    .upstream_cx_connect_ms()
-                    .record(millis(clock::now() - started));
-                self.stats.upstream_cx_http1_total().inc();
-                let tracked = Tracked::new(stream, Arc::downgrade(&self), permit);
-                self.deliver(Connection::new(tracked, self.config.limits));
-            }
-            Err(error) => self.fail_waiters(&error),
         }
     }
 
     /// Gives a connection to whoever waits longest, or keeps it.
-    fn deliver(self: &Arc<Self>, mut connection: Pooled) {
+    fn deliver(&self, mut connection: Pooled) {
         let mut state = self.lock();
         while let Some(waiter) = state.waiting.pop_front() {
             match waiter.send(Ok(connection)) {
@@ -249,60 +282,49 @@ impl Inner {
                 Err(Err(_)) => return,
             }
         }
+        if state.retired {
+            // Closed outside the lock: a closing connection locks the pool again.
+            drop(state);
+            drop(connection);
+            return;
+        }
         state.idle.push(Idle {
             connection,
             since: clock::now(),
         });
     }
 
-    fn fail_waiters(self: &Arc<Self>, error: &Error) {
-        use std::sync::atomic::Ordering;
-        self.stats.upstream_cx_connect_fail().inc();
-        self.endpoint
-            .state
-            .stats
-            .cx_connect_fail
-            .fetch_add(1, Ordering::Relaxed);
-        let waiting = {
-            let mut state = self.lock();
-            state.connections -= 1;
-            std::mem::take(&mut state.waiting)
-        };
-        for waiter in waiting {
-            let mut copy = Error::new(error.kind()).with_sent(Sent::Nothing);
-            if let Some(message) = error.message() {
-                copy = copy.with_message(message.to_owned());
-            }
-            if waiter.send(Err(copy)).is_ok() {
-                self.stats.upstream_rq_pending_failure_eject().inc();
-            }
-        }
-    }
-
     /// A connection that may carry another request comes back.
-    fn put_back(self: &Arc<Self>, connection: Pooled) {
+    fn put_back(&self, connection: Pooled) {
         let used_up = self
             .config
             .max_requests_per_connection
             .is_some_and(|max| connection.exchanges() >= max);
         if used_up {
             self.stats.upstream_cx_max_requests().inc();
-            return;
+        } else if self.is_young(&connection) {
+            self.deliver(connection);
         }
-        self.deliver(connection);
     }
 
     /// A connection has closed: whoever waits may need another.
     fn closed(self: &Arc<Self>) {
-        let mut state = self.lock();
-        state.connections -= 1;
-        state.waiting.retain(|waiter| !waiter.is_closed());
-        self.open_for_waiters(&mut state);
+        self.lock().connections -= 1;
+        self.open_for_waiters();
     }
+
+    /// Somebody who waited has given up.
+    fn abandoned(&self) {
+        self.lock().abandoned = true;
+    }
+}
+
+/// Whether a connection that was used before can carry a request. `careful` asks the kernel, not only the
+/// reactor.
+fn is_usable(connection: &mut Pooled, careful: bool) -> bool {
+    connection.is_idle() && (!careful || connection.io().stream().is_quiet())
 }
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
-
-type WeakPool = Weak<Inner>;

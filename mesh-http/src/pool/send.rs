@@ -12,18 +12,20 @@ use mesh_core::{
 };
 use tokio::sync::oneshot;
 
-use super::{Checkout, Inner, Pool, Pooled, Tracked};
+use super::{Checkout, Inner, Pool, Pooled, Tracked, is_usable};
 use crate::h1::client::{Connection, Exchange, Return};
 
 /// How often one request is sent again because the idle connection it was given had died.
 const REPLAYS_MAX: u32 = 1;
 
+/// How many connections that have died may be handed to one request that waits.
+const STALE_MAX: u32 = 16;
+
 /// What an exchange holds until it is over: its place among `max_requests`.
 pub(super) struct Lease {
     pool: Arc<Inner>,
-    _permit: Permit,
-    /// Whether the connection came back; otherwise it was closed under the request.
-    returned: bool,
+    /// Taken when the request is over.
+    permit: Option<Permit>,
 }
 
 impl Lease {
@@ -35,14 +37,16 @@ impl Lease {
         stats.rq_active.fetch_add(1, Ordering::Relaxed);
         Self {
             pool,
-            _permit: permit,
-            returned: false,
+            permit: Some(permit),
         }
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
+    /// Ends the request in the books; `false` if it had ended before.
+    fn settle(&mut self) -> bool {
+        let Some(permit) = self.permit.take() else {
+            return false;
+        };
+        drop(permit);
         self.pool.stats.upstream_rq_active().dec();
         self.pool
             .endpoint
@@ -50,19 +54,25 @@ impl Drop for Lease {
             .stats
             .rq_active
             .fetch_sub(1, Ordering::Relaxed);
-        if !self.returned {
+        true
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.settle() {
             self.pool.stats.upstream_cx_destroy_with_active_rq().inc();
         }
     }
 }
 
 impl Return<Tracked> for Lease {
-    fn give_back(mut self, connection: Connection<Tracked>) {
-        self.returned = true;
-        let pool = Arc::clone(&self.pool);
+    fn give_back(mut self, connection: Option<Connection<Tracked>>) {
         // The request is over before its connection serves the next.
-        drop(self);
-        pool.put_back(connection);
+        self.settle();
+        if let Some(connection) = connection {
+            self.pool.put_back(connection);
+        }
     }
 }
 
@@ -74,11 +84,13 @@ pub struct Sending {
     request: Request<()>,
     state: State,
     replays: u32,
+    stale: u32,
     attempt: Option<Attempt>,
 }
 
 enum State {
     Start(Body),
+    /// Dropped in this order: the pool looks for closed receivers when a place is left.
     Waiting {
         body: Body,
         receiver: oneshot::Receiver<Result<Pooled, Error>>,
@@ -114,6 +126,7 @@ impl Drop for PendingGauge {
         self.pool.stats.upstream_rq_pending_active().dec();
         if !self.served {
             self.pool.stats.upstream_rq_cancelled().inc();
+            self.pool.abandoned();
         }
     }
 }
@@ -134,6 +147,7 @@ impl Pool {
             request: Request::from_parts(parts, ()),
             state: State::Start(body),
             replays: 0,
+            stale: 0,
             attempt,
         }
     }
@@ -150,7 +164,7 @@ impl Future for Sending {
                 State::Waiting {
                     body,
                     mut receiver,
-                    mut pending,
+                    pending,
                 } => match Pin::new(&mut receiver).poll(cx) {
                     Poll::Pending => {
                         this.state = State::Waiting {
@@ -161,11 +175,9 @@ impl Future for Sending {
                         return Poll::Pending;
                     }
                     Poll::Ready(result) => {
-                        pending.served = true;
-                        drop(pending);
-                        let connection =
-                            result.unwrap_or_else(|_| Err(Error::new(ErrorKind::LocalReset)))?;
-                        this.attach(connection, body)?;
+                        let result =
+                            result.unwrap_or_else(|_| Err(Error::new(ErrorKind::LocalReset)));
+                        this.served(result, body, pending)?;
                     }
                 },
                 State::Exchanging {
@@ -205,10 +217,14 @@ fn is_idempotent(method: &Method) -> bool {
 }
 
 impl Sending {
+    /// Whether a used connection is looked at twice: this request may not, or not once more, be repeated.
+    fn is_careful(&self) -> bool {
+        self.replays > 0 || !is_idempotent(self.request.method())
+    }
+
     fn start(&mut self, body: Body) -> Result<(), Error> {
-        let careful = !is_idempotent(self.request.method());
-        match self.pool.checkout(self.replays > 0, careful) {
-            Ok(Checkout::Ready(connection)) => self.attach(*connection, body),
+        match self.pool.checkout(self.replays > 0, self.is_careful()) {
+            Ok(Checkout::Ready(connection)) => self.attach(connection, body),
             Ok(Checkout::Wait(receiver, permit)) => {
                 let pending = PendingGauge::new(&self.pool, permit);
                 self.state = State::Waiting {
@@ -225,6 +241,37 @@ impl Sending {
         }
     }
 
+    /// The wait is over: with an error, or with a connection that came straight from another request
+    /// and may have ended with it.
+    fn served(
+        &mut self,
+        result: Result<Pooled, Error>,
+        body: Body,
+        mut pending: PendingGauge,
+    ) -> Result<(), Error> {
+        pending.served = true;
+        let mut connection = result?;
+        if connection.exchanges() == 0 || is_usable(&mut connection, self.is_careful()) {
+            drop(pending);
+            return self.attach(connection, body);
+        }
+        // Its permit is free before another connection is asked for.
+        drop(connection);
+        self.stale += 1;
+        if self.stale > STALE_MAX {
+            return Err(
+                self.failed(Error::new(ErrorKind::ConnectionTermination).with_sent(Sent::Nothing))
+            );
+        }
+        pending.served = false;
+        self.state = State::Waiting {
+            body,
+            receiver: self.pool.queue_again(),
+            pending,
+        };
+        Ok(())
+    }
+
     /// Puts the request on a connection.
     fn attach(&mut self, connection: Pooled, body: Body) -> Result<(), Error> {
         let permit = match self.pool.resources.try_acquire(Resource::Requests) {
@@ -239,7 +286,7 @@ impl Sending {
             attempt.connected();
         }
         if let Some(info) = RequestInfo::of(&self.request) {
-            let (local, id) = (connection.io().stream().local_addr(), connection.io().id());
+            let (local, id) = (connection.io().local_addr(), connection.io().id());
             info.with(|facts| {
                 facts.upstream_local = local;
                 facts.upstream_connection_id = Some(id);

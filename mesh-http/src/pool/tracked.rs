@@ -1,45 +1,60 @@
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Instant,
 };
 
-use mesh_core::{Permit, clock};
+use mesh_core::{Endpoint, Permit, clock};
 use mesh_net::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{WeakPool, millis};
+use super::{Inner, UpstreamStats, millis};
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-/// A stream that counts its bytes, and settles its permit and its pool's books when it closes.
+/// A stream that counts its bytes, and settles its permit and the books when it closes.
+///
+/// It may outlive its pool, as idle connections do for a moment when the pool is dropped: what it counts
+/// in is its own, and only whoever waits is looked for in the pool.
 pub(crate) struct Tracked {
     stream: Stream,
-    pool: WeakPool,
+    stats: UpstreamStats,
+    endpoint: Arc<Endpoint>,
+    pool: Weak<Inner>,
     opened: Instant,
     id: u64,
+    local: Option<SocketAddr>,
     /// Returned when the connection closes.
     permit: Option<Permit>,
 }
 
 impl Tracked {
-    pub(super) fn new(stream: Stream, pool: WeakPool, permit: Permit) -> Self {
-        if let Some(pool) = pool.upgrade() {
-            pool.stats.upstream_cx_active().inc();
-            let stats = &pool.endpoint.state.stats;
-            stats.cx_total.fetch_add(1, Ordering::Relaxed);
-            stats.cx_active.fetch_add(1, Ordering::Relaxed);
-        }
-        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(stream: Stream, pool: &Arc<Inner>, permit: Permit) -> Self {
+        pool.stats.upstream_cx_active().inc();
+        let stats = &pool.endpoint.state.stats;
+        stats.cx_total.fetch_add(1, Ordering::Relaxed);
+        stats.cx_active.fetch_add(1, Ordering::Relaxed);
         Self {
+            local: stream.local_addr(),
             stream,
-            pool,
+            stats: pool.stats.clone(),
+            endpoint: Arc::clone(&pool.endpoint),
+            pool: Arc::downgrade(pool),
             opened: clock::now(),
-            id,
+            id: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
             permit: Some(permit),
         }
+    }
+
+    /// Our end, asked for once.
+    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     pub(crate) fn stream(&self) -> &Stream {
@@ -59,17 +74,17 @@ impl Drop for Tracked {
     fn drop(&mut self) {
         // First the permit, so that whoever waits can have it.
         drop(self.permit.take());
+        self.stats.upstream_cx_active().dec();
+        self.stats.upstream_cx_destroy().inc();
+        self.stats
+            .upstream_cx_length_ms()
+            .record(millis(clock::now() - self.opened));
+        self.endpoint
+            .state
+            .stats
+            .cx_active
+            .fetch_sub(1, Ordering::Relaxed);
         if let Some(pool) = self.pool.upgrade() {
-            pool.stats.upstream_cx_active().dec();
-            pool.stats.upstream_cx_destroy().inc();
-            pool.stats
-                .upstream_cx_length_ms()
-                .record(millis(clock::now() - self.opened));
-            pool.endpoint
-                .state
-                .stats
-                .cx_active
-                .fetch_sub(1, Ordering::Relaxed);
             pool.closed();
         }
     }
@@ -83,20 +98,16 @@ impl AsyncRead for Tracked {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if let Some(pool) = self.pool.upgrade() {
-            pool.stats
-                .upstream_cx_rx_bytes_total()
-                .add((buf.filled().len() - before) as u64);
-        }
+        self.stats
+            .upstream_cx_rx_bytes_total()
+            .add((buf.filled().len() - before) as u64);
         Poll::Ready(Ok(()))
     }
 }
 
 impl Tracked {
     fn count_sent(&self, n: usize) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.stats.upstream_cx_tx_bytes_total().add(n as u64);
-        }
+        self.stats.upstream_cx_tx_bytes_total().add(n as u64);
     }
 }
 

@@ -1,22 +1,33 @@
 //! A pool against real sockets on the loopback.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Method, Request};
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use mesh_core::{Body, Endpoint, ErrorKind, Resource, Resources, Thresholds, stats::Scope};
+use mesh_core::{
+    Body, BoxFuture, Endpoint, Error, ErrorKind, Origin, Resource, Resources, Sent, Thresholds,
+    stats::Scope,
+};
 use mesh_http::pool::{Pool, PoolConfig, UpstreamStats};
-use mesh_net::TcpConnector;
+use mesh_net::{Connect, Stream, TcpConnector};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::{Barrier, Notify},
 };
+
+/// Only a failing test waits so long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Upstream {
     pool: Pool,
@@ -29,6 +40,17 @@ struct Upstream {
 /// An upstream whose `n`th connection is served by `serve(n, stream)`.
 async fn upstream<F>(
     thresholds: Thresholds,
+    serve: impl Fn(usize, TcpStream) -> F + Send + 'static,
+) -> Upstream
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    upstream_with(thresholds, PoolConfig::default(), serve).await
+}
+
+async fn upstream_with<F>(
+    thresholds: Thresholds,
+    config: PoolConfig,
     serve: impl Fn(usize, TcpStream) -> F + Send + 'static,
 ) -> Upstream
 where
@@ -49,7 +71,7 @@ where
     let pool = Pool::new(
         endpoint,
         Arc::new(TcpConnector),
-        Arc::new(PoolConfig::default()),
+        Arc::new(config),
         Arc::clone(&resources),
         stats.clone(),
     );
@@ -307,4 +329,269 @@ async fn a_short_answer_is_an_error_and_never_looks_complete() {
         get(&up).await.unwrap_err().kind(),
         ErrorKind::UpstreamProtocol
     );
+}
+
+/// Answers everything.
+async fn answers(_: usize, mut stream: TcpStream) {
+    while read_head(&mut stream).await.is_some() {
+        stream.write_all(OK).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn connections_that_die_with_their_pool_are_no_longer_counted_as_open() {
+    let up = upstream(Thresholds::default(), answers).await;
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    let Upstream {
+        pool,
+        stats,
+        resources,
+        ..
+    } = up;
+    let endpoint = Arc::clone(pool.endpoint());
+    let open = || endpoint.state.stats.cx_active.load(Ordering::SeqCst);
+    assert_eq!((stats.upstream_cx_active().value(), open()), (1, 1));
+    assert!(stats.upstream_cx_rx_bytes_total().value() > 0);
+    assert!(stats.upstream_cx_tx_bytes_total().value() > 0);
+    drop(pool);
+    assert_eq!((stats.upstream_cx_active().value(), open()), (0, 0));
+    assert_eq!(stats.upstream_cx_destroy().value(), 1);
+    assert_eq!(resources.in_use(Resource::Connections), 0);
+}
+
+#[tokio::test]
+async fn a_connection_in_use_while_the_idle_ones_are_closed_ends_with_its_request() {
+    let (arrived, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (seen, wait) = (Arc::clone(&arrived), Arc::clone(&go));
+    let up = upstream(Thresholds::default(), move |_, mut stream| {
+        let (seen, wait) = (Arc::clone(&seen), Arc::clone(&wait));
+        async move {
+            while read_head(&mut stream).await.is_some() {
+                seen.notify_one();
+                wait.notified().await;
+                stream.write_all(OK).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let close = async {
+        arrived.notified().await;
+        up.pool.close_idle();
+        go.notify_one();
+    };
+    let (answer, ()) = tokio::join!(get(&up), close);
+    assert_eq!(answer.unwrap(), "ok");
+    assert_eq!(up.pool.connections(), 0);
+    assert_eq!(up.stats.upstream_cx_destroy_with_active_rq().value(), 0);
+    // The pool goes on if somebody goes on using it.
+    go.notify_one();
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    assert_eq!(up.pool.connections(), 1);
+}
+
+/// One connection, taken by a GET, and a POST that waits for it.
+async fn get_then_post(up: &Upstream) -> (Result<String, Error>, Result<u16, Error>) {
+    tokio::time::timeout(PATIENCE, async {
+        tokio::join!(get(up), async {
+            let response = up.pool.send(request(Method::POST)).await?;
+            Ok(response.status().as_u16())
+        })
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_post_from_the_queue_does_not_meet_a_connection_that_the_peer_has_closed() {
+    let thresholds = Thresholds {
+        max_connections: 1,
+        ..Thresholds::default()
+    };
+    let up = upstream(thresholds, |_, mut stream| async move {
+        read_head(&mut stream).await;
+        // Answer and end are there together when the client looks.
+        stream.write_all(OK).await.unwrap();
+    })
+    .await;
+    let (got, posted) = get_then_post(&up).await;
+    assert_eq!(got.unwrap(), "ok");
+    assert_eq!(posted.unwrap(), 200);
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 2);
+    assert_eq!(up.resources.in_use(Resource::Pending), 0);
+    assert_eq!(up.stats.upstream_rq_pending_active().value(), 0);
+    assert_eq!(up.stats.upstream_rq_cancelled().value(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_open_for_too_long_serves_nobody_from_the_queue() {
+    let thresholds = Thresholds {
+        max_connections: 1,
+        ..Thresholds::default()
+    };
+    let config = PoolConfig {
+        max_connection_duration: Some(Duration::ZERO),
+        ..PoolConfig::default()
+    };
+    let up = upstream_with(thresholds, config, answers).await;
+    let (got, posted) = get_then_post(&up).await;
+    assert_eq!(got.unwrap(), "ok");
+    assert_eq!(posted.unwrap(), 200);
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 2);
+    assert_eq!(up.pool.connections(), 0);
+}
+
+/// Fails in the worst way.
+struct Panics;
+
+impl Connect for Panics {
+    fn connect(&self, _: Arc<Endpoint>) -> BoxFuture<Result<Stream, Error>> {
+        Box::pin(async { panic!("a connector that panics") })
+    }
+}
+
+fn panicking_pool() -> (Pool, Arc<Resources>) {
+    let resources = Resources::new(&Thresholds::default());
+    let pool = Pool::new(
+        Arc::new(Endpoint::standalone(([127, 0, 0, 1], 1).into())),
+        Arc::new(Panics),
+        Arc::new(PoolConfig::default()),
+        Arc::clone(&resources),
+        UpstreamStats::detached(),
+    );
+    (pool, resources)
+}
+
+#[tokio::test]
+async fn a_connector_that_panics_leaves_nobody_waiting() {
+    let (pool, resources) = panicking_pool();
+    for _ in 0..2 {
+        let sending = pool.send(request(Method::POST));
+        let answer = tokio::time::timeout(PATIENCE, sending).await.unwrap();
+        let error = answer.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.sent()),
+            (ErrorKind::ConnectFailure, Sent::Nothing)
+        );
+        assert_eq!(pool.connections(), 0);
+        assert_eq!(resources.in_use(Resource::Connections), 0);
+    }
+}
+
+#[test]
+fn a_runtime_that_is_going_down_leaves_nobody_waiting() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let handle = runtime.handle().clone();
+    drop(runtime);
+    let _inside = handle.enter();
+    let (pool, resources) = panicking_pool();
+    let mut sending = pool.send(request(Method::GET));
+    let polled = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
+    let Poll::Ready(Err(error)) = polled else {
+        panic!("still waiting");
+    };
+    assert_eq!(error.kind(), ErrorKind::ConnectFailure);
+    assert_eq!(pool.connections(), 0);
+    assert_eq!(resources.in_use(Resource::Connections), 0);
+}
+
+#[tokio::test]
+async fn a_replay_takes_an_idle_connection_when_no_other_may_be_opened() {
+    let thresholds = Thresholds {
+        max_connections: 2,
+        ..Thresholds::default()
+    };
+    let both = Arc::new(Barrier::new(2));
+    let died = Arc::new(AtomicBool::new(false));
+    let up = upstream(thresholds, move |_, mut stream| {
+        let (both, died) = (Arc::clone(&both), Arc::clone(&died));
+        async move {
+            read_head(&mut stream).await;
+            both.wait().await;
+            stream.write_all(OK).await.unwrap();
+            while read_head(&mut stream).await.is_some() && died.swap(true, Ordering::SeqCst) {
+                stream.write_all(OK).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let (one, two) = tokio::join!(get(&up), get(&up));
+    assert_eq!((one.unwrap(), two.unwrap()), ("ok".into(), "ok".into()));
+    for max_pending_requests in [1, 0] {
+        up.resources.update(&Thresholds {
+            max_connections: 1,
+            max_pending_requests,
+            ..Thresholds::default()
+        });
+        let answer = tokio::time::timeout(PATIENCE, get(&up)).await.unwrap();
+        assert_eq!(answer.unwrap(), "ok");
+    }
+    assert_eq!(up.stats.upstream_rq_idle_replay().value(), 1);
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_announces_the_end_of_its_connection_is_no_destroyed_request() {
+    let up = upstream(Thresholds::default(), |_, mut stream| async move {
+        read_head(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
+            .await
+            .unwrap();
+        read_head(&mut stream).await;
+    })
+    .await;
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    assert_eq!(up.pool.connections(), 0);
+    assert_eq!(up.stats.upstream_cx_destroy().value(), 1);
+    assert_eq!(up.stats.upstream_cx_destroy_with_active_rq().value(), 0);
+    assert_eq!(up.stats.upstream_rq_active().value(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_cut_short_is_a_destroyed_request() {
+    let up = upstream(Thresholds::default(), |_, mut stream| async move {
+        read_head(&mut stream).await;
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nok")
+            .await
+            .unwrap();
+    })
+    .await;
+    assert!(get(&up).await.is_err());
+    assert_eq!(up.stats.upstream_cx_destroy_with_active_rq().value(), 1);
+    assert_eq!(up.stats.upstream_rq_active().value(), 0);
+}
+
+/// Announces more than it has, or less.
+struct Liar(Option<Bytes>, u64);
+
+impl http_body::Body for Liar {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.1)
+    }
+}
+
+#[tokio::test]
+async fn a_request_body_of_the_wrong_length_is_not_the_endpoints_fault() {
+    for announced in [1, 9] {
+        let up = upstream(Thresholds::default(), answers).await;
+        let body = Liar(Some(Bytes::from_static(b"body")), announced);
+        let request = request(Method::POST).map(|_| Body::new(body));
+        let error = up.pool.send(request).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DownstreamProtocol);
+        assert_eq!(error.origin(), Origin::Downstream);
+    }
 }
