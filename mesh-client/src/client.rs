@@ -1,9 +1,10 @@
 use std::{
+    any::Any,
     future::Future,
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
@@ -243,7 +244,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> ClientFuture {
-        let request = request.map(|body| Body::new(Foreign(Box::pin(body))));
+        let request = request.map(into_body);
         match canonical(request) {
             Ok(request) => {
                 let connection = Arc::clone(&self.connection);
@@ -260,8 +261,50 @@ where
     }
 }
 
+/// A body whose size is known is read at once when it is no larger, so that it can be sent twice.
+const BODY_AT_ONCE_MAX: u64 = 64 * 1024;
+
+/// To the type of the seam; what is in memory already stays in memory, as behind a socket.
+fn into_body<B>(body: B) -> Body
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let mut body = Some(body);
+    if let Some(ours) = (&mut body as &mut dyn Any).downcast_mut::<Option<Body>>() {
+        return ours.take().unwrap_or_default();
+    }
+    let Some(body) = body.filter(|body| !body.is_end_stream()) else {
+        return Body::empty();
+    };
+    let size = body.size_hint().exact();
+    let mut body = Foreign {
+        body: Box::pin(body),
+        first: None,
+    };
+    if size.is_some_and(|size| size <= BODY_AT_ONCE_MAX) {
+        // Whoever reads on polls again, with a waker of his own.
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(&mut body).poll_frame(&mut cx) {
+            Poll::Pending => {}
+            Poll::Ready(None) => return Body::empty(),
+            Poll::Ready(Some(first)) => match first.map(http_body::Frame::into_data) {
+                Ok(Ok(data)) if body.body.is_end_stream() => return Body::from(data),
+                Ok(Ok(data)) => body.first = Some(Ok(http_body::Frame::data(data))),
+                Ok(Err(frame)) => body.first = Some(Ok(frame)),
+                Err(error) => body.first = Some(Err(error)),
+            },
+        }
+    }
+    Body::new(body)
+}
+
 /// A caller's body, with errors as this house knows them.
-struct Foreign<B>(Pin<Box<B>>);
+struct Foreign<B> {
+    body: Pin<Box<B>>,
+    /// What was read in advance.
+    first: Option<Result<http_body::Frame<Bytes>, Error>>,
+}
 
 impl<B> HttpBody for Foreign<B>
 where
@@ -275,18 +318,31 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
-        self.0
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        self.body
             .as_mut()
             .poll_frame(cx)
             .map_err(|error| Error::new(ErrorKind::DownstreamGone).with_source(error))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.first.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> http_body::SizeHint {
-        self.0.size_hint()
+        let read = match &self.first {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len) as u64,
+            _ => 0,
+        };
+        let rest = self.body.size_hint();
+        let mut hint = http_body::SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(read));
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper.saturating_add(read));
+        }
+        hint
     }
 }
 
@@ -294,6 +350,9 @@ where
 fn canonical(mut request: Request<Body>) -> Result<Request<Body>, Error> {
     let bad = |reason: &'static str| Error::new(ErrorKind::DownstreamProtocol).with_message(reason);
     if let Some(authority) = request.uri().authority() {
+        if authority.as_str().contains('@') {
+            return Err(bad("the host contains user information"));
+        }
         let host =
             HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the host is malformed"))?;
         request.headers_mut().insert(header::HOST, host);

@@ -1,6 +1,10 @@
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -15,7 +19,7 @@ use mesh_core::{
 use mesh_http::pool::UpstreamStats;
 use mesh_outlier::{Detector, OutlierStats};
 use mesh_retry::RetryStats;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{runtime::Handle, sync::watch, task::AbortHandle};
 
 use crate::stats::ClusterStats;
 
@@ -26,12 +30,21 @@ pub(crate) struct ClusterState {
     pub(crate) stats: ClusterStats,
     pub(crate) retry_stats: RetryStats,
     pub(crate) balance_stats: Arc<BalanceStats>,
-    detector: Mutex<Option<Arc<Detector>>>,
+    detector: Mutex<Option<Watch>>,
     generation: Arc<AtomicU64>,
     /// The endpoints' lasting state, by address; bounded by the endpoints of the latest assignment.
     endpoints: Mutex<HashMap<Address, Arc<EndpointState>>>,
     _gauges: [ComputedGuard; 2],
 }
+
+/// A detector, and the task that ticks it.
+struct Watch {
+    detector: Arc<Detector>,
+    ticking: AbortHandle,
+}
+
+/// What a name resolved to; `None` before its first answer.
+pub(crate) type Addresses = Option<Arc<[IpAddr]>>;
 
 /// One cluster as one config version describes it.
 pub struct Cluster {
@@ -39,9 +52,16 @@ pub struct Cluster {
     pub(crate) state: Arc<ClusterState>,
     pub(crate) set: ArcSwap<EndpointSet>,
     pub(crate) detector: Option<Arc<Detector>>,
+    /// For each endpoint of the config, if it is a name. What the previous version knew of a name is known
+    /// here from the start.
+    pub(crate) answers: Mutex<Vec<Addresses>>,
+    /// Whether `set` is the previous version's until all names have an answer.
+    pub(crate) warms: bool,
+    /// There is a later version: this one changes nothing any more.
+    retired: AtomicBool,
     /// Names that have not been asked for yet.
     unsettled: watch::Sender<usize>,
-    /// Name resolution and outlier sweeps; they end with the cluster.
+    /// Name resolution; it ends with the cluster, or when another takes its place.
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -89,36 +109,69 @@ impl ClusterState {
         config: &model::Cluster,
         registry: &Registry,
         rng: &Rng,
+        runtime: &Handle,
     ) -> Option<Arc<Detector>> {
-        let mut detector = self.detector.lock().unwrap_or_else(PoisonError::into_inner);
-        match (&config.outlier, detector.as_ref()) {
-            (None, _) => *detector = None,
-            (Some(outlier), Some(live)) => live.update(outlier.clone()),
+        let mut watch = lock(&self.detector);
+        match (&config.outlier, watch.as_ref()) {
+            (None, _) => *watch = None,
+            (Some(outlier), Some(live)) => live.detector.update(outlier.clone()),
             (Some(outlier), None) => {
                 let scope =
                     registry.scope(&format!("cluster.{}.outlier_detection.", config.stat_name));
-                let built = Detector::builder(Arc::clone(&config.name), outlier.clone())
+                let detector = Detector::builder(Arc::clone(&config.name), outlier.clone())
                     .stats(OutlierStats::register(&scope))
                     .rng(rng.clone())
                     .on_event(|event| tracing::info!(target: "outlier", "{event:?}"))
                     .build();
-                *detector = Some(built);
+                let ticking = runtime.spawn(detector.run(std::future::pending::<()>()));
+                *watch = Some(Watch {
+                    detector,
+                    ticking: ticking.abort_handle(),
+                });
             }
         }
-        detector.clone()
+        watch.as_ref().map(|watch| Arc::clone(&watch.detector))
     }
 }
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.ticking.abort();
+        // Older versions of the cluster may hold the detector for as long as their requests run.
+        self.detector.set_endpoints([]);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Cluster {
+    /// With what the previous version has learnt; that one has been retired.
     pub(crate) fn new(
         config: Arc<model::Cluster>,
-        state: Arc<ClusterState>,
+        previous: Option<&Self>,
         registry: &Registry,
         rng: &Rng,
+        runtime: &Handle,
     ) -> Arc<Self> {
+        let state = previous.map_or_else(
+            || ClusterState::new(&config, registry),
+            |previous| Arc::clone(&previous.state),
+        );
         state.resources[0].update(&config.thresholds);
         state.resources[1].update(&config.thresholds_high);
-        let detector = state.detector(&config, registry, rng);
+        let detector = state.detector(&config, registry, rng, runtime);
+        let set = previous.map_or_else(EndpointSet::empty, Self::endpoints);
+        if let Some(detector) = &detector {
+            detector.set_endpoints(set.endpoints().iter().map(|endpoint| &endpoint.state));
+        }
+        let known = previous.map_or_else(HashMap::new, Self::known_names);
+        let answer = |endpoint: &model::EndpointConfig| match &endpoint.target {
+            EndpointTarget::Name(host, _) => known.get(host).cloned(),
+            EndpointTarget::Address(_) => None,
+        };
+        let answers = config.endpoints.iter().map(answer).collect();
         let names = config
             .endpoints
             .iter()
@@ -128,10 +181,37 @@ impl Cluster {
             config,
             unsettled,
             state,
-            set: ArcSwap::new(EndpointSet::empty()),
+            set: ArcSwap::new(set),
             detector,
+            answers: Mutex::new(answers),
+            warms: previous.is_some(),
+            retired: AtomicBool::new(false),
             tasks: Mutex::default(),
         })
+    }
+
+    fn known_names(&self) -> HashMap<String, Arc<[IpAddr]>> {
+        let answers = lock(&self.answers);
+        let names = self.config.endpoints.iter().zip(&*answers);
+        names
+            .filter_map(|(endpoint, answer)| match (&endpoint.target, answer) {
+                (EndpointTarget::Name(host, _), Some(known)) if !known.is_empty() => {
+                    Some((host.clone(), Arc::clone(known)))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Another version takes its place, or none: it looks nothing up and changes nothing any more, though
+    /// requests may still run through it.
+    pub(crate) fn retire(&self) {
+        // Behind the lock of `assign`, which may be running on another thread.
+        let known = lock(&self.state.endpoints);
+        self.retired.store(true, Ordering::Relaxed);
+        drop(known);
+        lock(&self.tasks).drain(..).for_each(|task| task.abort());
+        self.unsettled.send_replace(0);
     }
 
     /// Its name.
@@ -182,19 +262,15 @@ impl Cluster {
     }
 
     pub(crate) fn adopt(&self, task: AbortHandle) {
-        self.tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(task);
+        lock(&self.tasks).push(task);
     }
 
     /// Replaces the endpoints. What is known about an address that stays is kept.
     pub(crate) fn assign(&self, endpoints: Vec<(Address, model::EndpointConfig)>) {
-        let mut known = self
-            .state
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.state.endpoints);
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
         let mut next = HashMap::with_capacity(endpoints.len());
         let mut list: Vec<Arc<Endpoint>> = Vec::with_capacity(endpoints.len());
         for (address, config) in endpoints {
@@ -232,11 +308,10 @@ impl Cluster {
         if let Some(detector) = &self.detector {
             detector.set_endpoints(list.iter().map(|endpoint| &endpoint.state));
         }
-        *known = next;
-        drop(known);
         let set = EndpointSet::new(list);
         self.state.balance_stats.refresh(&set);
         self.set.store(set);
+        *known = next;
     }
 }
 

@@ -1,9 +1,9 @@
 //! Endpoints that come from names.
 
 use std::{
-    io,
+    collections::HashSet,
     net::IpAddr,
-    sync::{Arc, Weak},
+    sync::{Arc, PoisonError, Weak},
 };
 
 use mesh_config::model::{self, DnsConfig, EndpointConfig, EndpointTarget};
@@ -11,35 +11,23 @@ use mesh_core::{Address, Rng, stats::Scope};
 use mesh_net::dns::{DnsStats, DnsWatch, Resolver, Update};
 use tokio::{runtime::Handle, sync::mpsc};
 
-use crate::Cluster;
-
-/// The endpoints whose addresses the config gives.
-pub(crate) fn fixed(config: &model::Cluster) -> Vec<(Address, EndpointConfig)> {
-    config
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| match &endpoint.target {
-            EndpointTarget::Address(address) => Some((address.clone(), endpoint.clone())),
-            EndpointTarget::Name(..) => None,
-        })
-        .collect()
-}
+use crate::{Cluster, cluster::Addresses};
 
 /// Looks the names of `cluster` up for as long as it lives.
 pub(crate) fn start(
     cluster: &Arc<Cluster>,
     dns: &DnsConfig,
+    resolver: &Resolver,
     scope: &Scope,
     runtime: &Handle,
     rng: &Rng,
-) -> io::Result<()> {
-    let resolver = Resolver::new(&dns.resolver).map_err(io::Error::other)?;
+) {
     let stats = DnsStats::register(scope);
     // As many answers may wait as there are names: each watch waits for its own to be taken.
     let names = cluster.config.endpoints.len();
     let (answers, inbox) = mpsc::channel(names.max(1));
     for (index, endpoint) in cluster.config.endpoints.iter().enumerate() {
-        let EndpointTarget::Name(host, port) = &endpoint.target else {
+        let EndpointTarget::Name(host, _) = &endpoint.target else {
             continue;
         };
         let watch = DnsWatch::new(
@@ -50,21 +38,19 @@ pub(crate) fn start(
             rng.clone(),
             stats.clone(),
         );
-        let task = runtime.spawn(look_up(watch, index, *port, answers.clone()));
+        let task = runtime.spawn(look_up(watch, index, answers.clone()));
         cluster.adopt(task.abort_handle());
     }
     let task = runtime.spawn(collect(Arc::downgrade(cluster), inbox));
     cluster.adopt(task.abort_handle());
-    Ok(())
 }
 
 struct Answer {
     index: usize,
-    port: u16,
     addresses: Arc<[IpAddr]>,
 }
 
-async fn look_up(mut watch: DnsWatch, index: usize, port: u16, answers: mpsc::Sender<Answer>) {
+async fn look_up(mut watch: DnsWatch, index: usize, answers: mpsc::Sender<Answer>) {
     loop {
         let update = watch.next().await;
         if let (Update::Failed, Some(error)) = (update, watch.last_error()) {
@@ -76,59 +62,84 @@ async fn look_up(mut watch: DnsWatch, index: usize, port: u16, answers: mpsc::Se
         }
         // The first answer counts even when it changed nothing: it says that the name was asked for.
         let addresses = Arc::clone(watch.addresses());
-        if answers
-            .send(Answer {
-                index,
-                port,
-                addresses,
-            })
-            .await
-            .is_err()
-        {
+        if answers.send(Answer { index, addresses }).await.is_err() {
             return;
         }
     }
 }
 
-/// Puts the answers together: the endpoints of all names, in the order of the config.
+/// Takes the answers to the names of a cluster.
 async fn collect(cluster: Weak<Cluster>, mut inbox: mpsc::Receiver<Answer>) {
-    let mut known: Vec<Option<Answer>> = Vec::new();
+    let mut asked = HashSet::new();
     while let Some(answer) = inbox.recv().await {
         let Some(cluster) = cluster.upgrade() else {
             return;
         };
-        let config = &cluster.config;
-        known.resize_with(config.endpoints.len(), || None);
         let index = answer.index;
-        let before = known[index].replace(answer);
-        let first = before.is_none();
-        let changed =
-            before.map(|b| b.addresses) != known[index].as_ref().map(|a| Arc::clone(&a.addresses));
-        if changed {
-            cluster.assign(assemble(config, &known));
+        if learn(&cluster, answer) {
+            publish(&cluster);
         }
-        if first {
+        if asked.insert(index) {
             cluster.name_settled();
         }
     }
 }
 
-fn assemble(config: &model::Cluster, known: &[Option<Answer>]) -> Vec<(Address, EndpointConfig)> {
+/// Whether the answer says anything new. A name that does not resolve keeps what it was known for before.
+fn learn(cluster: &Cluster, answer: Answer) -> bool {
+    let mut answers = cluster
+        .answers
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let Some(known) = answers.get_mut(answer.index) else {
+        return false;
+    };
+    let failed = answer.addresses.is_empty() && known.is_some();
+    if failed || known.as_ref() == Some(&answer.addresses) {
+        return false;
+    }
+    *known = Some(answer.addresses);
+    true
+}
+
+/// Gives a cluster the endpoints of its config and of the answers so far. One that replaces another keeps
+/// the other's endpoints until each name has an answer: a push must not leave requests without any.
+pub(crate) fn publish(cluster: &Cluster) {
+    let endpoints = {
+        let answers = cluster
+            .answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        assemble(&cluster.config, &answers, cluster.warms)
+    };
+    if let Some(endpoints) = endpoints {
+        cluster.assign(endpoints);
+    }
+}
+
+/// The endpoints of all names, in the order of the config; `None` when `complete` is asked for and a name
+/// has no answer.
+fn assemble(
+    config: &model::Cluster,
+    answers: &[Addresses],
+    complete: bool,
+) -> Option<Vec<(Address, EndpointConfig)>> {
     let mut all = Vec::new();
-    for (endpoint, answer) in config.endpoints.iter().zip(known) {
+    for (endpoint, answer) in config.endpoints.iter().zip(answers) {
         match (&endpoint.target, answer) {
             (EndpointTarget::Address(address), _) => all.push((address.clone(), endpoint.clone())),
-            (EndpointTarget::Name(host, _), Some(answer)) => {
-                for ip in answer.addresses.iter() {
+            (EndpointTarget::Name(host, port), Some(addresses)) => {
+                for ip in addresses.iter() {
                     let mut endpoint = endpoint.clone();
                     if endpoint.hostname.is_empty() {
                         endpoint.hostname = Arc::from(host.as_str());
                     }
-                    all.push((Address::Socket((*ip, answer.port).into()), endpoint));
+                    all.push((Address::Socket((*ip, *port).into()), endpoint));
                 }
             }
+            (EndpointTarget::Name(..), None) if complete => return None,
             (EndpointTarget::Name(..), None) => {}
         }
     }
-    all
+    Some(all)
 }

@@ -8,15 +8,16 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, Guard};
-use mesh_config::model::{Config, Discovery};
+use mesh_config::model::{self, Config, Discovery};
 use mesh_core::{
     Rng, clock,
     stats::{ComputedGuard, Registry, Scope},
 };
+use mesh_net::dns::Resolver;
 use mesh_ratelimit::{LocalRateLimit, LocalRateLimitConfig, RateLimitStore};
 use mesh_telemetry::{LogWriter, LogWriterConfig};
 
-use crate::{Cluster, cluster::ClusterState, discovery};
+use crate::{Cluster, discovery};
 
 /// What a process has once, whatever its config: clusters and what was learnt about them, stats, log
 /// files, buckets. Cloning shares it.
@@ -129,7 +130,8 @@ impl Mesh {
     }
 
     /// Swaps in the clusters of `config`. What is unchanged stays as it is; what was learnt about a cluster
-    /// or an endpoint that stays is kept. Requests that run finish with the version they began with.
+    /// or an endpoint that stays is kept. Requests that run finish with the version they began with. A config
+    /// that is refused changes nothing.
     ///
     /// Names are resolved in the background: see [`Mesh::resolved`].
     ///
@@ -142,19 +144,27 @@ impl Mesh {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let old = self.0.clusters.load_full();
+        // All that can fail comes first: a config that is refused changes nothing.
+        let plans = config
+            .clusters
+            .iter()
+            .map(|config| Plan::prepare(config, old.by_name.get(&config.name)))
+            .collect::<io::Result<Vec<_>>>()?;
         let mut next = Clusters {
             generation: old.generation + 1,
             ..Clusters::default()
         };
-        for config in &config.clusters {
-            let previous = old.by_name.get(&config.name);
-            let kept = previous.filter(|cluster| Arc::ptr_eq(&cluster.config, config));
-            let cluster = match kept {
-                Some(cluster) => Arc::clone(cluster),
-                None => self.build(config, previous.map(|cluster| &cluster.state))?,
-            };
-            next.order.push(Arc::clone(&cluster));
-            next.by_name.insert(Arc::clone(&config.name), cluster);
+        for plan in plans {
+            let cluster = self.commit(plan);
+            next.by_name
+                .insert(Arc::clone(cluster.name()), Arc::clone(&cluster));
+            next.order.push(cluster);
+        }
+        for cluster in &old.order {
+            let stays = next.by_name.get(cluster.name());
+            if !stays.is_some_and(|stays| Arc::ptr_eq(stays, cluster)) {
+                cluster.retire();
+            }
         }
         let generation = next.generation;
         self.0.clusters.store(Arc::new(next));
@@ -162,31 +172,31 @@ impl Mesh {
         Ok(())
     }
 
-    fn build(
-        &self,
-        config: &Arc<mesh_config::model::Cluster>,
-        state: Option<&Arc<ClusterState>>,
-    ) -> io::Result<Arc<Cluster>> {
-        let state = state
-            .cloned()
-            .unwrap_or_else(|| ClusterState::new(config, &self.0.registry));
-        let cluster = Cluster::new(Arc::clone(config), state, &self.0.registry, &self.0.rng);
-        if let Some(detector) = &cluster.detector {
-            let sweep = self
-                .0
-                .runtime
-                .spawn(detector.run(std::future::pending::<()>()));
-            cluster.adopt(sweep.abort_handle());
+    fn commit(&self, plan: Plan) -> Arc<Cluster> {
+        let (config, previous, resolver) = match plan {
+            Plan::Keep(cluster) => return cluster,
+            Plan::Build {
+                config,
+                previous,
+                resolver,
+            } => (config, previous, resolver),
+        };
+        let Inner {
+            registry,
+            rng,
+            runtime,
+            ..
+        } = &*self.0;
+        if let Some(previous) = &previous {
+            previous.retire();
         }
-        cluster.assign(discovery::fixed(config));
-        if let Discovery::Dns(dns) = &config.discovery {
-            let scope = self
-                .0
-                .registry
-                .scope(&format!("cluster.{}.", config.stat_name));
-            discovery::start(&cluster, dns, &scope, &self.0.runtime, &self.0.rng)?;
+        let cluster = Cluster::new(config, previous.as_deref(), registry, rng, runtime);
+        discovery::publish(&cluster);
+        if let (Discovery::Dns(dns), Some(resolver)) = (&cluster.config.discovery, resolver) {
+            let scope = registry.scope(&format!("cluster.{}.", cluster.config.stat_name));
+            discovery::start(&cluster, dns, &resolver, &scope, runtime, rng);
         }
-        Ok(cluster)
+        cluster
     }
 
     /// Waits until every cluster with names has been resolved once, whatever came of it.
@@ -195,5 +205,32 @@ impl Mesh {
         for cluster in clusters {
             cluster.resolved().await;
         }
+    }
+}
+
+/// What a push does about one cluster.
+enum Plan {
+    Keep(Arc<Cluster>),
+    Build {
+        config: Arc<model::Cluster>,
+        previous: Option<Arc<Cluster>>,
+        resolver: Option<Resolver>,
+    },
+}
+
+impl Plan {
+    fn prepare(config: &Arc<model::Cluster>, previous: Option<&Arc<Cluster>>) -> io::Result<Self> {
+        if let Some(kept) = previous.filter(|previous| previous.config == *config) {
+            return Ok(Self::Keep(Arc::clone(kept)));
+        }
+        let resolver = match &config.discovery {
+            Discovery::Dns(dns) => Some(Resolver::new(&dns.resolver).map_err(io::Error::other)?),
+            _ => None,
+        };
+        Ok(Self::Build {
+            config: Arc::clone(config),
+            previous: previous.cloned(),
+            resolver,
+        })
     }
 }

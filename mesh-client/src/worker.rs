@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -43,7 +43,18 @@ pub struct WorkerCluster {
 struct Inner {
     balancer: Balancer,
     /// By endpoint and priority; bounded by the endpoints, since the sweep drops what has left the set.
-    slots: HashMap<(usize, Priority), Slot, foldhash::fast::RandomState>,
+    slots: Slots,
+    /// The version of the set that `slots` was last compared with.
+    swept: u64,
+}
+
+type Slots = HashMap<(usize, Priority), Open, foldhash::fast::RandomState>;
+
+struct Open {
+    slot: Slot,
+    /// What `slot` was made for; `None` when a push came between, so that all but the connections may have
+    /// changed.
+    endpoint: Option<Arc<Endpoint>>,
 }
 
 /// The way to one endpoint.
@@ -109,6 +120,10 @@ impl Worker {
     /// Closes idle connections whose time is up or whose peer has gone. Call it every
     /// `SWEEP_INTERVAL`.
     pub fn sweep(&self, now: Instant) {
+        // A worker without requests would hold on to clusters that have been replaced.
+        if self.view.load().generation != self.mesh.generation() {
+            self.refresh();
+        }
         for cluster in self.view.load().clusters.values() {
             cluster.sweep(now);
         }
@@ -121,7 +136,7 @@ impl Worker {
                 .lock()
                 .slots
                 .values()
-                .for_each(|slot| slot.pool.close_idle());
+                .for_each(|open| open.slot.pool.close_idle());
         }
     }
 }
@@ -139,12 +154,19 @@ impl WorkerCluster {
         );
         // Connections survive a push that does not change how they are made.
         let slots = match previous {
-            Some(previous) if *previous.cluster.config.pool == *cluster.config.pool => {
-                previous.lock().slots.clone()
+            Some(previous)
+                if previous.cluster.config.pool == cluster.config.pool
+                    && Arc::ptr_eq(&previous.cluster.state, &cluster.state) =>
+            {
+                previous.pools()
             }
             _ => HashMap::default(),
         };
-        let inner = Mutex::new(Inner { balancer, slots });
+        let inner = Mutex::new(Inner {
+            balancer,
+            slots,
+            swept: 0,
+        });
         Arc::new(Self {
             cluster,
             connector,
@@ -168,49 +190,79 @@ impl WorkerCluster {
         let endpoint = balancer.pick(context)?;
         let panicked = balancer.panicked();
         let key = (Arc::as_ptr(&endpoint.state) as usize, priority);
-        let slot = match slots.get(&key) {
-            Some(slot) => slot.clone(),
+        let current = |open: &Open| {
+            open.endpoint
+                .as_ref()
+                .is_some_and(|known| Arc::ptr_eq(known, &endpoint))
+        };
+        let slot = match slots.get(&key).filter(|open| current(open)) {
+            Some(open) => open.slot.clone(),
             None => {
-                let slot = self.open_slot(&endpoint, priority);
-                slots.insert(key, slot.clone());
+                let pool = slots.remove(&key).map(|open| open.slot.pool);
+                let slot = self.open_slot(&endpoint, priority, pool);
+                let open = Open {
+                    slot: slot.clone(),
+                    endpoint: Some(Arc::clone(&endpoint)),
+                };
+                slots.insert(key, open);
                 slot
             }
         };
         Ok((endpoint, slot, panicked))
     }
 
-    fn open_slot(&self, endpoint: &Arc<Endpoint>, priority: Priority) -> Slot {
+    /// Its connections, for the version that follows it.
+    fn pools(&self) -> Slots {
+        let pools = self.lock();
+        let open = |open: &Open| Open {
+            slot: Slot {
+                pool: open.slot.pool.clone(),
+                monitor: None,
+            },
+            endpoint: None,
+        };
+        pools.slots.iter().map(|(key, o)| (*key, open(o))).collect()
+    }
+
+    /// With the connections of `pool`, if they were made for an endpoint of that description.
+    fn open_slot(&self, endpoint: &Arc<Endpoint>, priority: Priority, pool: Option<Pool>) -> Slot {
         let state = &self.cluster.state;
-        Slot {
-            pool: Pool::new(
+        let same = |pool: &Pool| {
+            let known = pool.endpoint();
+            known.hostname == endpoint.hostname && known.metadata == endpoint.metadata
+        };
+        let pool = pool.filter(same).unwrap_or_else(|| {
+            Pool::new(
                 Arc::clone(endpoint),
                 Arc::clone(&self.connector),
                 Arc::clone(&self.cluster.config.pool),
                 Arc::clone(state.resources(priority)),
                 state.upstream_stats.clone(),
-            ),
-            monitor: self
-                .cluster
-                .detector
-                .as_ref()
-                .map(|d| d.monitor(&endpoint.state)),
+            )
+        });
+        let detector = self.cluster.detector.as_ref();
+        Slot {
+            pool,
+            monitor: detector.map(|detector| detector.monitor(&endpoint.state)),
         }
     }
 
     fn sweep(&self, now: Instant) {
         let set = self.cluster.set.load_full();
-        let here = |key: &(usize, Priority)| {
-            set.endpoints()
-                .iter()
-                .any(|e| Arc::as_ptr(&e.state) as usize == key.0)
-        };
+        let mut inner = self.lock();
         let mut closed = Vec::new();
-        let slots: Vec<Slot> = {
-            let mut inner = self.lock();
-            closed.extend(inner.slots.extract_if(|key, _| !here(key)));
-            inner.slots.values().cloned().collect()
-        };
-        closed.iter().for_each(|(_, slot)| slot.pool.close_idle());
-        slots.iter().for_each(|slot| slot.pool.sweep(now));
+        if inner.swept != set.version() {
+            inner.swept = set.version();
+            let members = set.endpoints().iter();
+            let here: HashSet<usize> = members.map(|e| Arc::as_ptr(&e.state) as usize).collect();
+            closed.extend(inner.slots.extract_if(|key, _| !here.contains(&key.0)));
+        }
+        let open = inner.slots.values();
+        let pools: Vec<Pool> = open.map(|open| open.slot.pool.clone()).collect();
+        drop(inner);
+        for (_, open) in closed {
+            open.slot.pool.close_idle();
+        }
+        pools.iter().for_each(|pool| pool.sweep(now));
     }
 }

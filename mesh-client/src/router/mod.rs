@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use mesh_core::{Body, Decision, Error, ErrorKind, Reason, RequestInfo, format::RequestView};
 use mesh_retry::{Deadline, DeadlineLayer, Retry, RetryLayer};
 use mesh_route::Action;
@@ -78,15 +78,14 @@ impl Router {
         let mut response = Response::new(Body::from(reply.body));
         *response.status_mut() = reply.status;
         *response.headers_mut() = reply.headers;
-        if response
-            .body()
-            .as_full()
-            .is_some_and(|body| !body.is_empty())
-        {
-            response
-                .headers_mut()
-                .entry(http::header::CONTENT_TYPE)
-                .or_insert(http::HeaderValue::from_static("text/plain"));
+        let length = response.body().as_full().map_or(0, <[u8]>::len);
+        if length > 0 {
+            let headers = response.headers_mut();
+            headers
+                .entry(header::CONTENT_TYPE)
+                .or_insert(HeaderValue::from_static("text/plain"));
+            // For HEAD, which gets the length and not the body.
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         forwarding.finish_local(&mut response, info);
         response.extensions_mut().insert(Local);

@@ -209,7 +209,11 @@ fn has_length(status: StatusCode) -> bool {
 }
 
 fn reason(status: StatusCode) -> &'static str {
-    status.canonical_reason().unwrap_or("Unknown")
+    // The joke is no phrase of RFC 9110, and Envoy does not tell it either.
+    let known = status
+        .canonical_reason()
+        .filter(|_| status != StatusCode::IM_A_TEAPOT);
+    known.unwrap_or("Unknown")
 }
 
 thread_local! {
