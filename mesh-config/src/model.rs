@@ -153,7 +153,9 @@ pub struct RoutePolicies {
 pub type RateLimitOverride = (Arc<str>, Arc<LocalRateLimitConfig>);
 
 /// Envoy: `Cluster`.
-#[derive(Debug, Clone)]
+///
+/// Two that are equal behave alike, so that a push which brings an equal one changes nothing.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// `name`.
     pub name: Arc<str>,
@@ -180,7 +182,7 @@ pub struct Cluster {
 }
 
 /// Where a cluster's endpoints come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Discovery {
     /// The addresses of the config.
@@ -190,7 +192,7 @@ pub enum Discovery {
 }
 
 /// How names are resolved.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DnsConfig {
     /// Who is asked. Envoy: `typed_dns_resolver_config`.
     pub resolver: ResolverConfig,
@@ -201,7 +203,7 @@ pub struct DnsConfig {
 }
 
 /// One endpoint, as the config describes it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct EndpointConfig {
     /// An address, or a name to resolve.
     pub target: EndpointTarget,

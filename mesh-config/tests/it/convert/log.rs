@@ -1,1 +1,225 @@
+//! Access logs: where, in which words, which requests.
 
+use std::{path::PathBuf, sync::Arc};
+
+use http::{HeaderMap, Request, StatusCode};
+use mesh_config::model::AccessLogConfig;
+use mesh_core::{
+    ConnectionInfo, RequestInfo, ResponseFlag, clock,
+    format::{FormatContext, RequestView},
+};
+use mesh_telemetry::{LogFormat, Target};
+
+use super::{assert_refused, indented, manager, manager_text, report};
+
+const AT: &str =
+    "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.access_log[0]";
+const STDOUT: &str = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog";
+
+fn fields(name: &str, config: &str, filter: &str) -> String {
+    format!(
+        "access_log:\n- name: a\n{}  typed_config:\n    '@type': type.googleapis.com/{name}\n{}",
+        indented(filter, 2),
+        indented(config, 4)
+    )
+}
+
+fn log(name: &str, config: &str) -> AccessLogConfig {
+    manager(&fields(name, config, "")).access_log[0].clone()
+}
+
+fn file(config: &str) -> AccessLogConfig {
+    log(
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        &format!("path: /tmp/log\n{config}"),
+    )
+}
+
+/// What a log writes about a GET of `/p`, answered with a 503 and the flag UO.
+fn with_request<T>(look: impl FnOnce(&FormatContext<'_>) -> T) -> T {
+    let request = Request::get("/p").header("x-a", "A").body(()).unwrap();
+    let connection = Arc::new(ConnectionInfo::in_process());
+    let info = RequestInfo::new(clock::now(), 5, connection, Arc::from("1"));
+    info.flags.set(ResponseFlag::UpstreamOverflow);
+    let headers = HeaderMap::new();
+    let context = FormatContext::new(&info)
+        .with_request(RequestView::of(&request))
+        .with_response(StatusCode::SERVICE_UNAVAILABLE, &headers);
+    look(&context)
+}
+
+fn line(format: &LogFormat) -> String {
+    with_request(|context| {
+        let mut line = String::new();
+        context
+            .info
+            .with(|facts| format.write_with(context, facts, &mut line));
+        line
+    })
+}
+
+/// Whether that request passes a filter.
+fn passes(filter: &str) -> bool {
+    let log = manager(&fields(STDOUT, "", &format!("filter: {filter}"))).access_log[0].clone();
+    let filter = log
+        .filter
+        .unwrap_or_else(|| panic!("no filter from {filter}"));
+    with_request(|context| {
+        context
+            .info
+            .with(|facts| filter.lets_through(context, facts))
+    })
+}
+
+#[test]
+fn each_target_is_known() {
+    assert_eq!(file("").target, Target::File(PathBuf::from("/tmp/log")));
+    assert_eq!(log(STDOUT, "").target, Target::Stdout);
+    let stderr = log(
+        "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+        "log_format: {text_format: e}",
+    );
+    assert_eq!(
+        (stderr.target, line(&stderr.format)),
+        (Target::Stderr, "e".into())
+    );
+    let device = log(
+        "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path: /dev/stdout",
+    );
+    assert_eq!(device.target, Target::Stdout);
+}
+
+#[test]
+fn each_way_to_write_a_format_is_read() {
+    for (config, wanted) in [
+        ("format: '%REQ(:PATH)% %REQ(x-b)%'", "/p -"),
+        ("log_format: {text_format: '%REQ(:PATH)%'}", "/p"),
+        (
+            "log_format: {text_format_source: {inline_string: '%RESPONSE_CODE%'}}",
+            "503",
+        ),
+        (
+            "log_format: {text_format_source: {inline_string: '[%REQ(x-b)%]'}, omit_empty_values: true}",
+            "[]",
+        ),
+        (
+            "json_format: {b: '%RESPONSE_CODE%', a: '%REQ(x-b)%'}",
+            "{\"a\":null,\"b\":503}\n",
+        ),
+        (
+            "typed_json_format: {n: {l: ['%RESPONSE_FLAGS%', 1, true]}}",
+            "{\"n\":{\"l\":[\"UO\",1,true]}}\n",
+        ),
+        (
+            "log_format: {json_format: {a: '%REQ(x-b)%', b: c}, omit_empty_values: true}",
+            "{\"b\":\"c\"}\n",
+        ),
+    ] {
+        assert_eq!(line(&file(config).format), wanted, "{config}");
+    }
+}
+
+#[test]
+fn no_format_or_an_empty_one_is_envoys() {
+    for config in ["", "format: ''", "log_format: {text_format: ''}"] {
+        assert_eq!(file(config).format, LogFormat::envoy_default(), "{config}");
+    }
+    let empty = file("log_format: {text_format_source: {inline_string: ''}}");
+    assert_eq!(line(&empty.format), "");
+}
+
+#[test]
+fn a_format_that_makes_no_sense_is_refused() {
+    let refused = |config: &str, path: &str, reason: &str| {
+        let text = manager_text(&fields(STDOUT, config, ""));
+        assert_refused(&text, "log_format", &format!("{AT}{path}"), reason);
+    };
+    let text = manager_text(&fields(STDOUT, "log_format: {text_format: '%NOPE%'}", ""));
+    let refusal = super::refusal(&text);
+    assert!(
+        refusal.contains(&format!("{AT}.typed_config.log_format.text_format: ")),
+        "{refusal}"
+    );
+    assert!(refusal.contains("NOPE"), "{refusal}");
+    refused(
+        "log_format: {text_format_source: {filename: /does/not/exist}}",
+        ".typed_config.log_format.text_format_source.filename",
+        "cannot read \"/does/not/exist\": No such file or directory (os error 2)",
+    );
+    let text = manager_text("access_log: [{name: a}]");
+    assert_refused(&text, "access_log", AT, "typed_config is missing");
+}
+
+#[test]
+fn each_filter_decides() {
+    let code = |op: &str, value: u16| {
+        format!(
+            "{{status_code_filter: {{comparison: {{op: {op}, value: {{default_value: {value}, runtime_key: k}}}}}}}}"
+        )
+    };
+    let yes = code("GE", 500);
+    let no = code("EQ", 200);
+    assert!(passes(&yes) && passes(&code("NE", 200)) && passes(&code("LE", 503)));
+    assert!(!passes(&no));
+    assert!(
+        passes("{response_flag_filter: {flags: [UO]}}")
+            && !passes("{response_flag_filter: {flags: [UH]}}")
+    );
+    assert!(passes("{response_flag_filter: {}}"));
+    assert!(passes("{not_health_check_filter: {}}"));
+    assert!(!passes(
+        "{duration_filter: {comparison: {op: GE, value: {default_value: 1, runtime_key: k}}}}"
+    ));
+    assert!(passes(
+        "{runtime_filter: {runtime_key: k, percent_sampled: {numerator: 6}}}"
+    ));
+    assert!(!passes(
+        "{runtime_filter: {runtime_key: k, percent_sampled: {numerator: 5}}}"
+    ));
+    assert!(passes(
+        "{header_filter: {header: {name: x-a, string_match: {exact: A}}}}"
+    ));
+    assert!(!passes("{header_filter: {header: {name: x-b}}}"));
+    assert!(passes(&format!(
+        "{{or_filter: {{filters: [{yes}, {no}]}}}}"
+    )));
+    assert!(!passes(&format!(
+        "{{and_filter: {{filters: [{yes}, {no}]}}}}"
+    )));
+}
+
+#[test]
+fn logs_that_cannot_be_written_are_reported() {
+    let grpc = "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig";
+    let config = "common_config: {log_name: log, grpc_service: {envoy_grpc: {cluster_name: b}}}";
+    let text = manager_text(&fields(grpc, config, ""));
+    assert_eq!(report(&text), [(format!("{AT}.typed_config"), None, false)]);
+    let text = manager_text(&fields(
+        STDOUT,
+        "log_format: {text_format: '%DOWNSTREAM_PEER_SUBJECT%'}",
+        "",
+    ));
+    let path = format!("{AT}.typed_config.log_format.text_format");
+    assert_eq!(
+        report(&text),
+        [(path, Some("DOWNSTREAM_PEER_SUBJECT".to_owned()), false)]
+    );
+}
+
+#[test]
+fn a_filter_that_is_not_there_lets_everything_through() {
+    let yes = "{not_health_check_filter: {}}";
+    let unknown = "{grpc_status_filter: {statuses: [OK]}}";
+    for filter in [
+        unknown.to_owned(),
+        format!("{{or_filter: {{filters: [{yes}, {unknown}]}}}}"),
+    ] {
+        let text = fields(STDOUT, "", &format!("filter: {filter}"));
+        assert!(manager(&text).access_log[0].filter.is_none(), "{filter}");
+        assert_eq!(report(&manager_text(&text)).len(), 1);
+    }
+    assert!(passes(&format!(
+        "{{and_filter: {{filters: [{yes}, {unknown}]}}}}"
+    )));
+}
