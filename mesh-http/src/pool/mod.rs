@@ -9,7 +9,7 @@
 //! * whichever connection is ready first serves whoever waits longest;
 //! * when connecting fails, everybody who waits hears so.
 //!
-//! The most recently used connection is used first. An idle connection is looked at before it is used;
+//! The most recently used connection is used first. A used connection is looked at before it is used again;
 //! should it die under a request nevertheless, before any byte of an answer, the request is sent again
 //! on a fresh connection if nothing of it went out, or if its method may be repeated.
 
@@ -108,10 +108,6 @@ struct Idle {
 type Waiter = oneshot::Sender<Result<Pooled, Error>>;
 
 /// What a request gets from the pool.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the usual case shall not allocate"
-)]
 enum Checkout {
     Ready(Pooled),
     Wait(oneshot::Receiver<Result<Pooled, Error>>, Permit),

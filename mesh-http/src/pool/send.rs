@@ -348,8 +348,16 @@ impl Sending {
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        if let State::Exchanging { .. } = self.state {
-            self.pool.stats.upstream_rq_tx_reset().inc();
+        match &mut self.state {
+            State::Exchanging { .. } => self.pool.stats.upstream_rq_tx_reset().inc(),
+            State::Waiting { receiver, .. } => {
+                receiver.close();
+                // It was served and did not live to see it: the connection is for somebody else.
+                if let Ok(Ok(connection)) = receiver.try_recv() {
+                    self.pool.put_back(connection);
+                }
+            }
+            State::Start(_) | State::Done => {}
         }
     }
 }

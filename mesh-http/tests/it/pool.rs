@@ -497,8 +497,9 @@ fn a_runtime_that_is_going_down_leaves_nobody_waiting() {
     assert_eq!(resources.in_use(Resource::Connections), 0);
 }
 
-#[tokio::test]
-async fn a_replay_takes_an_idle_connection_when_no_other_may_be_opened() {
+/// Two connections, of which the one that is used next dies under its request while the bounds shrink
+/// to one connection and `max_pending_requests`.
+async fn replay_beside_an_idle_connection(max_pending_requests: u32) {
     let thresholds = Thresholds {
         max_connections: 2,
         ..Thresholds::default()
@@ -519,17 +520,78 @@ async fn a_replay_takes_an_idle_connection_when_no_other_may_be_opened() {
     .await;
     let (one, two) = tokio::join!(get(&up), get(&up));
     assert_eq!((one.unwrap(), two.unwrap()), ("ok".into(), "ok".into()));
-    for max_pending_requests in [1, 0] {
-        up.resources.update(&Thresholds {
-            max_connections: 1,
-            max_pending_requests,
-            ..Thresholds::default()
-        });
-        let answer = tokio::time::timeout(PATIENCE, get(&up)).await.unwrap();
-        assert_eq!(answer.unwrap(), "ok");
-    }
+    up.resources.update(&Thresholds {
+        max_connections: 1,
+        max_pending_requests,
+        ..Thresholds::default()
+    });
+    let answer = tokio::time::timeout(PATIENCE, get(&up)).await.unwrap();
+    assert_eq!(answer.unwrap(), "ok");
     assert_eq!(up.stats.upstream_rq_idle_replay().value(), 1);
     assert_eq!(up.accepted.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_replay_takes_an_idle_connection_when_no_other_may_be_opened() {
+    replay_beside_an_idle_connection(1).await;
+}
+
+#[tokio::test]
+async fn a_replay_takes_an_idle_connection_when_it_may_not_wait() {
+    replay_beside_an_idle_connection(0).await;
+}
+
+#[tokio::test]
+async fn a_post_does_not_meet_a_connection_whose_end_the_reactor_has_not_seen() {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = Arc::new(Endpoint::standalone(listener.local_addr().unwrap()));
+    let (close, closing) = std::sync::mpsc::channel::<()>();
+    let (closed, is_closed) = std::sync::mpsc::channel::<()>();
+    let upstream = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
+            stream.write_all(OK).unwrap();
+            closing.recv().unwrap();
+            drop(stream);
+            closed.send(()).unwrap();
+        }
+    });
+    let pool = Pool::new(
+        endpoint,
+        Arc::new(TcpConnector),
+        Arc::new(PoolConfig::default()),
+        Resources::new(&Thresholds::default()),
+        UpstreamStats::detached(),
+    );
+    assert_eq!(pool.send(request(Method::GET)).await.unwrap().status(), 200);
+    // This thread blocks, so its reactor learns nothing before the next request is sent.
+    close.send(()).unwrap();
+    is_closed.recv().unwrap();
+    let answer = pool.send(request(Method::POST)).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    close.send(()).unwrap();
+    upstream.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_handed_to_a_request_that_is_given_up_is_kept() {
+    let up = upstream(Thresholds::default(), answers).await;
+    let mut sending = up.pool.send(request(Method::GET));
+    let polled = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending());
+    let open = async {
+        while up.stats.upstream_cx_active().value() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, open).await.unwrap();
+    drop(sending);
+    assert_eq!(up.stats.upstream_rq_cancelled().value(), 1);
+    assert_eq!(up.pool.connections(), 1);
+    assert_eq!(get(&up).await.unwrap(), "ok");
+    assert_eq!(up.stats.upstream_cx_total().value(), 1);
 }
 
 #[tokio::test]
