@@ -185,7 +185,9 @@ impl WorkerCluster {
         priority: Priority,
     ) -> Result<(Arc<Endpoint>, Slot, bool), NoHealthy> {
         let mut inner = self.lock();
-        let Inner { balancer, slots } = &mut *inner;
+        let Inner {
+            balancer, slots, ..
+        } = &mut *inner;
         balancer.update(&self.cluster.set.load());
         let endpoint = balancer.pick(context)?;
         let panicked = balancer.panicked();

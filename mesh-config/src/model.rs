@@ -139,14 +139,14 @@ pub struct RoutePolicies {
     pub retry: Option<Arc<RetryConfig>>,
     /// Overrides of `local_ratelimit` filters, by the filter's name; each with the path of its owner, which
     /// names its buckets across config pushes.
-    pub local_rate_limits: BTreeMap<Arc<str>, RateLimitOverride>,
+    pub local_rate_limits: Arc<BTreeMap<Arc<str>, RateLimitOverride>>,
     /// The same for each weighted cluster, by its place, where some cluster has overrides of its own; then
     /// these stand in for `local_rate_limits` altogether. Empty otherwise.
-    pub weighted_rate_limits: Vec<BTreeMap<Arc<str>, RateLimitOverride>>,
+    pub weighted_rate_limits: Vec<Arc<BTreeMap<Arc<str>, RateLimitOverride>>>,
     /// The `rate_limits` of the route and its virtual host, for each `local_ratelimit` filter (by name) that
     /// has descriptors and no rules of its own: those of the filter's stage, put together as its
     /// `vh_rate_limits` says.
-    pub rate_limit_rules: BTreeMap<Arc<str>, Arc<[RateLimitRule]>>,
+    pub rate_limit_rules: Arc<BTreeMap<Arc<str>, Arc<[RateLimitRule]>>>,
 }
 
 /// A `local_ratelimit` config of a route's own, behind the path of its owner.

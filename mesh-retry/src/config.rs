@@ -34,7 +34,7 @@ pub const DEFAULT_BASE_INTERVAL: Duration = Duration::from_millis(25);
 ///
 /// # Envoy
 /// `config.route.v3.RetryPolicy`, `HedgePolicy`, and the retry fields of route and virtual host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RetryConfig {
     /// The conditions; none by default. `x-envoy-retry-on` and `x-envoy-retry-grpc-on` add to them.
@@ -287,6 +287,13 @@ impl RequestPredicate {
     }
 }
 
+/// Functions cannot be compared: a predicate equals its clones and no other.
+impl PartialEq for RequestPredicate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
 impl fmt::Debug for RequestPredicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RequestPredicate")
@@ -313,6 +320,13 @@ impl ResponsePredicate {
 
     pub(crate) fn matches(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         (self.0)(status, headers)
+    }
+}
+
+/// Functions cannot be compared: a predicate equals its clones and no other.
+impl PartialEq for ResponsePredicate {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

@@ -1,4 +1,5 @@
 use http::Request;
+use http_body_util::{BodyExt as _, Full};
 use mesh_core::{Body, ErrorKind};
 
 use crate::support::{Upstream, bootstrap, client, cluster, decisions, get};
@@ -7,7 +8,12 @@ use crate::support::{Upstream, bootstrap, client, cluster, decisions, get};
 async fn a_retry_saves_a_request_and_says_so() {
     let upstream = Upstream::start(&[503, 200]).await;
     let routes = "[{match: {prefix: /}, route: {cluster: a, retry_policy: {retry_on: 5xx, retry_back_off: {base_interval: 0.001s}}}}]";
-    let client = client(bootstrap(routes, &format!("[{}]", cluster("a", &[upstream.port], "")))).await.unwrap();
+    let client = client(bootstrap(
+        routes,
+        &format!("[{}]", cluster("a", &[upstream.port], "")),
+    ))
+    .await
+    .unwrap();
     let (result, info) = get(&client, "/x").await;
     assert_eq!(result.unwrap(), (200, "ok".to_owned()));
     assert_eq!(decisions(&info), "retry(a):retried 1/2");
@@ -17,7 +23,11 @@ async fn a_retry_saves_a_request_and_says_so() {
 #[tokio::test]
 async fn failures_are_errors_with_the_kind_that_a_sidecar_would_answer() {
     let upstream = Upstream::start(&[0]).await;
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let routes = "[{match: {path: /reset}, route: {cluster: a}}, {match: {path: /refused}, route: {cluster: b}}, {match: {path: /empty}, route: {cluster: c}}, {match: {path: /header}, route: {cluster_header: x-cluster}}]";
     let clusters = format!(
         "[{}, {}, {}]",
@@ -47,7 +57,12 @@ async fn an_endpoint_that_fails_is_ejected_and_traffic_goes_elsewhere() {
     let (bad, good) = (Upstream::start(&[503]).await, Upstream::start(&[200]).await);
     let more = "outlier_detection: {consecutive_5xx: 2, max_ejection_percent: 50, base_ejection_time: 600s, interval: 600s},";
     let clusters = format!("[{}]", cluster("a", &[bad.port, good.port], more));
-    let client = client(bootstrap("[{match: {prefix: /}, route: {cluster: a}}]", &clusters)).await.unwrap();
+    let client = client(bootstrap(
+        "[{match: {prefix: /}, route: {cluster: a}}]",
+        &clusters,
+    ))
+    .await
+    .unwrap();
     for _ in 0..20 {
         get(&client, "/").await.0.unwrap();
     }
@@ -60,7 +75,12 @@ async fn a_route_timeout_ends_a_request_that_nobody_answers() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let routes = "[{match: {prefix: /}, route: {cluster: a, timeout: 0.05s}}]";
-    let client = client(bootstrap(routes, &format!("[{}]", cluster("a", &[port], "")))).await.unwrap();
+    let client = client(bootstrap(
+        routes,
+        &format!("[{}]", cluster("a", &[port], "")),
+    ))
+    .await
+    .unwrap();
     let (result, info) = get(&client, "/").await;
     assert_eq!(result.unwrap_err().kind(), ErrorKind::RequestTimeout);
     assert_eq!(info.flags.to_string(), "UT");
@@ -70,19 +90,35 @@ async fn a_route_timeout_ends_a_request_that_nobody_answers() {
 async fn the_upstream_sees_one_host_and_an_origin_form_target() {
     let upstream = Upstream::start(&[200]).await;
     let clusters = format!("[{}]", cluster("a", &[upstream.port], ""));
-    let client = client(bootstrap("[{match: {prefix: /}, route: {cluster: a}}]", &clusters)).await.unwrap();
+    let client = client(bootstrap(
+        "[{match: {prefix: /}, route: {cluster: a}}]",
+        &clusters,
+    ))
+    .await
+    .unwrap();
     get(&client, "/a?b=c").await.0.unwrap();
     let head = upstream.heads.lock().unwrap()[0].clone();
-    assert!(head.starts_with("GET /a?b=c HTTP/1.1\r\nhost: mesh.test\r\n"), "{head}");
+    assert!(
+        head.starts_with("GET /a?b=c HTTP/1.1\r\nhost: mesh.test\r\n"),
+        "{head}"
+    );
     let request = Request::get("/no-host").body(Body::empty()).unwrap();
-    assert_eq!(client.send(request).await.unwrap_err().kind(), ErrorKind::DownstreamProtocol);
+    assert_eq!(
+        client.send(request).await.unwrap_err().kind(),
+        ErrorKind::DownstreamProtocol
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_tasks_share_one_client_and_leave_nothing_behind() {
     let upstream = Upstream::start(&[200]).await;
     let clusters = format!("[{}]", cluster("a", &[upstream.port], ""));
-    let client = client(bootstrap("[{match: {prefix: /}, route: {cluster: a}}]", &clusters)).await.unwrap();
+    let client = client(bootstrap(
+        "[{match: {prefix: /}, route: {cluster: a}}]",
+        &clusters,
+    ))
+    .await
+    .unwrap();
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let client = client.clone();
@@ -101,4 +137,44 @@ async fn many_tasks_share_one_client_and_leave_nothing_behind() {
     let resources = clusters.list()[0].resources(mesh_core::Priority::Default);
     assert_eq!(resources.in_use(mesh_core::Resource::Requests), 0);
     assert_eq!(resources.in_use(mesh_core::Resource::Pending), 0);
+}
+
+#[tokio::test]
+async fn a_put_from_memory_is_sent_again_when_its_idle_connection_dies() {
+    let upstream = Upstream::start(&[200, 0, 200, 0, 200]).await;
+    let clusters = format!("[{}]", cluster("a", &[upstream.port], ""));
+    let client = client(bootstrap(
+        "[{match: {prefix: /}, route: {cluster: a}}]",
+        &clusters,
+    ))
+    .await
+    .unwrap();
+    get(&client, "/").await.0.unwrap();
+    let put = || Request::put("http://mesh.test/");
+    let foreign = put().body(Full::from("text")).unwrap();
+    let response = client.send(foreign).await.unwrap();
+    assert_eq!(response.status(), 200);
+    drop(response.into_body().collect().await.unwrap());
+    let ours = put().body(Body::from("text")).unwrap();
+    assert_eq!(client.send(ours).await.unwrap().status(), 200);
+    assert_eq!(upstream.count(), 5);
+}
+
+#[tokio::test]
+async fn user_information_in_a_target_is_refused_rather_than_sent_on() {
+    let upstream = Upstream::start(&[200]).await;
+    let clusters = format!("[{}]", cluster("a", &[upstream.port], ""));
+    let client = client(bootstrap(
+        "[{match: {prefix: /}, route: {cluster: a}}]",
+        &clusters,
+    ))
+    .await
+    .unwrap();
+    let request = Request::get("http://user:secret@mesh.test/");
+    let error = client
+        .send(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DownstreamProtocol);
+    assert_eq!(upstream.count(), 0);
 }

@@ -1,18 +1,22 @@
 //! Upstreams with a script, and bootstraps around them.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use mesh_client::{ClientError, MeshClient};
 use mesh_config::{LoadOptions, language::Source, model::Config};
-use mesh_core::{Body, Error, RequestInfo};
+use mesh_core::{Body, Error, RequestInfo, stats::Value};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
+    net::{TcpListener, UdpSocket},
+    sync::watch,
 };
 
 /// An upstream that answers its `n`th request with the `n`th status of its script, then with the last.
@@ -27,7 +31,10 @@ impl Upstream {
     pub(crate) async fn start(script: &'static [u16]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (requests, heads) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
+        let (requests, heads) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(Mutex::new(Vec::new())),
+        );
         let (count, log) = (Arc::clone(&requests), Arc::clone(&heads));
         tokio::spawn(async move {
             loop {
@@ -49,7 +56,11 @@ impl Upstream {
                 });
             }
         });
-        Self { port, requests, heads }
+        Self {
+            port,
+            requests,
+            heads,
+        }
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -112,7 +123,9 @@ pub(crate) async fn get(
     client: &MeshClient,
     path: &str,
 ) -> (Result<(u16, String), Error>, Arc<RequestInfo>) {
-    let request = Request::get(format!("http://mesh.test{path}")).body(Body::empty()).unwrap();
+    let request = Request::get(format!("http://mesh.test{path}"))
+        .body(Body::empty())
+        .unwrap();
     let future = client.send(request);
     let info = Arc::clone(future.info().unwrap());
     (read(future.await).await, info)
@@ -121,9 +134,93 @@ pub(crate) async fn get(
 async fn read(result: Result<Response<Body>, Error>) -> Result<(u16, String), Error> {
     let (parts, body) = result?.into_parts();
     let bytes = body.collect().await?.to_bytes();
-    Ok((parts.status.as_u16(), String::from_utf8(bytes.to_vec()).unwrap()))
+    Ok((
+        parts.status.as_u16(),
+        String::from_utf8(bytes.to_vec()).unwrap(),
+    ))
 }
 
 pub(crate) fn decisions(info: &RequestInfo) -> String {
     info.with(|facts| facts.trace.to_string())
+}
+
+/// A `STRICT_DNS` cluster: one endpoint per port, all of the same name.
+pub(crate) fn dns_cluster(
+    name: &str,
+    host: &str,
+    ports: &[u16],
+    server: u16,
+    more: &str,
+) -> String {
+    let endpoints: Vec<String> = ports
+        .iter()
+        .map(|port| format!("{{endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}}}"))
+        .collect();
+    let resolver = format!(
+        r#"{{name: cares, typed_config: {{"@type": type.googleapis.com/envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig, resolvers: [{{socket_address: {{address: 127.0.0.1, port_value: {server}}}}}], dns_resolver_options: {{no_default_search_domain: true}}}}}}"#
+    );
+    format!(
+        "{{name: {name}, type: STRICT_DNS, dns_lookup_family: V4_ONLY, typed_dns_resolver_config: {resolver}, {more} load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}}}",
+        endpoints.join(", ")
+    )
+}
+
+/// A name server to which every name is 127.0.0.1, and which may hold its answers back.
+pub(crate) struct NameServer {
+    pub(crate) port: u16,
+    pub(crate) answers: watch::Sender<bool>,
+}
+
+impl NameServer {
+    pub(crate) async fn start(answering: bool) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let (answers, mut answering) = watch::channel(answering);
+        tokio::spawn(async move {
+            let mut question = [0; 512];
+            while let Ok((n, peer)) = socket.recv_from(&mut question).await {
+                if answering.wait_for(|answering| *answering).await.is_err() {
+                    return;
+                }
+                let answer = loopback(&question[..n]);
+                socket.send_to(&answer, peer).await.unwrap();
+            }
+        });
+        Self { port, answers }
+    }
+}
+
+fn loopback(question: &[u8]) -> Vec<u8> {
+    let mut end = 12;
+    while question[end] != 0 {
+        end += 1 + usize::from(question[end]);
+    }
+    let mut answer = question[..2].to_vec();
+    // An answer; one question, one record.
+    answer.extend([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+    answer.extend(&question[12..end + 5]);
+    // The name of the question, A, IN, a minute, four bytes.
+    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+    answer
+}
+
+/// Waits for a condition that nothing announces.
+pub(crate) async fn eventually(condition: impl Fn() -> bool) {
+    let wait = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait)
+        .await
+        .expect("it never happened");
+}
+
+pub(crate) fn counter(client: &MeshClient, name: &str) -> u64 {
+    let stats = client.mesh().registry().snapshot();
+    let stat = stats.iter().find(|stat| stat.name == name).unwrap();
+    match stat.value {
+        Value::Counter(count) => count,
+        _ => panic!("{name} is no counter"),
+    }
 }

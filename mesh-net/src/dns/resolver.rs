@@ -52,7 +52,7 @@ pub enum DnsLookupFamily {
 ///
 /// # Envoy
 /// `CaresDnsResolverConfig`, as `typed_dns_resolver_config`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResolverConfig {
     /// Name servers, at most [`RESOLVERS_MAX`]; those of `/etc/resolv.conf` when empty. Envoy:
     /// `resolvers[].socket_address`.
