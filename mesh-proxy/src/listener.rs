@@ -66,10 +66,25 @@ pub(crate) async fn run(listener: Arc<Listener>, accepting: Accepting) {
             None => break,
         }
     }
-    while let Poll::Ready(Ok((stream, peer))) =
-        poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await
-    {
-        spawn(stream, peer, &accepting);
+    take_queued(&listener, &accepting).await;
+}
+
+/// Accepts until the kernel has nothing more.
+async fn take_queued(listener: &Listener, accepting: &Accepting) {
+    let mut asked_again = false;
+    loop {
+        match poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
+            Poll::Ready(Ok((stream, peer))) => spawn(stream, peer, accepting),
+            Poll::Ready(Err(error)) => rest(&error, accepting).await,
+            Poll::Pending if asked_again => return,
+            Poll::Pending => {
+                // The runtime looks at its sockets between tasks: what has come since is seen then.
+                asked_again = true;
+                tokio::task::yield_now().await;
+                continue;
+            }
+        }
+        asked_again = false;
     }
 }
 
@@ -90,7 +105,9 @@ async fn rest(error: &AcceptError, accepting: &Accepting) {
 }
 
 fn spawn(stream: Stream, peer: Option<SocketAddr>, accepting: &Accepting) {
-    tokio::spawn(serve(stream, peer, accepting.clone()));
+    // Counted before the task first runs, so that the drain does not overlook it.
+    let counted = Counted::new(accepting.clone());
+    tokio::spawn(serve(stream, peer, counted));
 }
 
 /// Counts a connection for as long as it lives.
@@ -132,31 +149,49 @@ impl Drop for Counted {
     }
 }
 
-async fn serve(stream: Stream, peer: Option<SocketAddr>, accepting: Accepting) {
+async fn serve(stream: Stream, peer: Option<SocketAddr>, counted: Counted) {
+    let accepting = &counted.accepting;
     let mut phase = accepting.phase.clone();
     let handler = accepting.manager.connection(stream.local_addr(), peer);
     let server = Arc::clone(&accepting.manager.config().server);
-    let counted = Counted::new(accepting);
     let mut connection = pin!(Connection::new(stream, handler, server));
     let ended = loop {
-        match *phase.borrow_and_update() {
+        let now = *phase.borrow_and_update();
+        match now {
             Phase::Running => {}
             Phase::Announcing => connection.as_mut().announce_close(),
-            Phase::Finishing => connection.as_mut().drain(),
+            Phase::Finishing => {
+                // The runtime looks at its sockets first: a request that is here is no idle time.
+                tokio::task::yield_now().await;
+                connection.as_mut().drain();
+            }
         }
         tokio::select! {
             biased;
             ended = connection.as_mut() => break ended,
-            _ = phase.changed() => {}
+            // Without a sender there is no further phase: this branch rests.
+            Ok(()) = phase.changed() => {}
         }
     };
-    let stats = counted.accepting.manager.stats();
+    let stats = accepting.manager.stats();
     match ended {
         Ended::ClientGone => stats.downstream_cx_destroy_remote().inc(),
         Ended::Idle => {
             stats.downstream_cx_idle_timeout().inc();
             stats.downstream_cx_destroy_local().inc();
         }
-        Ended::Refused | Ended::Closed => stats.downstream_cx_destroy_local().inc(),
+        Ended::Truncated => {
+            connection.with_io(reset_on_close);
+            stats.downstream_cx_destroy_local().inc();
+        }
+        Ended::Closed => stats.downstream_cx_destroy_local().inc(),
+    }
+}
+
+/// Closing will reset the connection. A Unix socket knows no such end.
+fn reset_on_close(stream: &Stream) {
+    if let Stream::Tcp(stream) = stream {
+        // A socket that refuses has been reset by its peer already.
+        let _ = stream.set_zero_linger();
     }
 }

@@ -155,7 +155,8 @@ async fn start_workers(
             .entry(Arc::clone(&listener.name))
             .or_insert_with(|| ListenerStats::register(&scope))
             .clone();
-        for (index, socket) in bound.into_iter().enumerate() {
+        let bound = one_for_each(bound, count)?;
+        for (worker, socket) in workers.iter().zip(bound) {
             let (done, result) = oneshot::channel();
             let listen = Listen {
                 config: Arc::clone(&listener),
@@ -166,8 +167,8 @@ async fn start_workers(
                 open: Arc::clone(&process.open),
                 done,
             };
-            if !workers[index % count].send(Command::Listen(Box::new(listen))) {
-                bail!("worker {index} has ended");
+            if !worker.send(Command::Listen(Box::new(listen))) {
+                bail!("a worker has ended");
             }
             result
                 .await?
@@ -175,6 +176,21 @@ async fn start_workers(
         }
     }
     Ok(workers)
+}
+
+/// A socket that exists once, as a Unix socket does, is shared: all workers accept from its queue.
+fn one_for_each(
+    mut bound: Vec<mesh_net::BoundSocket>,
+    workers: usize,
+) -> std::io::Result<Vec<mesh_net::BoundSocket>> {
+    use mesh_net::BoundSocket::{Tcp, Unix};
+    while bound.len() < workers {
+        bound.push(match &bound[0] {
+            Tcp(listener) => Tcp(listener.try_clone()?),
+            Unix(listener) => Unix(listener.try_clone()?),
+        });
+    }
+    Ok(bound)
 }
 
 /// Serves until told to go: SIGTERM drains, a second one, SIGINT or the admin ends at once.

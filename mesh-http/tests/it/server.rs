@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex},
     task::{Context, Poll},
     time::Duration,
@@ -17,7 +17,12 @@ use mesh_http::{
     Abort, Exchange, Handler,
     h1::server::{Connection, Ended, ServerConfig},
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::{
+    io::{
+        AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+    },
+    sync::Notify,
+};
 
 struct TestBody(Body);
 
@@ -42,15 +47,20 @@ impl Abort for TestBody {
     fn abort(self: Pin<&mut Self>, _: &Error) {}
 }
 
+mod ends;
+mod shared_body;
+
 type Answer = Arc<dyn Fn(Request<Body>) -> BoxFuture<Response<Body>> + Send + Sync>;
 
 #[derive(Clone)]
 struct Script {
     answer: Answer,
+    idle_timeout: Option<Duration>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
 struct Answering {
+    idle_timeout: Option<Duration>,
     future: BoxFuture<Response<Body>>,
     log: Arc<Mutex<Vec<String>>>,
 }
@@ -79,7 +89,7 @@ impl Exchange for Answering {
         reply(error)
     }
     fn idle_timeout(&self) -> Option<Duration> {
-        None
+        self.idle_timeout
     }
 }
 
@@ -92,6 +102,7 @@ impl Handler for Script {
             .unwrap()
             .push(format!("{} {}", request.method(), request.uri()));
         Answering {
+            idle_timeout: self.idle_timeout,
             future: (self.answer)(request),
             log: Arc::clone(&self.log),
         }
@@ -108,6 +119,7 @@ impl Handler for Script {
 struct Client {
     io: DuplexStream,
     server: tokio::task::JoinHandle<Ended>,
+    drain: Arc<Notify>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -120,13 +132,42 @@ impl Client {
         F: Future<Output = Response<Body>> + Send + 'static,
     {
         let (io, server) = duplex(1 << 20);
+        Self::on(io, server, config, None, answer)
+    }
+
+    fn on<F>(
+        io: DuplexStream,
+        server: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        config: ServerConfig,
+        idle_timeout: Option<Duration>,
+        answer: impl Fn(Request<Body>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response<Body>> + Send + 'static,
+    {
         let log = Arc::default();
         let handler = Script {
             answer: Arc::new(move |r| Box::pin(answer(r))),
+            idle_timeout,
             log: Arc::clone(&log),
         };
-        let server = tokio::spawn(Connection::new(server, handler, Arc::new(config)));
-        Self { io, server, log }
+        let drain = Arc::new(Notify::new());
+        let told = Arc::clone(&drain);
+        let server = tokio::spawn(async move {
+            let mut connection = pin!(Connection::new(server, handler, Arc::new(config)));
+            tokio::select! {
+                biased;
+                () = told.notified() => connection.as_mut().drain(),
+                ended = connection.as_mut() => return ended,
+            }
+            connection.await
+        });
+        Self {
+            io,
+            server,
+            drain,
+            log,
+        }
     }
 
     fn hello() -> Self {
@@ -302,7 +343,7 @@ async fn http_10_is_refused_unless_accepted() {
     };
     let mut client = Client::echo(config);
     client
-        .send("POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nok")
+        .send("POST / HTTP/1.0\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
         .await;
     assert!(
         client

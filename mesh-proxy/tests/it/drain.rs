@@ -97,3 +97,30 @@ fn sigint_ends_at_once() {
     signal(&proxy, Signal::INT);
     assert!(proxy.ended().unwrap().success());
 }
+
+#[test]
+fn requests_that_the_kernel_holds_at_the_end_are_answered() {
+    const WAITING: usize = 30;
+    let upstream = Upstream::start("a").unwrap();
+    upstream.on("/x", std::iter::repeat_n(Reply::ok("x"), WAITING + 1));
+    let mut proxy = draining(&upstream, "0", "30");
+    let address = proxy.listener("ingress").unwrap();
+    let mut kept = Connection::open(address).unwrap();
+    kept.send(&get("/x"));
+    assert_eq!(kept.response(false).status, 200);
+    // While the process stands still, its end and everything else arrive at the same time.
+    signal(&proxy, Signal::STOP);
+    kept.send(&get("/x"));
+    let mut waiting = vec![kept];
+    for _ in 1..WAITING {
+        let mut connection = Connection::open(address).unwrap();
+        connection.send(&get("/x"));
+        waiting.push(connection);
+    }
+    signal(&proxy, Signal::TERM);
+    signal(&proxy, Signal::CONT);
+    for (number, connection) in waiting.iter_mut().enumerate() {
+        assert_eq!(connection.response(false).status, 200, "number {number}");
+    }
+    assert!(proxy.ended().unwrap().success());
+}

@@ -113,3 +113,24 @@ fn several_workers_serve_the_same_port() {
     );
     drop(start(&yaml));
 }
+
+#[test]
+fn a_socket_that_exists_once_is_served_by_several_workers() {
+    let upstream = upstream();
+    upstream.on("/x", std::iter::repeat_n(Reply::ok("x"), 10_000));
+    let yaml = bootstrap(upstream.address(), "", "").replacen(
+        "name: ingress\n",
+        "name: ingress\n    enable_reuse_port: false\n",
+        1,
+    );
+    let proxy = e2e::process::Proxy::start_with(&binary(), &yaml, ["--concurrency", "4"]).unwrap();
+    let address = proxy.listener("ingress").unwrap();
+    // Each worker has connections of its own to the upstream: one after the other, one worker needs one.
+    let several = (0..10_000).any(|_| {
+        let mut connection = e2e::client::Connection::open(address).unwrap();
+        connection.send(&crate::support::get("/x"));
+        assert_eq!(connection.response(false).status, 200);
+        upstream.seen().accepted > 1
+    });
+    assert!(several);
+}

@@ -102,3 +102,27 @@ fn a_dead_upstream_is_a_503_and_a_silent_client_costs_nothing() {
         .unwrap();
     assert_eq!(lines, ["/x 503 UF"]);
 }
+
+#[test]
+fn an_http_10_answer_that_breaks_off_ends_in_a_reset() {
+    use std::io::{Read as _, Write as _};
+    let upstream = Upstream::start("a").unwrap();
+    upstream.on(
+        "/x",
+        [
+            Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+                .after("go")
+                .then_close(),
+        ],
+    );
+    let manager = "http_protocol_options: {accept_http_10: true}";
+    let proxy = start(&bootstrap(upstream.address(), manager, ""));
+    let mut client = std::net::TcpStream::connect(proxy.listener("ingress").unwrap()).unwrap();
+    client
+        .write_all(b"GET /x HTTP/1.0\r\nHost: a\r\n\r\n")
+        .unwrap();
+    assert!(upstream.wait(|seen| seen.requests == 1));
+    upstream.release("go");
+    let error = client.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}

@@ -1,0 +1,175 @@
+//! The downstream side: a connection's life, from its first byte to its last.
+//!
+//! A connection reads a head ([`reading`]), lends the body out ([`body`]), lets the handler work
+//! ([`handling`]), writes the answer ([`answering`]) and starts again.
+
+mod answering;
+mod body;
+mod config;
+mod handling;
+mod reading;
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use http::Method;
+use mesh_core::{Timer, clock};
+use pin_project::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::body::{Locked, Shared, lock};
+pub use self::config::ServerConfig;
+use super::{encode::BodyEncoder, head::HeadScan};
+use crate::handler::Handler;
+
+/// Serves one connection with `handler`; the future ends with the connection.
+#[pin_project]
+pub struct Connection<IO, H: Handler> {
+    shared: Locked<IO>,
+    handler: H,
+    config: Arc<ServerConfig>,
+    timer: Timer,
+    scan: HeadScan,
+    #[pin]
+    state: State<H>,
+    requests: u64,
+    /// The head of the current request, as far as the answer needs it.
+    current: Current,
+    head_started: Option<Instant>,
+    idle_since: Instant,
+    closing: Closing,
+}
+
+/// How far a connection is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Closing {
+    No,
+    Announced,
+    Now,
+}
+
+#[derive(Debug, Default)]
+struct Current {
+    method: Method,
+    http10: bool,
+    keep_alive: bool,
+    started: Option<Instant>,
+    /// How long the stream may be silent, where the request's route says so.
+    idle_timeout: Option<Duration>,
+    client_left: Option<Instant>,
+}
+
+#[pin_project(project = StateProject)]
+enum State<H: Handler> {
+    /// Waiting for a head.
+    Reading,
+    /// The handler works on the answer.
+    Handling(#[pin] H::Exchange),
+    /// The answer's body goes out.
+    Answering {
+        #[pin]
+        body: H::Body,
+        encoder: BodyEncoder,
+        ended: bool,
+        close: bool,
+    },
+    /// The last answer is out: wait for the client to close, so that no reset overtakes it.
+    Lingering(Instant),
+    Done,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// This side closed, or both did after the last answer.
+    Closed,
+    /// The client closed or reset first.
+    ClientGone,
+    /// This side closed an idle connection.
+    Idle,
+    /// An answer that lasts until the connection closes broke off. Only a reset tells the client that it is
+    /// not complete: see [`Connection::with_io`].
+    Truncated,
+}
+
+impl<IO, H> Connection<IO, H>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    /// A connection that has just been accepted.
+    pub fn new(io: IO, handler: H, config: Arc<ServerConfig>) -> Self {
+        let now = clock::now();
+        Self {
+            shared: Shared::new(io, config.trailers, now),
+            handler,
+            config,
+            timer: Timer::new(),
+            scan: HeadScan::default(),
+            state: State::Reading,
+            requests: 0,
+            current: Current::default(),
+            head_started: None,
+            idle_since: now,
+            closing: Closing::No,
+        }
+    }
+
+    /// Announces with the next answer that the connection ends, and closes behind it. An idle connection
+    /// stays for that answer, so that no request meets a closed door.
+    pub fn announce_close(self: Pin<&mut Self>) {
+        let this = self.project();
+        *this.closing = (*this.closing).max(Closing::Announced);
+    }
+
+    /// Like [`Connection::announce_close`], but an idle connection ends as soon as nothing has arrived on
+    /// it. One that was accepted just now may still send its first request. Poll it afterwards.
+    pub fn drain(self: Pin<&mut Self>) {
+        *self.project().closing = Closing::Now;
+    }
+
+    /// Shows the transport to `f`, which may set options on it.
+    pub fn with_io<T>(&self, f: impl FnOnce(&IO) -> T) -> T {
+        f(&lock(&self.shared).io)
+    }
+}
+
+impl<IO, H> Future for Connection<IO, H>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    type Output = Ended;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            let step = match self.as_mut().project().state.project() {
+                StateProject::Reading => self.as_mut().poll_reading(cx),
+                StateProject::Handling(_) => self.as_mut().poll_handling(cx),
+                StateProject::Answering { .. } => self.as_mut().poll_answering(cx),
+                StateProject::Lingering(until) => {
+                    let until = *until;
+                    self.as_mut().poll_lingering(cx, until)
+                }
+                StateProject::Done => return Poll::Ready(Ended::Closed),
+            };
+            if let Some(ended) = ready!(step) {
+                self.as_mut().project().state.set(State::Done);
+                return Poll::Ready(ended);
+            }
+        }
+    }
+}
+
+/// A step of the connection: go on, or end.
+type Step = Poll<Option<Ended>>;
+const NEXT: Step = Poll::Ready(None);
+
+const fn end(ended: Ended) -> Step {
+    Poll::Ready(Some(ended))
+}
