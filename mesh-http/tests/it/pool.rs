@@ -108,7 +108,7 @@ fn request(method: Method) -> Request<Body> {
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-async fn get(upstream: &Upstream) -> Result<String, mesh_core::Error> {
+async fn get(upstream: &Upstream) -> Result<String, Error> {
     let response = upstream.pool.send(request(Method::GET)).await?;
     let body = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8(body.to_vec()).unwrap())
