@@ -89,4 +89,7 @@ mod convert;
 pub mod language;
 pub mod model;
 
-pub use convert::{DATA_SOURCE_BYTES_MAX, LoadOptions, convert, load, support_table};
+pub use convert::{
+    DATA_SOURCE_BYTES_MAX, DATA_SOURCES_BYTES_MAX, INHERITED_MAX, LoadOptions, convert, load,
+    support_table,
+};

@@ -1,11 +1,21 @@
-use std::{cell::RefCell, fmt};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use envoy_types::pb::google::protobuf::Any;
+use mesh_route::SafeRegex;
 use prost::{Message, Name};
 
 use crate::language::{At, ConfigError, Loaded, Problems, Unsupported, UnsupportedReport};
 
 use super::{LoadOptions, support_table};
+
+/// How many settings (overrides, rate limits) routes may take over from their virtual hosts, all together;
+/// more is a config error. Only routes that have settings of their own take over any: the others share
+/// those of the virtual host.
+pub const INHERITED_MAX: usize = 200_000;
 
 /// What a conversion leans on and what it collects: everything that is wrong, and everything that is not
 /// enforced although the support table cannot tell.
@@ -13,11 +23,15 @@ pub(crate) struct Context<'a> {
     pub(crate) loaded: &'a Loaded,
     pub(crate) options: &'a LoadOptions,
     problems: RefCell<Problems>,
-    unsupported: RefCell<Vec<Unsupported>>,
+    unsupported: RefCell<UnsupportedReport>,
     /// Paths below which nothing that is missing lets anything in.
-    harmless: RefCell<Vec<String>>,
+    harmless: RefCell<HashSet<String>>,
     /// Paths below which nothing has any effect.
-    ignored: RefCell<Vec<String>>,
+    ignored: RefCell<HashSet<String>>,
+    inherited: Cell<usize>,
+    external_bytes: Cell<usize>,
+    /// Patterns that were compiled already: configs repeat them.
+    regexes: RefCell<HashMap<String, SafeRegex>>,
 }
 
 impl<'a> Context<'a> {
@@ -29,6 +43,9 @@ impl<'a> Context<'a> {
             unsupported: RefCell::default(),
             harmless: RefCell::default(),
             ignored: RefCell::default(),
+            inherited: Cell::new(0),
+            external_bytes: Cell::new(0),
+            regexes: RefCell::default(),
         }
     }
 
@@ -53,10 +70,9 @@ impl<'a> Context<'a> {
     }
 
     fn missing(&self, at: &At<'_>, field: &str, value: Option<&str>, security: bool) {
-        let path = at.to_string();
         self.unsupported.borrow_mut().push(Unsupported {
-            position: Some(self.loaded.position(&path)),
-            path,
+            path: at.to_string(),
+            position: None,
             field: field.to_owned(),
             value: value.map(str::to_owned),
             security,
@@ -65,43 +81,90 @@ impl<'a> Context<'a> {
 
     /// Nothing at or below `at` guards anything, whatever its type: it is switched off.
     pub(crate) fn harmless(&self, at: &At<'_>) {
-        self.harmless.borrow_mut().push(at.to_string());
+        self.harmless.borrow_mut().insert(at.to_string());
     }
 
     /// What is at or below `at` has no effect, so that nothing is missed without it.
     pub(crate) fn ignored(&self, at: &At<'_>) {
-        self.ignored.borrow_mut().push(at.to_string());
+        self.ignored.borrow_mut().insert(at.to_string());
     }
 
     /// The message in `any`, if it is of that type. What it says was checked when the config was read.
     pub(crate) fn unpack<T: Message + Name + Default>(&self, any: &Any) -> Option<T> {
-        let name = any.type_url.rsplit('/').next().unwrap_or_default();
-        if name != T::full_name() {
+        if type_name(any) != T::full_name() {
             return None;
         }
         T::decode(any.value.as_slice()).ok()
+    }
+
+    /// Counts settings that a level below copies; complains once there are more than [`INHERITED_MAX`].
+    pub(crate) fn inherit(&self, at: &At<'_>, settings: usize) -> bool {
+        let before = self.inherited.get();
+        self.inherited.set(before.saturating_add(settings));
+        let fits = self.inherited.get() <= INHERITED_MAX;
+        if !fits && before <= INHERITED_MAX {
+            let reason = format!("routes take over more than {INHERITED_MAX} settings from above");
+            self.invalid(at, reason);
+        }
+        fits
+    }
+
+    /// Counts bytes from elsewhere; says how many there are by now.
+    pub(crate) fn take_in(&self, bytes: usize) -> usize {
+        let sum = self.external_bytes.get().saturating_add(bytes);
+        self.external_bytes.set(sum);
+        sum
+    }
+
+    /// A compiled pattern.
+    pub(crate) fn regex(&self, at: &At<'_>, pattern: &str) -> Option<SafeRegex> {
+        if let Some(known) = self.regexes.borrow().get(pattern) {
+            return Some(known.clone());
+        }
+        let regex = self.ok(at, SafeRegex::new(pattern))?;
+        let mut known = self.regexes.borrow_mut();
+        known.insert(pattern.to_owned(), regex.clone());
+        Some(regex)
     }
 
     /// What is not enforced, or everything that is wrong.
     pub(crate) fn finish(self) -> Result<UnsupportedReport, ConfigError> {
         self.loaded.check(self.problems.into_inner())?;
         let mut report = self.loaded.unsupported(&support_table());
-        for entry in self.unsupported.into_inner() {
+        let found = self.unsupported.into_inner();
+        report.left_out += found.left_out;
+        for mut entry in found.entries {
+            entry.position = Some(self.loaded.position(&entry.path));
             report.push(entry);
         }
         let (harmless, ignored) = (self.harmless.into_inner(), self.ignored.into_inner());
-        let below = |entry: &Unsupported, paths: &[String]| {
-            paths.iter().any(|path| is_at_or_below(&entry.path, path))
-        };
-        report.entries.retain(|entry| !below(entry, &ignored));
+        report
+            .entries
+            .retain(|entry| !is_at_or_below(&entry.path, &ignored));
         for entry in &mut report.entries {
-            entry.security &= !below(entry, &harmless);
+            entry.security &= !is_at_or_below(&entry.path, &harmless);
+        }
+        if report.left_out > 0 && !(harmless.is_empty() && ignored.is_empty()) {
+            // Those that are harmless may have displaced one that is not.
+            report.entries.push(Unsupported {
+                path: String::new(),
+                position: None,
+                field: "one of the fields that this report has no room for".to_owned(),
+                value: None,
+                security: true,
+            });
         }
         Ok(report)
     }
 }
 
-fn is_at_or_below(path: &str, ancestor: &str) -> bool {
-    path.strip_prefix(ancestor)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+/// The full name of the type of what is in `any`.
+pub(crate) fn type_name(any: &Any) -> &str {
+    any.type_url.rsplit('/').next().unwrap_or_default()
+}
+
+/// Whether `path` or something that it is in is among `paths`.
+fn is_at_or_below(path: &str, paths: &HashSet<String>) -> bool {
+    let steps = path.match_indices(['.', '[']).map(|(end, _)| &path[..end]);
+    !paths.is_empty() && steps.chain([path]).any(|ancestor| paths.contains(ancestor))
 }

@@ -11,7 +11,11 @@ use envoy_types::pb::envoy::extensions::filters::{
 };
 use mesh_ratelimit::LocalRateLimitConfig;
 
-use super::{context::Context, listener::Surroundings, ratelimit};
+use super::{
+    context::{Context, type_name},
+    listener::Surroundings,
+    ratelimit,
+};
 use crate::{
     language::{
         At, MessageSupport,
@@ -99,7 +103,7 @@ pub(super) fn convert(
             chain.limit(cx, &at_config, filter, &limit, owner, around);
         } else {
             unknown = true;
-            let type_name = any.type_url.rsplit('/').next().unwrap_or_default();
+            let type_name = type_name(any);
             if filter.is_optional || filter.disabled {
                 cx.harmless(&at);
             } else if !is_security_type(type_name) {

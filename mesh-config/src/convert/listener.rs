@@ -10,8 +10,12 @@ use envoy_types::pb::envoy::{
     extensions::filters::network::http_connection_manager::v3::HttpConnectionManager,
 };
 use mesh_core::Address;
+use prost::Message;
 
-use super::{context::Context, manager, value};
+use super::{
+    context::{Context, type_name},
+    manager, value,
+};
 use crate::{
     language::{
         At, MessageSupport,
@@ -132,6 +136,8 @@ pub(super) fn convert(
 struct Taken {
     names: HashSet<Arc<str>>,
     addresses: HashMap<Address, Arc<str>>,
+    /// How many names had to be told apart by a number.
+    unnamed: usize,
 }
 
 impl Taken {
@@ -146,10 +152,9 @@ impl Taken {
         let mut name: Arc<str> = Arc::from(from.name.as_str());
         if from.name.is_empty() {
             name = address.to_string().into();
-            let free = |name: &Arc<str>| !self.names.contains(name);
-            let numbered = |n: usize| Arc::from(format!("{address}#{n}"));
-            if !free(&name) {
-                name = (2..).map(numbered).find(free).unwrap_or(name);
+            while self.names.contains(&name) {
+                self.unnamed += 1;
+                name = format!("{address}#{}", self.unnamed + 1).into();
             }
         } else if self.names.contains(&name) {
             let reason = format!("there is another listener named {name:?}");
@@ -202,12 +207,11 @@ fn chain(
 ) -> Option<ConnectionManager> {
     let list = at.field("filter_chains");
     let mut managers = Vec::new();
+    let mut matches = HashSet::new();
     for (index, chain) in from.filter_chains.iter().enumerate() {
         let at = list.index(index);
-        let matches =
-            |chain: &pb::FilterChain| chain.filter_chain_match.clone().unwrap_or_default();
-        let earlier = &from.filter_chains[..index];
-        if earlier.iter().any(|other| matches(other) == matches(chain)) {
+        let own = chain.filter_chain_match.as_ref();
+        if !matches.insert(own.map_or_else(Vec::new, Message::encode_to_vec)) {
             cx.invalid(
                 &at,
                 "an earlier filter chain has the same filter_chain_match",
@@ -250,7 +254,7 @@ fn network_filters(
             continue;
         };
         let at = at.field("typed_config");
-        let name = any.type_url.rsplit('/').next().unwrap_or_default();
+        let name = type_name(any);
         if let Some(from) = cx.unpack::<HttpConnectionManager>(any) {
             if found.is_some() {
                 cx.invalid(

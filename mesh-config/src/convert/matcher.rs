@@ -177,7 +177,7 @@ pub(super) fn string(
 }
 
 pub(super) fn regex(cx: &Context<'_>, at: &At<'_>, from: &ty::RegexMatcher) -> Option<SafeRegex> {
-    cx.ok(&at.field("regex"), SafeRegex::new(&from.regex))
+    cx.regex(&at.field("regex"), &from.regex)
 }
 
 pub(super) fn regex_rewrite(

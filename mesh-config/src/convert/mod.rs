@@ -30,7 +30,10 @@ use crate::{
 
 use self::context::Context;
 
-pub use self::value::DATA_SOURCE_BYTES_MAX;
+pub use self::{
+    context::INHERITED_MAX,
+    value::{DATA_SOURCE_BYTES_MAX, DATA_SOURCES_BYTES_MAX},
+};
 
 /// What the command line has to say about a bootstrap. The default changes nothing.
 #[derive(Debug, Clone, Default)]

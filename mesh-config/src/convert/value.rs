@@ -107,6 +107,10 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
 /// config error.
 pub const DATA_SOURCE_BYTES_MAX: usize = 1 << 20;
 
+/// All texts together that a config holds or takes from elsewhere for bodies and formats; more is a config
+/// error.
+pub const DATA_SOURCES_BYTES_MAX: usize = 32 << 20;
+
 /// A duration, if it is set and makes sense.
 pub(crate) fn duration(
     cx: &Context<'_>,
@@ -265,17 +269,8 @@ pub(crate) fn data_source(
         Specifier::InlineString(text) => text.clone().into_bytes(),
         Specifier::InlineBytes(bytes) => bytes.to_vec(),
         Specifier::Filename(path) => {
-            let at = at.field("filename");
-            let mut bytes = Vec::new();
-            let read = std::fs::File::open(path).and_then(|file| {
-                file.take(DATA_SOURCE_BYTES_MAX as u64 + 1)
-                    .read_to_end(&mut bytes)
-            });
-            cx.ok(
-                &at,
-                read.map_err(|error| format!("cannot read {path:?}: {error}")),
-            )?;
-            bytes
+            let read = read_file(path).map_err(|error| format!("cannot read {path:?}: {error}"));
+            cx.ok(&at.field("filename"), read)?
         }
         Specifier::EnvironmentVariable(name) => {
             let Some(value) = std::env::var_os(name) else {
@@ -290,5 +285,24 @@ pub(crate) fn data_source(
         cx.invalid(at, format!("is longer than {DATA_SOURCE_BYTES_MAX} bytes"));
         return None;
     }
+    if cx.take_in(bytes.len()) > DATA_SOURCES_BYTES_MAX {
+        let reason = format!(
+            "files and texts that the config names have more than {DATA_SOURCES_BYTES_MAX} bytes"
+        );
+        cx.invalid(at, reason);
+        return None;
+    }
     Some(bytes)
+}
+
+/// At most one byte more than is allowed, and never waits as a pipe would.
+fn read_file(path: &str) -> std::io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(DATA_SOURCE_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

@@ -25,7 +25,10 @@ use mesh_balance::{
 
 use super::MESSAGE;
 use crate::{
-    convert::{context::Context, value},
+    convert::{
+        context::{Context, type_name},
+        value,
+    },
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless},
@@ -237,7 +240,7 @@ fn typed_policy(
     let mut policies = policies.iter().enumerate().filter_map(|(index, policy)| {
         let typed = policy.typed_extension_config.as_ref()?;
         let any = typed.typed_config.as_ref()?;
-        let name = any.type_url.rsplit('/').next()?;
+        let name = type_name(any);
         name.starts_with("envoy.extensions.load_balancing_policies.")
             .then_some((index, any, name))
     });

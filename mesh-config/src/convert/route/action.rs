@@ -153,7 +153,7 @@ pub(super) fn weighted_limits(
     from: &pb::RouteAction,
     limits: &Limits,
     site: &Site<'_>,
-) -> Vec<BTreeMap<Arc<str>, RateLimitOverride>> {
+) -> Vec<Arc<BTreeMap<Arc<str>, RateLimitOverride>>> {
     match &from.cluster_specifier {
         Some(Specifier::WeightedClusters(from)) => {
             weighted::limits(cx, &at.field("weighted_clusters"), from, limits, site)

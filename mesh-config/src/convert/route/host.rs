@@ -8,7 +8,7 @@ use mesh_route::{Action, RequireTls, Route, VirtualHost};
 
 use super::{
     Scope, action, matches,
-    overrides::{Limits, RouteRules, Site},
+    overrides::{Limits, RouteRules, RulesByFilter, Site},
     owner, reply,
 };
 use crate::{
@@ -94,6 +94,8 @@ struct HostScope<'a> {
     retry: RetryConfigBuilder,
     /// The same with everything else, for all routes that say nothing themselves.
     retry_shared: Arc<RetryConfig>,
+    /// The rate limit rules of such routes.
+    rules_shared: Arc<RulesByFilter>,
 }
 
 pub(super) fn convert(
@@ -141,13 +143,17 @@ impl<'a> HostScope<'a> {
             .include_is_timeout_retry_header(from.include_is_timeout_retry_header);
         let node_cluster = &scope.around.node.cluster;
         let shared = finish_retry(retry.clone(), scope, from, &pb::Route::default(), None);
+        let at_rules = at.field("rate_limits");
+        let rules = ratelimit::rules(cx, &at_rules, &from.rate_limits, node_cluster);
+        let of_host = RouteRules {
+            route: &[],
+            include_virtual_host: false,
+            virtual_host: &rules,
+        };
+        let rules_shared = limits.rules(cx, &at_rules, scope.chain, &of_host);
         Self {
-            rules: ratelimit::rules(
-                cx,
-                &at.field("rate_limits"),
-                &from.rate_limits,
-                node_cluster,
-            ),
+            rules,
+            rules_shared: Arc::new(rules_shared),
             retry_shared: Arc::new(shared),
             scope,
             owner,
@@ -265,7 +271,13 @@ fn route(
             return None;
         }
     };
-    policies.rate_limit_rules = limits.rules(scope.chain, &rules);
+    let untouched =
+        rules.route.is_empty() && !rules.include_virtual_host && limits.is(&host.limits);
+    policies.rate_limit_rules = if untouched {
+        Arc::clone(&host.rules_shared)
+    } else {
+        Arc::new(limits.rules(cx, at, scope.chain, &rules))
+    };
     let mut route = Route::new(matches?, action, policies).named(from.name.as_str());
     route.mutations = mutation::convert(cx, at, &mutation::lists!(from));
     Some(route)

@@ -16,7 +16,7 @@ use mesh_ratelimit::{LocalRateLimitConfig, RateLimitRule};
 
 use crate::{
     convert::{
-        context::Context,
+        context::{Context, type_name},
         filters::Chain,
         listener::Surroundings,
         ratelimit::{self, RuleSelection, StagedRule},
@@ -33,15 +33,17 @@ pub(super) struct Site<'a> {
     pub(super) owner: &'a str,
 }
 
-/// The overrides of `local_ratelimit` filters that hold at some level, by the filter's name.
+/// The overrides of `local_ratelimit` filters that hold at some level, by the filter's name. Levels that
+/// have none of their own share those of the level above.
 #[derive(Clone, Default)]
-pub(super) struct Limits(BTreeMap<Arc<str>, Override>);
-
-#[derive(Clone)]
-struct Override {
-    limit: RateLimitOverride,
-    rules: Option<RuleSelection>,
+pub(super) struct Limits {
+    limits: Arc<BTreeMap<Arc<str>, RateLimitOverride>>,
+    /// Which rules an override asks for; `None` if it asks for none.
+    rules: Arc<BTreeMap<Arc<str>, Option<RuleSelection>>>,
 }
+
+/// One override, and the rules that it asks for.
+type Override = (RateLimitOverride, Option<RuleSelection>);
 
 /// The rate limits of a route and of its virtual host.
 pub(super) struct RouteRules<'a> {
@@ -49,6 +51,9 @@ pub(super) struct RouteRules<'a> {
     pub(super) include_virtual_host: bool,
     pub(super) virtual_host: &'a [StagedRule],
 }
+
+/// The rules of a route, by the name of the filter that asks for them.
+pub(super) type RulesByFilter = BTreeMap<Arc<str>, Arc<[RateLimitRule]>>;
 
 impl Limits {
     /// These, but for those that a level below has itself.
@@ -59,7 +64,10 @@ impl Limits {
         from: &HashMap<String, Any>,
         site: &Site<'_>,
     ) -> Self {
-        let mut limits = self.clone();
+        if from.is_empty() || !cx.inherit(at, self.limits.len()) {
+            return self.clone();
+        }
+        let (mut limits, mut rules) = ((*self.limits).clone(), (*self.rules).clone());
         // In an order of its own, so that complaints come in the same order every time.
         let sorted: BTreeMap<&String, &Any> = from.iter().collect();
         for (name, any) in sorted {
@@ -72,42 +80,48 @@ impl Limits {
                 }
                 continue;
             }
-            if let Some(found) = read(cx, &at, name, any, site) {
-                limits.0.insert(Arc::from(name.as_str()), found);
+            if let Some((limit, selection)) = read(cx, &at, name, any, site) {
+                let name: Arc<str> = Arc::from(name.as_str());
+                limits.insert(Arc::clone(&name), limit);
+                rules.insert(name, selection);
             }
         }
-        limits
+        Self {
+            limits: Arc::new(limits),
+            rules: Arc::new(rules),
+        }
     }
 
     /// As the model has them.
-    pub(super) fn to_model(&self) -> BTreeMap<Arc<str>, RateLimitOverride> {
-        let limits = self.0.iter();
-        limits
-            .map(|(name, found)| (Arc::clone(name), found.limit.clone()))
-            .collect()
+    pub(super) fn to_model(&self) -> Arc<BTreeMap<Arc<str>, RateLimitOverride>> {
+        Arc::clone(&self.limits)
+    }
+
+    /// Whether both are the same, not only equal.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.rules, &other.rules)
     }
 
     /// The rules of a route for each `local_ratelimit` filter that asks for them.
     pub(super) fn rules(
         &self,
+        cx: &Context<'_>,
+        at: &At<'_>,
         chain: &Chain,
         rules: &RouteRules<'_>,
-    ) -> BTreeMap<Arc<str>, Arc<[RateLimitRule]>> {
+    ) -> RulesByFilter {
         let effective = chain.filters.iter().filter_map(|filter| {
-            let selection = match self.0.get(&filter.name) {
-                Some(found) => found.rules?,
+            let selection = match self.rules.get(&filter.name) {
+                Some(own) => (*own)?,
                 None => *chain.rules.get(&filter.name)?,
             };
             let selected =
                 selection.select(rules.route, rules.include_virtual_host, rules.virtual_host);
-            (!selected.is_empty()).then(|| (Arc::clone(&filter.name), Arc::from(selected)))
+            let fits = cx.inherit(at, selected.len());
+            (fits && !selected.is_empty()).then(|| (Arc::clone(&filter.name), Arc::from(selected)))
         });
         effective.collect()
     }
-}
-
-fn type_name(any: &Any) -> &str {
-    any.type_url.rsplit('/').next().unwrap_or_default()
 }
 
 /// The override of a `local_ratelimit` filter; those of other filters are in the report, by their types.
@@ -120,8 +134,7 @@ fn read(cx: &Context<'_>, at: &At<'_>, name: &str, any: &Any, site: &Site<'_>) -
     if wrapper.disabled {
         // Nobody looks at the config then.
         cx.ignored(&at_config);
-        let limit = (owner, Arc::new(LocalRateLimitConfig::default()));
-        return Some(Override { limit, rules: None });
+        return Some(((owner, Arc::new(LocalRateLimitConfig::default())), None));
     }
     if wrapper.is_optional {
         cx.harmless(&at_config);
@@ -152,8 +165,5 @@ fn local_rate_limit(
         return None;
     }
     let limit = ratelimit::convert(cx, at, &from, &site.around.node.cluster)?;
-    Some(Override {
-        limit: (owner, Arc::new(limit.config)),
-        rules: Some(limit.rules),
-    })
+    Some(((owner, Arc::new(limit.config)), Some(limit.rules)))
 }

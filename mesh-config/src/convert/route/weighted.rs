@@ -88,7 +88,7 @@ pub(super) fn limits(
     from: &pb::WeightedCluster,
     limits: &Limits,
     site: &Site<'_>,
-) -> Vec<BTreeMap<Arc<str>, RateLimitOverride>> {
+) -> Vec<Arc<BTreeMap<Arc<str>, RateLimitOverride>>> {
     if from
         .clusters
         .iter()

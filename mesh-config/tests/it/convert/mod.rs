@@ -3,6 +3,7 @@
 //! Snippets go into a bootstrap that is fine without them.
 
 mod bootstrap;
+mod bounds;
 mod cluster;
 mod dns;
 mod endpoint;

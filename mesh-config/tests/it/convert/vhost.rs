@@ -39,10 +39,8 @@ fn everything_that_a_configuration_says_is_kept() {
             .header("x-forwarded-proto", "https")
             .body(())
             .unwrap();
-        match manager.routes.find(&RequestView::of(&request), 0) {
-            Ok(Found::Route(_)) => true,
-            _ => false,
-        }
+        let found = manager.routes.find(&RequestView::of(&request), 0);
+        matches!(found, Ok(Found::Route(_)))
     };
     assert!(ask("A.com:80", "/p;x=1?q"));
     assert!(!ask("other", "/p"));
