@@ -214,7 +214,7 @@ enum Plan {
     Build {
         config: Arc<model::Cluster>,
         previous: Option<Arc<Cluster>>,
-        resolver: Option<Resolver>,
+        resolver: Option<Box<Resolver>>,
     },
 }
 
@@ -224,7 +224,9 @@ impl Plan {
             return Ok(Self::Keep(Arc::clone(kept)));
         }
         let resolver = match &config.discovery {
-            Discovery::Dns(dns) => Some(Resolver::new(&dns.resolver).map_err(io::Error::other)?),
+            Discovery::Dns(dns) => Some(Box::new(
+                Resolver::new(&dns.resolver).map_err(io::Error::other)?,
+            )),
             _ => None,
         };
         Ok(Self::Build {
