@@ -1,5 +1,7 @@
 //! How connections end: drains, clients that leave, time that runs out.
 
+use mesh_core::clock;
+
 use super::*;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -37,8 +39,8 @@ fn silent_for(config: ServerConfig, idle_timeout: Option<Duration>) -> Client {
     })
 }
 
-fn elapsed(start: tokio::time::Instant) -> Duration {
-    start.elapsed()
+fn elapsed(start: std::time::Instant) -> Duration {
+    clock::now() - start
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +65,7 @@ async fn a_request_that_has_arrived_is_answered_although_the_process_drains() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_shortly_for_a_first_request_and_not_for_a_further_one() {
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     let mut client = Client::hello();
     client.drain.notify_one();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -71,7 +73,7 @@ async fn a_drain_waits_shortly_for_a_first_request_and_not_for_a_further_one() {
     assert!(client.rest().await.0.ends_with("hello"));
 
     let client = Client::hello();
-    let start_of_second = tokio::time::Instant::now();
+    let start_of_second = clock::now();
     client.drain.notify_one();
     assert_eq!(client.rest().await.0, "");
     assert_eq!(elapsed(start_of_second).as_secs(), 1);
@@ -79,7 +81,7 @@ async fn a_drain_waits_shortly_for_a_first_request_and_not_for_a_further_one() {
     let mut client = Client::hello();
     client.send(GET).await;
     client.expect("hello").await;
-    let start_of_third = tokio::time::Instant::now();
+    let start_of_third = clock::now();
     client.drain.notify_one();
     assert_eq!(client.rest().await.0, "");
     assert!(elapsed(start_of_third).as_millis() < 2);
@@ -90,7 +92,7 @@ async fn a_drain_waits_shortly_for_a_first_request_and_not_for_a_further_one() {
 async fn a_connection_idle_for_long_before_its_first_request_closes_at_once_on_a_drain() {
     let client = Client::hello();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     client.drain.notify_one();
     assert_eq!(client.rest().await.0, "");
     assert!(elapsed(start).as_millis() < 3);
@@ -108,7 +110,7 @@ async fn a_client_that_closes_while_idle_is_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn the_idle_timeout_of_the_route_holds_while_the_answer_flows() {
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     let mut client = silent_for(ServerConfig::default(), Some(Duration::from_secs(7)));
     client.send(GET).await;
     let (text, ended, _) = client.rest().await;
@@ -119,7 +121,7 @@ async fn the_idle_timeout_of_the_route_holds_while_the_answer_flows() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_left_is_noticed_while_the_answer_is_silent() {
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     let mut client = silent();
     client.send(GET).await;
     client.expect("3\r\nabc\r\n").await;
@@ -131,7 +133,7 @@ async fn a_client_that_left_is_noticed_while_the_answer_is_silent() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_left_is_noticed_while_nobody_asks_for_its_body() {
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     let mut client = Client::new(ServerConfig::default(), |request| async move {
         let _kept = request;
         std::future::pending().await
@@ -159,7 +161,7 @@ async fn the_request_timeout_ends_heads_and_uploads_but_no_answer_that_flows() {
             "{text}"
         );
     }
-    let start = tokio::time::Instant::now();
+    let start = clock::now();
     let mut client = silent_for(config, Some(Duration::from_secs(20)));
     client.send(QUEUED).await;
     client.rest().await;
