@@ -100,6 +100,9 @@ fn run(flags: &Flags) -> Result<bool> {
 /// `target/bench`, wherever the target folder is.
 fn beside_build_results() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let target = program.ancestors().nth(2).context("not in a target folder")?;
+    let target = program
+        .ancestors()
+        .nth(2)
+        .context("not in a target folder")?;
     Ok(target.join("bench"))
 }

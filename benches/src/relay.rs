@@ -29,7 +29,12 @@ async fn relay(mut client: TcpStream, to: SocketAddr) -> std::io::Result<()> {
     let mut upstream = TcpStream::connect(to).await?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
-    tokio::io::copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER_BYTES, BUFFER_BYTES)
-        .await?;
+    tokio::io::copy_bidirectional_with_sizes(
+        &mut client,
+        &mut upstream,
+        BUFFER_BYTES,
+        BUFFER_BYTES,
+    )
+    .await?;
     Ok(())
 }

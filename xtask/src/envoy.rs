@@ -15,7 +15,7 @@ const VERSION: &str = "1.40.0";
 
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let target = Metadata::read()?.target();
-    let envoy = install(&target.join(format!("envoy-{VERSION}")))?;
+    let envoy = install(&target)?;
     let mut all = vec!["--envoy".to_owned(), envoy.display().to_string()];
     let envoy_only = ["--twice", "--list", "--yaml"];
     let alone = arguments.windows(2).any(|w| w == ["--arm-only", "envoy"])
@@ -39,8 +39,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     .run()
 }
 
-/// Installs Envoy, unless it is there already, and returns the path of its binary.
-fn install(folder: &Path) -> Result<PathBuf> {
+/// Installs Envoy below the target folder, unless it is there already; the path of its binary.
+pub(crate) fn install(target: &Path) -> Result<PathBuf> {
+    let folder = &target.join(format!("envoy-{VERSION}"));
     let envoy = folder.join("bin/envoy");
     if is_wanted(&envoy) {
         return Ok(envoy);

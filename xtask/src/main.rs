@@ -20,7 +20,8 @@ usage: cargo xtask <job>
   envoy [ARGUMENT…]          the differential suite against Envoy (installs Envoy by itself);
                              `--only retries/`, `--arm-only envoy`, `--twice`, `--list`
   loom                       interleavings of every shared atomic
-  bench [ARGUMENT…]          instruction counts and load runs
+  bench [ARGUMENT…]          load runs beside real peers, which it installs by itself;
+                             `--quick`, `--only mesh`, `--layers` for each policy alone
   fds [--check]              builds, or checks, the protobuf descriptors that mesh-config embeds";
 
 fn main() -> ExitCode {

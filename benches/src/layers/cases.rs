@@ -4,7 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use http::{HeaderMap, Request, Response, StatusCode};
-use mesh_balance::{BalanceConfig, Balancer, EndpointSet, LbPolicy, LeastRequestConfig, PickContext};
+use mesh_balance::{
+    BalanceConfig, Balancer, EndpointSet, LbPolicy, LeastRequestConfig, PickContext,
+};
 use mesh_breaker::{BreakerConfig, BreakerLayer, ThresholdsLayer};
 use mesh_core::{
     Body, ConnectionInfo, Endpoint, RequestInfo, Rng, Thresholds, clock,
@@ -50,25 +52,34 @@ pub(crate) const CASES: [Case; 16] = [
         allocations_max: None,
         make: || Ok(layered(Upstream)),
     },
-    layer("retry", 6.0, || Ok(layered(retry(Duration::ZERO)?.layer(Upstream)))),
+    layer("retry", 6.0, || {
+        Ok(layered(retry(Duration::ZERO)?.layer(Upstream)))
+    }),
     layer("retry-per-try-timeout", 6.0, || {
         Ok(layered(retry(Duration::from_secs(5))?.layer(Upstream)))
     }),
     layer("deadline", 1.0, || Ok(layered(deadline().layer(Upstream)))),
-    layer("thresholds", 1.0, || Ok(layered(thresholds().http().layer(Upstream)))),
+    layer("thresholds", 1.0, || {
+        Ok(layered(thresholds().http().layer(Upstream)))
+    }),
     layer("breaker", 1.0, || {
-        Ok(layered(BreakerLayer::http(BreakerConfig::default()).layer(Upstream)))
+        Ok(layered(
+            BreakerLayer::http(BreakerConfig::default()).layer(Upstream),
+        ))
     }),
     layer("outlier", 1.0, || {
         let (detector, endpoint) = outlier();
-        let mut call = layered(OutlierLayer::http(detector.monitor(&endpoint.state)).layer(Upstream));
+        let mut call =
+            layered(OutlierLayer::http(detector.monitor(&endpoint.state)).layer(Upstream));
         Ok(Box::new(move || {
             // The monitor does not keep its detector.
             let _ = &detector;
             call();
         }))
     }),
-    layer("ratelimit", 1.0, || Ok(layered(rate_limit()?.layer(Upstream)))),
+    layer("ratelimit", 1.0, || {
+        Ok(layered(rate_limit()?.layer(Upstream)))
+    }),
     layer("all-layers", f64::INFINITY, all_layers),
     part("pick-round-robin", 0.0, || Ok(pick(LbPolicy::RoundRobin))),
     part("pick-least-request", 0.0, || {
@@ -83,7 +94,9 @@ pub(crate) const CASES: [Case; 16] = [
         allocations_max: None,
         make: || {
             let mut requests = Requests::new();
-            Ok(Box::new(move || drop(std::hint::black_box(requests.next()))))
+            Ok(Box::new(move || {
+                drop(std::hint::black_box(requests.next()))
+            }))
         },
     },
     part("clock", 0.0, || {
@@ -147,9 +160,10 @@ fn outlier() -> (Arc<Detector>, Endpoint) {
     (detector, endpoint)
 }
 
-fn rate_limit()
--> Result<RateLimitLayer<mesh_core::Fixed<mesh_ratelimit::LocalRateLimit>>> {
-    Ok(RateLimitLayer::fixed(LocalRateLimitConfig::per_second(1_000_000_000)?))
+fn rate_limit() -> Result<RateLimitLayer<mesh_core::Fixed<mesh_ratelimit::LocalRateLimit>>> {
+    Ok(RateLimitLayer::fixed(LocalRateLimitConfig::per_second(
+        1_000_000_000,
+    )?))
 }
 
 fn all_layers() -> Result<Call> {
@@ -186,9 +200,17 @@ fn pick(policy: LbPolicy) -> Call {
 fn find(routes: usize) -> Result<Call> {
     let route = |number: usize| {
         let action = RouteAction::new(ClusterSpecifier::Cluster(format!("c{number}").into()));
-        Route::new(RouteMatch::prefix(format!("/service-{number}/")), action, ())
+        Route::new(
+            RouteMatch::prefix(format!("/service-{number}/")),
+            action,
+            (),
+        )
     };
-    let host = VirtualHost::new("all", vec!["*".to_owned()], (0..routes).map(route).collect());
+    let host = VirtualHost::new(
+        "all",
+        vec!["*".to_owned()],
+        (0..routes).map(route).collect(),
+    );
     let config = RouteConfiguration::new("bench", vec![host]);
     let table = RouteTable::new(config, &mut Captures::default())?;
     let path = format!("/service-{}/users/17?full=1", routes / 2);
@@ -205,7 +227,9 @@ fn find(routes: usize) -> Result<Call> {
 /// Envoy's default format, to a file that takes everything.
 fn access_log() -> Result<Call> {
     let writer = LogWriter::new(LogWriterConfig::default(), &Registry::new().scope(""));
-    let sink = writer.open(&Target::path("/dev/null")).context("opening /dev/null")?;
+    let sink = writer
+        .open(&Target::path("/dev/null"))
+        .context("opening /dev/null")?;
     let mut captures = Captures::default();
     let mut log = AccessLog::new(vec![AccessLogEntry::new(sink)]);
     log.bind(&mut captures);

@@ -52,7 +52,9 @@ pub(crate) fn call(name: &str, calls: u32) -> Result<()> {
     let case = CASES.iter().find(|case| case.name == name);
     let case = case.with_context(|| format!("there is no layer {name}"))?;
     // Timers need a runtime to be made in; nothing is ever driven by it.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let _entered = runtime.enter();
     let mut call = (case.make)()?;
     for _ in 0..WARM_UP {
@@ -70,7 +72,10 @@ pub(crate) fn call(name: &str, calls: u32) -> Result<()> {
         best = best.min(took);
     }
     let allocations = (alloc::count() - before) as f64 / f64::from(batch * BATCHES);
-    println!("{}", json!({ "allocations": allocations, "nanoseconds": best }));
+    println!(
+        "{}",
+        json!({ "allocations": allocations, "nanoseconds": best })
+    );
     Ok(())
 }
 
@@ -88,7 +93,9 @@ pub(crate) fn run(only: &[String], out: &Path) -> Result<bool> {
     let mut measured: Vec<Cost> = Vec::new();
     for case in CASES.iter().filter(wanted) {
         // What is subtracted is measured first, whether it was asked for or not.
-        let base = case.over.and_then(|over| CASES.iter().find(|case| case.name == over));
+        let base = case
+            .over
+            .and_then(|over| CASES.iter().find(|case| case.name == over));
         for case in base.into_iter().chain([case]) {
             if measured.iter().all(|cost| cost.case.name != case.name) {
                 eprintln!("layer: {}", case.name);
@@ -122,7 +129,8 @@ fn table(costs: &[Cost]) -> Table {
         let bar = cost.case.allocations_max.filter(|bar| bar.is_finite());
         table.row([
             cost.case.name.to_owned(),
-            cost.instructions.map_or_else(|| "-".to_owned(), |count| format!("{count:.0}")),
+            cost.instructions
+                .map_or_else(|| "-".to_owned(), |count| format!("{count:.0}")),
             format!("{:.0}", cost.nanoseconds),
             format!("{:.2}", cost.allocations),
             bar.map_or_else(|| "-".to_owned(), |bar| bar.to_string()),
@@ -135,7 +143,9 @@ fn table(costs: &[Cost]) -> Table {
 impl Cost {
     /// Without what its case stands on.
     fn alone(self, measured: &[Self]) -> Self {
-        let base = measured.iter().find(|cost| Some(cost.case.name) == self.case.over);
+        let base = measured
+            .iter()
+            .find(|cost| Some(cost.case.name) == self.case.over);
         let Some(base) = base else {
             return self;
         };
@@ -186,7 +196,9 @@ fn measure(case: &Case, callgrind: bool) -> Result<Cost> {
 }
 
 fn count(case: &Case) -> Result<Counted> {
-    let output = Command::new(this()?).args(arguments(case, TIMED)).output()?;
+    let output = Command::new(this()?)
+        .args(arguments(case, TIMED))
+        .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "layer {}: {said}", case.name);
     let json: Value = serde_json::from_slice(&output.stdout)?;
@@ -205,8 +217,14 @@ fn instructions(case: &Case, calls: u32) -> Result<u64> {
         .args(arguments(case, calls))
         .output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "layer {} under callgrind: {said}", case.name);
-    let collected = said.lines().find_map(|line| line.split("Collected : ").nth(1));
+    ensure!(
+        output.status.success(),
+        "layer {} under callgrind: {said}",
+        case.name
+    );
+    let collected = said
+        .lines()
+        .find_map(|line| line.split("Collected : ").nth(1));
     match collected.map(|number| number.trim().parse()) {
         Some(Ok(number)) => Ok(number),
         _ => bail!("callgrind does not say what it collected: {said}"),

@@ -212,7 +212,13 @@ impl Site {
             }
             Contender::Envoy | Contender::Mesh => {
                 command
-                    .args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"])
+                    .args([
+                        "--concurrency",
+                        "1",
+                        "--disable-hot-restart",
+                        "-l",
+                        "warning",
+                    ])
                     .args(["--file-flush-interval-msec", "1000", "-c"])
                     .arg(config);
             }

@@ -7,7 +7,7 @@ use mesh_core::clock;
 
 use super::{
     contender::{Contender, Mode, Running, Site},
-    process::Cpu,
+    process::Times,
     rig::{Rig, Size},
 };
 
@@ -23,9 +23,9 @@ pub(crate) struct Effort {
 
 impl Effort {
     pub(crate) const FULL: Self = Self {
-        rounds: 5,
+        rounds: 9,
         warm_up: Duration::from_millis(300),
-        window: Duration::from_secs(2),
+        window: Duration::from_secs(1),
         idle_connections: 10_000,
         starts: 9,
     };
@@ -108,7 +108,12 @@ pub(crate) fn load(
             let place = (round + turn) % running.len();
             let contender = &running[place];
             let measured = window(rig, contender, workload, effort).with_context(|| {
-                format!("{}, {}, {}", contender.contender, mode.name(), workload.name)
+                format!(
+                    "{}, {}, {}",
+                    contender.contender,
+                    mode.name(),
+                    workload.name
+                )
             })?;
             cells[place].windows.push(measured);
         }
@@ -133,7 +138,7 @@ fn window(rig: &mut Rig, running: &Running, workload: Workload, effort: Effort) 
     // What the proxy does when its clients go is not part of anybody's window.
     rig.run(Duration::from_millis(50))?;
     let seconds = (ended - began).as_secs_f64();
-    let Cpu { ran, waited } = after.since(before);
+    let Times { ran, waited } = after.since(&before);
     let last = tally.took_us.len() - 1;
     let (_, p99, _) = tally.took_us.select_nth_unstable(last * 99 / 100);
     Ok(Window {

@@ -44,7 +44,10 @@ impl Selection {
                 || selection.workloads.iter().any(|w| w.name == name)
                 || selection.modes.iter().any(|m| m.name() == name)
                 || selection.parts.contains(&name.as_str());
-            ensure!(known, "--only {name}: there is no such contender, workload, mode or part");
+            ensure!(
+                known,
+                "--only {name}: there is no such contender, workload, mode or part"
+            );
         }
         Ok(selection)
     }
@@ -53,16 +56,26 @@ impl Selection {
 fn select<T: Copy>(all: &[T], name: impl Fn(&T) -> &'static str, only: &[String]) -> Vec<T> {
     let named = |item: &&T| only.iter().any(|wanted| wanted == name(item));
     let chosen: Vec<T> = all.iter().filter(named).copied().collect();
-    if chosen.is_empty() { all.to_vec() } else { chosen }
+    if chosen.is_empty() {
+        all.to_vec()
+    } else {
+        chosen
+    }
 }
 
 /// Runs what is selected; whether all bars were met.
 pub(crate) fn run(flags: &Flags, out: &Path) -> Result<bool> {
     let selection = Selection::new(&flags.only)?;
-    let mut effort = if flags.quick { Effort::QUICK } else { Effort::FULL };
+    let mut effort = if flags.quick {
+        Effort::QUICK
+    } else {
+        Effort::FULL
+    };
     let cores = Cores::pick()?;
     let files = process::raise_open_files()?;
-    let most = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(500);
+    let most = usize::try_from(files)
+        .unwrap_or(usize::MAX)
+        .saturating_sub(500);
     effort.idle_connections = effort.idle_connections.min(most);
     process::pin(cores.load)?;
     let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
@@ -111,7 +124,11 @@ fn measure_all(
     }
     for contender in &selection.contenders {
         // With policies where there are any.
-        let mode = if contender.has(Mode::Policies) { Mode::Policies } else { Mode::Plain };
+        let mode = if contender.has(Mode::Policies) {
+            Mode::Policies
+        } else {
+            Mode::Plain
+        };
         if selection.parts.contains(&"memory") {
             eprintln!("memory: {contender}");
             let connections = match contender {
@@ -119,11 +136,15 @@ fn measure_all(
                 Contender::Relay => effort.idle_connections / 2,
                 _ => effort.idle_connections,
             };
-            report.memory.push(measure::memory(site, rig, *contender, mode, connections)?);
+            report
+                .memory
+                .push(measure::memory(site, rig, *contender, mode, connections)?);
         }
         if selection.parts.contains(&"start") {
             eprintln!("start: {contender}");
-            report.starts.push(measure::start(site, rig, *contender, mode, effort.starts)?);
+            report
+                .starts
+                .push(measure::start(site, rig, *contender, mode, effort.starts)?);
         }
     }
     Ok(report)
@@ -133,8 +154,13 @@ fn measure_all(
 fn describe(site: &Site, selection: &Selection, effort: Effort) -> Value {
     let file = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let info = file("/proc/cpuinfo");
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
-    let versions = selection.contenders.iter().map(|c| (c.name().to_owned(), json!(site.version(*c))));
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    let versions = selection
+        .contenders
+        .iter()
+        .map(|c| (c.name().to_owned(), json!(site.version(*c))));
     json!({
         "cpu": model,
         "kernel": file("/proc/sys/kernel/osrelease").trim(),

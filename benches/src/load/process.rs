@@ -1,6 +1,8 @@
 //! Processes that are measured: started on a core of their own, read through /proc, ended by their id.
 
 use std::{
+    collections::BTreeMap,
+    ffi::OsString,
     fs::{self, File},
     path::Path,
     process::{Child, Command, Stdio},
@@ -54,21 +56,34 @@ pub(crate) fn raise_open_files() -> Result<u64> {
     Ok(most.unwrap_or(u64::MAX))
 }
 
-/// CPU time since the start of a process.
+/// CPU time of each thread since its start.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cpu(BTreeMap<OsString, Times>);
+
+/// In nanoseconds.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Cpu {
-    /// Spent running, in kernel and user mode, in nanoseconds.
+pub(crate) struct Times {
+    /// Spent running, in kernel and user mode.
     pub(crate) ran: u64,
     /// Spent waiting for the core while others had it.
     pub(crate) waited: u64,
 }
 
 impl Cpu {
-    pub(crate) const fn since(self, earlier: Self) -> Self {
-        Self {
-            ran: self.ran.saturating_sub(earlier.ran),
-            waited: self.waited.saturating_sub(earlier.waited),
+    /// What all threads ran since `earlier`, and what the busiest of them waited.
+    pub(crate) fn since(&self, earlier: &Self) -> Times {
+        let mut sum = Times::default();
+        let mut busiest = 0;
+        for (thread, times) in &self.0 {
+            let before = earlier.0.get(thread).copied().unwrap_or_default();
+            let ran = times.ran.saturating_sub(before.ran);
+            sum.ran += ran;
+            if ran > busiest {
+                busiest = ran;
+                sum.waited = times.waited.saturating_sub(before.waited);
+            }
         }
+        sum
     }
 }
 
@@ -110,23 +125,24 @@ impl Process {
         Ok(())
     }
 
-    /// User and system time of all its threads.
+    /// User and system time of its threads.
     pub(crate) fn cpu(&self) -> Result<Cpu> {
-        let mut sum = Cpu::default();
+        let mut threads = BTreeMap::new();
         let tasks = format!("/proc/{}/task", self.child.id());
         for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
-            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
+            let task = task?;
+            let Ok(text) = fs::read_to_string(task.path().join("schedstat")) else {
                 continue; // A thread that has just ended.
             };
             let mut numbers = text.split_ascii_whitespace().map(str::parse::<u64>);
             let (Some(Ok(ran)), Some(Ok(waited))) = (numbers.next(), numbers.next()) else {
                 bail!("schedstat is not as expected: {text:?}");
             };
-            sum.ran += ran;
-            sum.waited += waited;
+            threads.insert(task.file_name(), Times { ran, waited });
         }
-        ensure!(sum.ran > 0, "the kernel does not count in schedstat");
-        Ok(sum)
+        let counts = threads.values().any(|times| times.ran > 0);
+        ensure!(counts, "the kernel does not count in schedstat");
+        Ok(Cpu(threads))
     }
 
     /// Memory that is there, in KiB.
