@@ -21,6 +21,8 @@ mesh_core::stats! {
         counter downstream_cx_destroy_local,
         /// Connections closed while a request was active.
         counter downstream_cx_destroy_active_rq,
+        /// Connections closed by the client while a request was active.
+        counter downstream_cx_destroy_remote_active_rq,
         /// Connections closed because they were idle.
         counter downstream_cx_idle_timeout,
         /// Connections that broke the protocol.
@@ -57,6 +59,10 @@ mesh_core::stats! {
         counter downstream_rq_idle_timeout,
         /// Requests that the client gave up.
         counter downstream_rq_rx_reset,
+        /// Answers that broke off.
+        counter downstream_rq_tx_reset,
+        /// Upgrades that no route allowed.
+        counter downstream_rq_ws_on_non_ws_route,
         /// Requests that were too large.
         counter downstream_rq_too_large,
         /// Targets that do not start with a slash.

@@ -159,6 +159,12 @@ pub(super) fn settle(
     }
 }
 
+/// The client left, and took the connection with it.
+pub(super) fn count_departure(shared: &Shared) {
+    shared.stats.downstream_cx_destroy_active_rq().inc();
+    shared.stats.downstream_cx_destroy_remote_active_rq().inc();
+}
+
 /// The request ended without an answer: the client had left.
 pub(super) fn settle_unanswered(shared: &Shared, info: &RequestInfo) {
     let stats = &shared.stats;
@@ -227,7 +233,7 @@ impl HttpBody for AnswerBody {
                 }
             }
             Some(Err(error)) => {
-                broken(&log.info, error);
+                broken(&log.shared, &log.info, error);
                 self.settle();
             }
             None => self.settle(),
@@ -245,7 +251,8 @@ impl HttpBody for AnswerBody {
 }
 
 /// The answer broke off behind its head.
-fn broken(info: &RequestInfo, error: &Error) {
+fn broken(shared: &Shared, info: &RequestInfo, error: &Error) {
+    shared.stats.downstream_rq_tx_reset().inc();
     if let Some(flag) = error.kind().flag() {
         info.flag(flag);
     }
@@ -267,10 +274,11 @@ impl Abort for AnswerBody {
         if let Some(log) = &self.log {
             count_error(&log.shared, error.kind());
             if error.kind() == ErrorKind::DownstreamGone {
+                count_departure(&log.shared);
                 log.info.flag(ResponseFlag::DownstreamConnectionTermination);
                 log.info.set_details("downstream_remote_disconnect");
             } else {
-                broken(&log.info, error);
+                broken(&log.shared, &log.info, error);
             }
         }
         self.settle();

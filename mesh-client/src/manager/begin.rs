@@ -34,11 +34,11 @@ pub(super) fn begin(
     match admit(shared, &info, request) {
         Err(error) => ManagerExchange::refused(shared, info, context, error),
         Ok(request) => {
-            let request_id = if shared.config.edge.always_set_request_id_in_response {
-                request.headers().get("x-request-id").cloned()
-            } else {
-                None
-            };
+            // Of strangers, the header that forces a trace is gone by now.
+            let wanted = shared.config.edge.always_set_request_id_in_response
+                || request.headers().contains_key("x-envoy-force-trace");
+            let request_id = request.headers().get("x-request-id").filter(|_| wanted);
+            let request_id = request_id.cloned();
             let future = manager.chain.call(request);
             ManagerExchange::running(&manager.shared, info, context, request_id, future)
         }
@@ -52,18 +52,19 @@ fn admit(
 ) -> Result<Request<Body>, Error> {
     let (mut parts, body) = request.into_parts();
     info.with(|facts| facts.protocol = Some(parts.version));
-    let refusal = refuse_protocol_switch(&parts);
-    let prepared = refusal.map_or_else(
-        || {
-            hygiene::prepare_request(
-                &mut parts,
-                &shared.config.edge,
-                &info.connection,
-                &shared.worker.rng,
-            )
-        },
-        Err,
-    );
+    let upgrade = asks_for_upgrade(&parts);
+    // Tunnels are refused until a route can allow them.
+    let prepared = if parts.method == http::Method::CONNECT {
+        Err(ErrorKind::NoRoute.into())
+    } else {
+        let connection = &info.connection;
+        hygiene::prepare_request(
+            &mut parts,
+            &shared.config.edge,
+            connection,
+            &shared.worker.rng,
+        )
+    };
     capture(shared, info, &parts);
     let prepared = prepared.inspect_err(|error| count_refusal(shared, error))?;
     info.with(|facts| facts.remote = prepared.remote);
@@ -71,6 +72,9 @@ fn admit(
     let mut request = Request::from_parts(parts, body);
     RequestInfo::attach(info, &mut request);
     router::resolve(shared, info, &request, prepared.internal);
+    if upgrade {
+        return Err(refuse_upgrade(shared));
+    }
     Ok(request)
 }
 
@@ -82,22 +86,22 @@ pub(crate) fn capture(shared: &Shared, info: &RequestInfo, parts: &http::request
     }
 }
 
-/// CONNECT and upgrades are refused until a route allows them.
-fn refuse_protocol_switch(parts: &http::request::Parts) -> Option<Error> {
-    let upgrade = parts.headers.get(header::UPGRADE).is_some_and(|value| {
+/// Whether the client wants to go on with another protocol.
+fn asks_for_upgrade(parts: &http::request::Parts) -> bool {
+    parts.headers.get(header::UPGRADE).is_some_and(|value| {
         // Offers of HTTP/2 may be ignored (RFC 9113, section 3.1), and the header goes with its hop.
         !value.as_bytes().eq_ignore_ascii_case(b"h2c")
-    }) && names_upgrade(&parts.headers);
-    if parts.method == http::Method::CONNECT {
-        return Some(ErrorKind::NoRoute.into());
-    }
-    upgrade.then(|| {
-        Error::new(ErrorKind::Denied).with_reply(LocalReply::new(
-            StatusCode::FORBIDDEN,
-            "",
-            "upgrade_failed",
-        ))
-    })
+    }) && names_upgrade(&parts.headers)
+}
+
+/// Upgrades are refused until a route can allow them.
+fn refuse_upgrade(shared: &Shared) -> Error {
+    shared.stats.downstream_rq_ws_on_non_ws_route().inc();
+    Error::new(ErrorKind::Denied).with_reply(LocalReply::new(
+        StatusCode::FORBIDDEN,
+        "",
+        "upgrade_failed",
+    ))
 }
 
 fn names_upgrade(headers: &http::HeaderMap) -> bool {

@@ -125,6 +125,7 @@ impl ManagerExchange {
     }
 
     fn settle_abandoned(&self) {
+        answer::count_departure(&self.shared);
         self.info
             .flag(ResponseFlag::DownstreamConnectionTermination);
         self.info.set_details("downstream_remote_disconnect");
@@ -168,10 +169,7 @@ impl Exchange for ManagerExchange {
         // Whatever runs below ends before the answer is made, so that its facts are in the log.
         self.state = State::Done;
         if error.kind() == ErrorKind::DownstreamGone {
-            self.info
-                .flag(ResponseFlag::DownstreamConnectionTermination);
-            self.info.set_details("downstream_remote_disconnect");
-            answer::settle_unanswered(&self.shared, &self.info);
+            self.settle_abandoned();
             return Response::new(AnswerBody::from_nothing());
         }
         self.context.request_complete = self.info.with(|facts| facts.request_received.is_some());

@@ -3,6 +3,7 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{HeaderValue, Request, Response};
@@ -166,18 +167,32 @@ fn prepare(
     if forwarding.suppress_envoy_headers {
         return;
     }
-    let deadline = info.and_then(|info| info.with(|facts| facts.deadline));
-    let route = forwarding.timeout();
-    let elapsed = deadline.map_or(std::time::Duration::ZERO, |deadline| {
-        route.saturating_sub(deadline.saturating_duration_since(clock::now()))
-    });
+    let left = time_left(forwarding, info);
     let retry = forwarding.retry.as_deref();
     let hedging = retry.is_some_and(|retry| retry.hedge_on_per_try_timeout);
     let per_try = retry.and_then(|retry| retry.per_try_timeout);
-    if let Some(ms) = mesh_retry::expected_rq_timeout(per_try, hedging, route, elapsed) {
+    if let Some(ms) = mesh_retry::expected_rq_timeout(per_try, hedging, left, Duration::ZERO) {
         request
             .headers_mut()
             .insert(mesh_retry::EXPECTED_TIMEOUT, HeaderValue::from(ms));
+    }
+}
+
+/// What is left of the request's timeout; zero when there is none.
+fn time_left(forwarding: &Forwarding, info: Option<&RequestInfo>) -> Duration {
+    let Some((deadline, received)) =
+        info.map(|info| info.with(|facts| (facts.deadline, facts.request_received)))
+    else {
+        return forwarding.timeout();
+    };
+    match deadline {
+        // One that is used up is not none.
+        Some(deadline) => deadline
+            .saturating_duration_since(clock::now())
+            .max(Duration::from_millis(1)),
+        // The request is here and nothing counts: its headers switched the timeout off.
+        None if received.is_some() => Duration::ZERO,
+        None => forwarding.timeout(),
     }
 }
 

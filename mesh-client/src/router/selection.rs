@@ -187,6 +187,13 @@ impl Forwarding {
 
     /// Changes the request as the route says.
     pub(super) fn prepare(&self, parts: &mut Parts, info: &RequestInfo) -> Result<(), Error> {
+        // What they ask of this hop is not built yet, and no business of the next one.
+        for name in [
+            "x-envoy-upstream-alt-stat-name",
+            "x-envoy-upstream-stream-duration-ms",
+        ] {
+            parts.headers.remove(name);
+        }
         let Some(entry) = self.entry() else {
             return Ok(());
         };
