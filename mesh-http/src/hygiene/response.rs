@@ -4,7 +4,7 @@ use super::{EdgeConfig, ServerHeader};
 
 /// Readies a response for the client: hop-by-hop headers end here, `server` and `via` are ours.
 ///
-/// `local` says that this process made the response.
+/// `local` says that this process made the response, `request_id` that the client shall see it.
 pub fn prepare_response(
     parts: &mut Parts,
     config: &EdgeConfig,
@@ -35,7 +35,7 @@ pub fn prepare_response(
     if let Some(via) = &config.via {
         append_via(&mut parts.headers, via);
     }
-    if let Some(id) = request_id.filter(|_| config.always_set_request_id_in_response) {
+    if let Some(id) = request_id {
         parts.headers.insert("x-request-id", id);
     }
 }
