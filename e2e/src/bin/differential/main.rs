@@ -33,7 +33,7 @@ differential --envoy PATH [--mesh PATH] [options]
   --ledger PATH     the ledger (default: LEDGER.md of this package)
   --jobs N          groups of scenarios side by side (default 3)
   --list            only print the names
-  --verbose         with --arm-only: also every counter that changed
+  --verbose         every difference; with --arm-only, also every counter that changed
   --yaml            only print the bootstraps";
 
 #[derive(Default)]
@@ -120,7 +120,8 @@ fn differential(options: &Options) -> Result<bool> {
             let beside = concat!(env!("CARGO_MANIFEST_DIR"), "/LEDGER.md");
             Ledger::read(&options.ledger.clone().unwrap_or_else(|| beside.into()))?
         };
-        report::compare(&outcomes, [left.label, right.label], &mut ledger)
+        let labels = [left.label, right.label];
+        report::compare(&outcomes, labels, &mut ledger, options.verbose)
     } else {
         report::print_arm(&outcomes, options.verbose)
     };

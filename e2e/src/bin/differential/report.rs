@@ -66,7 +66,13 @@ fn print_facts(facts: &Facts) {
 }
 
 /// Compares the first two arms of each scenario.
-pub(crate) fn compare(outcomes: &[Outcome], arms: [&str; 2], ledger: &mut Ledger) -> Verdict {
+pub(crate) fn compare(
+    outcomes: &[Outcome],
+    arms: [&str; 2],
+    ledger: &mut Ledger,
+    verbose: bool,
+) -> Verdict {
+    let lines_max = if verbose { usize::MAX } else { LINES_MAX };
     let mut verdict = Verdict::default();
     for outcome in outcomes {
         let [left, right] = &outcome.arms[..] else {
@@ -98,9 +104,9 @@ pub(crate) fn compare(outcomes: &[Outcome], arms: [&str; 2], ledger: &mut Ledger
         );
         lines
             .iter()
-            .take(LINES_MAX)
+            .take(lines_max)
             .for_each(|line| println!("{line}"));
-        if let Some(more @ 1..) = lines.len().checked_sub(LINES_MAX) {
+        if let Some(more @ 1..) = lines.len().checked_sub(lines_max) {
             println!("    … and {more} more lines");
         }
         verdict.count(outcome.name, !lines.is_empty(), meant > 0, left);
@@ -214,7 +220,7 @@ mod tests {
             took: std::time::Duration::ZERO,
         };
         let mut ledger = Ledger::parse(ledger).unwrap();
-        compare(&[outcome], ["envoy", "mesh"], &mut ledger).failures
+        compare(&[outcome], ["envoy", "mesh"], &mut ledger, false).failures
     }
 
     #[test]
@@ -241,7 +247,7 @@ mod tests {
             changed: Vec::new(),
             took: std::time::Duration::ZERO,
         };
-        let verdict = compare(&[outcome], ["envoy", "mesh"], &mut Ledger::default());
+        let verdict = compare(&[outcome], ["envoy", "mesh"], &mut Ledger::default(), false);
         assert_eq!(verdict.failures, 1);
     }
 }
