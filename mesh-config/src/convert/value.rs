@@ -111,6 +111,10 @@ pub const DATA_SOURCE_BYTES_MAX: usize = 1 << 20;
 /// error.
 pub const DATA_SOURCES_BYTES_MAX: usize = 32 << 20;
 
+/// The longest duration, as in Envoy: what fits into 64 bits of nanoseconds, 292 years. A longer one is a
+/// config error.
+const DURATION_SECONDS_MAX: u64 = 9_223_372_036;
+
 /// A duration, if it is set and makes sense.
 pub(crate) fn duration(
     cx: &Context<'_>,
@@ -118,13 +122,17 @@ pub(crate) fn duration(
     from: Option<&protobuf::Duration>,
 ) -> Option<Duration> {
     let from = from?;
-    let parts = u64::try_from(from.seconds)
-        .ok()
-        .zip(u32::try_from(from.nanos).ok());
-    if parts.is_none() {
+    let seconds = u64::try_from(from.seconds).ok();
+    let Some((seconds, nanos)) = seconds.zip(u32::try_from(from.nanos).ok()) else {
         cx.invalid(at, "a duration must not be negative");
+        return None;
+    };
+    if seconds > DURATION_SECONDS_MAX {
+        let reason = format!("a duration must be at most {DURATION_SECONDS_MAX}s");
+        cx.invalid(at, reason);
+        return None;
     }
-    parts.map(|(seconds, nanos)| Duration::new(seconds, nanos))
+    Some(Duration::new(seconds, nanos))
 }
 
 /// A duration of which zero means "off".
@@ -198,7 +206,13 @@ pub(crate) fn address(cx: &Context<'_>, at: &At<'_>, from: &core::Address) -> Op
             };
             Some(Address::Socket(SocketAddr::new(ip, port)))
         }
-        Some(Kind::Pipe(pipe)) => Some(Address::Unix(pipe.path.clone().into())),
+        Some(Kind::Pipe(pipe)) => {
+            if pipe.path.starts_with('@') && pipe.mode != 0 {
+                let at = at.field("pipe");
+                cx.invalid(&at.field("mode"), "an abstract socket has no mode");
+            }
+            Some(Address::Unix(pipe.path.clone().into()))
+        }
         Some(Kind::EnvoyInternalAddress(_)) => {
             cx.invalid(
                 &at.field("envoy_internal_address"),

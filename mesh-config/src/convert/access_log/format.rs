@@ -64,6 +64,14 @@ pub(super) fn convert(
     at: &At<'_>,
     from: &SubstitutionFormatString,
 ) -> Option<LogFormat> {
+    if from.formatters.is_empty() {
+        plain(cx, at, from)
+    } else {
+        convert_extended(cx, at, from)
+    }
+}
+
+fn plain(cx: &Context<'_>, at: &At<'_>, from: &SubstitutionFormatString) -> Option<LogFormat> {
     let omit = from.omit_empty_values;
     match from.format.as_ref()? {
         Source::TextFormat(format) if format.is_empty() => Some(LogFormat::default()),
@@ -76,6 +84,27 @@ pub(super) fn convert(
         }
         Source::JsonFormat(template) => json(cx, &at.field("json_format"), template, omit),
     }
+}
+
+/// A format may use operators of extensions: these are in the report, and the format is then Envoy's own.
+fn convert_extended(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &SubstitutionFormatString,
+) -> Option<LogFormat> {
+    let known = match from.format.as_ref()? {
+        Source::TextFormat(format) => Format::parse(format).is_ok(),
+        Source::TextFormatSource(source) => {
+            let at = at.field("text_format_source");
+            let bytes = value::data_source(cx, &at, source)?;
+            std::str::from_utf8(&bytes).is_ok_and(|format| Format::parse(format).is_ok())
+        }
+        Source::JsonFormat(template) => JsonFormat::new(&object(template), false).is_ok(),
+    };
+    if known {
+        return plain(cx, at, from);
+    }
+    Some(LogFormat::default())
 }
 
 fn text(cx: &Context<'_>, at: &At<'_>, format: &str, omit_empty: bool) -> Option<LogFormat> {

@@ -57,7 +57,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("metadata", Meaningless),
             // For original destinations and control planes, of which there are none.
             ("cleanup_interval", Meaningless),
-            ("eds_cluster_config", Meaningless),
+            ("eds_cluster_config", Enforced),
             ("ignore_health_on_host_removal", Meaningless),
             ("wait_for_warm_on_init", Meaningless),
         ],
@@ -84,6 +84,13 @@ pub(super) fn convert(
     let protocol = protocol::convert(cx, at, from);
     let connect_at = at.field("connect_timeout");
     let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
+    if from.eds_cluster_config.is_some() {
+        // Clusters of type EDS are refused.
+        cx.invalid(
+            &at.field("eds_cluster_config"),
+            "is only for clusters of type EDS",
+        );
+    }
     let discovery = discovery?;
     let endpoints = endpoint::convert(cx, at, from, &discovery);
     let mut pool = protocol.pool;

@@ -134,13 +134,7 @@ pub(super) fn convert(
         .as_ref()
         .map(|from| token_bucket(cx, &at.field("token_bucket"), from));
     let descriptors = descriptors(cx, &at.field("descriptors"), &from.descriptors)?;
-    let embedded = rules(
-        cx,
-        &at.field("rate_limits"),
-        &from.rate_limits,
-        node_cluster,
-    );
-    let embedded: Vec<RateLimitRule> = embedded.into_iter().map(|staged| staged.rule).collect();
+    let embedded = own_rules(cx, &at.field("rate_limits"), from, node_cluster);
     let rules = RuleSelection {
         none: !from.rate_limits.is_empty() || from.descriptors.is_empty(),
         stage: from.stage,
@@ -189,6 +183,30 @@ pub(super) fn convert(
         mode: default.mode,
     };
     Some(Limit { config, rules })
+}
+
+/// The rules of the filter itself, which have neither stages nor keys to disable them.
+fn own_rules(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &LocalRateLimit,
+    node_cluster: &str,
+) -> Vec<RateLimitRule> {
+    for (index, rule) in from.rate_limits.iter().enumerate() {
+        let at = at.index(index);
+        for (field, set) in [
+            ("stage", rule.stage.is_some()),
+            ("disable_key", !rule.disable_key.is_empty()),
+            ("limit", rule.limit.is_some()),
+        ] {
+            if set {
+                let reason = "has no meaning for rules of the filter itself";
+                cx.invalid(&at.field(field), reason);
+            }
+        }
+    }
+    let rules = rules(cx, at, &from.rate_limits, node_cluster);
+    rules.into_iter().map(|staged| staged.rule).collect()
 }
 
 fn token_bucket(cx: &Context<'_>, at: &At<'_>, from: &TokenBucket) -> Option<TokenBucketConfig> {

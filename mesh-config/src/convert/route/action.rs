@@ -97,6 +97,7 @@ pub(super) fn convert(
     scope: &Scope<'_>,
 ) -> Option<RouteAction> {
     let cluster = cluster(cx, at, from, scope);
+    scope.check_mirrors(cx, at, &from.request_mirror_policies);
     let path_rewrite = path_rewrite(cx, at, from);
     let host_rewrite = host_rewrite(cx, at, from);
     let duration = |field, from| value::duration(cx, &at.field(field), from);

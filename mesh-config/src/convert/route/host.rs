@@ -105,6 +105,7 @@ pub(super) fn convert(
     scope: &Scope<'_>,
 ) -> VirtualHost<RoutePolicies> {
     let host = HostScope::new(cx, at, from, scope);
+    scope.check_mirrors(cx, at, &from.request_mirror_policies);
     let list = at.field("routes");
     let routes = from.routes.iter().enumerate();
     let routes =

@@ -69,6 +69,21 @@ impl Scope<'_> {
             cx.invalid(at, format!("there is no cluster named {name:?}"));
         }
     }
+
+    /// Nobody mirrors (the report says so); what Envoy refuses is still refused.
+    fn check_mirrors(
+        &self,
+        cx: &Context<'_>,
+        at: &At<'_>,
+        policies: &[pb::route_action::RequestMirrorPolicy],
+    ) {
+        let list = at.field("request_mirror_policies");
+        for (index, policy) in policies.iter().enumerate() {
+            if let Some(name) = value::nonempty(&policy.cluster) {
+                self.check_cluster(cx, &list.index(index).field("cluster"), name);
+            }
+        }
+    }
 }
 
 pub(super) fn convert(
@@ -100,6 +115,7 @@ pub(super) fn convert(
             .map_or(BODY_MAX_DEFAULT, |bytes| bytes as usize),
         validate_clusters: value::flag(from.validate_clusters, true),
     };
+    scope.check_mirrors(cx, at, &from.request_mirror_policies);
     let list = at.field("virtual_hosts");
     let unique = no_duplicates(cx, &list, &from.virtual_hosts);
     let hosts = from.virtual_hosts.iter().enumerate();

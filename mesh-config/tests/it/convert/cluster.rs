@@ -276,6 +276,16 @@ fn clusters_that_ask_somebody_else_are_refused() {
 }
 
 #[test]
+fn settings_of_another_type_are_refused() {
+    refused(
+        "eds_cluster_config: {service_name: s}",
+        "eds",
+        ".eds_cluster_config",
+        "is only for clusters of type EDS",
+    );
+}
+
+#[test]
 fn what_is_not_done_is_reported() {
     let tls = "{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
     let entries = report(&cluster_text(&format!(

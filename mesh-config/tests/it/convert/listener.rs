@@ -119,6 +119,14 @@ fn what_nobody_could_connect_to_is_refused() {
         "UDP is not supported",
     );
     refused(
+        &format!(
+            "address: {{pipe: {{path: '@a', mode: 384}}}}\nfilter_chains: [{{filters: [{HCM}]}}]"
+        ),
+        "pipe",
+        ".address.pipe.mode",
+        "an abstract socket has no mode",
+    );
+    refused(
         &format!("{ADDRESS}\napi_listener: {{}}"),
         "api_listener",
         ".api_listener",

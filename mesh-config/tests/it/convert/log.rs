@@ -208,6 +208,29 @@ fn logs_that_cannot_be_written_are_reported() {
 }
 
 #[test]
+fn operators_of_extensions_are_reported_and_leave_envoys_own_format() {
+    let formatter = "formatters: [{name: f, typed_config: {'@type': type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata}}]";
+    for (format, wanted) in [
+        ("%SOMETHING_ELSE(x)%", LogFormat::envoy_default()),
+        ("%REQ(:PATH)%", LogFormat::text("%REQ(:PATH)%").unwrap()),
+    ] {
+        let config = format!(
+            "log_format: {{text_format_source: {{inline_string: '{format}'}}, {formatter}}}"
+        );
+        assert_eq!(log(STDOUT, &config).format, wanted);
+        let report = report(&manager_text(&fields(STDOUT, &config, "")));
+        assert_eq!(
+            report,
+            [(
+                format!("{AT}.typed_config.log_format.formatters"),
+                None,
+                false
+            )]
+        );
+    }
+}
+
+#[test]
 fn a_filter_that_is_not_there_lets_everything_through() {
     let yes = "{not_health_check_filter: {}}";
     let unknown = "{grpc_status_filter: {statuses: [OK]}}";

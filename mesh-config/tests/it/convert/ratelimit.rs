@@ -157,6 +157,14 @@ fn what_envoy_refuses_is_refused() {
         ".descriptors",
         "descriptors[1] repeats the entries of descriptors[0]",
     );
+    for field in ["stage: 0", "disable_key: a"] {
+        let name = field.split(':').next().unwrap();
+        refused(
+            &format!("rate_limits: [{{{field}, actions: [{{remote_address: {{}}}}]}}]"),
+            &format!(".rate_limits[0].{name}"),
+            "has no meaning for rules of the filter itself",
+        );
+    }
     let path = format!("{AT}.route_config.typed_per_filter_config[\"limit\"]");
     let own = |config: &str| text("", &format!("typed_per_filter_config: {{limit: {config}}}"));
     assert_refused(
@@ -384,7 +392,7 @@ fn rules_say_what_a_request_costs() {
 #[test]
 fn rules_that_cannot_be_are_left_out_and_reported() {
     let fields = "rate_limits: [{actions: [{metadata: {descriptor_key: k, metadata_key: {key: f, path: [{key: p}]}}}, {remote_address: {}}]}, \
-        {actions: [{remote_address: {}}], disable_key: switch}, {actions: [{remote_address: {}}], apply_on_stream_done: true}, {actions: [{remote_address: {}}], hits_addend: {number: 0}}]";
+        {actions: [{remote_address: {}}], apply_on_stream_done: true}, {actions: [{remote_address: {}}], hits_addend: {number: 0}}]";
     let text = text(fields, "");
     assert_eq!(
         descriptors(&embedded(&of(&config(&text)))),
@@ -396,8 +404,8 @@ fn rules_that_cannot_be_are_left_out_and_reported() {
         paths,
         [
             "[0].actions[0].metadata",
-            "[2].apply_on_stream_done",
-            "[3].hits_addend.number"
+            "[1].apply_on_stream_done",
+            "[2].hits_addend.number"
         ]
         .map(|path| format!("{at}{path}"))
     );
@@ -441,6 +449,22 @@ fn rules_of_the_virtual_host_are_used_as_the_filter_says() {
     // The filter's own rules stand in for them.
     let embedded = "rate_limits: [{actions: [{remote_address: {}}]}]";
     assert_eq!(rules(embedded, "", ""), Vec::<String>::new());
+}
+
+#[test]
+fn a_rule_that_a_runtime_key_could_disable_is_passed_over() {
+    let routes = |more: &str| {
+        format!(
+            "virtual_hosts: [{{name: v, domains: '*', routes: [{{match: {{prefix: /}}, route: {{cluster: b, \
+             rate_limits: [{{actions: [{{remote_address: {{}}}}]{more}}}]}}}}]}}]"
+        )
+    };
+    let count = |more: &str| {
+        policies(DESCRIPTORS, &routes(more))[0]
+            .rate_limit_rules
+            .len()
+    };
+    assert_eq!((count(""), count(", disable_key: key")), (1, 0));
 }
 
 #[test]

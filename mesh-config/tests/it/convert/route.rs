@@ -377,6 +377,16 @@ fn what_cannot_be_done_is_refused() {
         "a duration must not be negative",
     );
     refused(
+        "match: {prefix: /}\nroute: {cluster: b, timeout: 9223372037s}",
+        ".route.timeout",
+        "a duration must be at most 9223372036s",
+    );
+    refused(
+        "match: {prefix: /}\nroute: {cluster: b, request_mirror_policies: [{cluster: nope}]}",
+        ".route.request_mirror_policies[0].cluster",
+        "there is no cluster named \"nope\"",
+    );
+    refused(
         "match: {prefix: /}\nroute: {cluster_specifier_plugin: p}",
         ".route",
         "plugins that choose clusters are not supported",
