@@ -53,7 +53,7 @@ const CLUSTERS: [(&str, &str, &str); 12] = [
     (
         "back",
         "g",
-        "consecutive_5xx: 1, max_ejection_percent: 100, interval: 0.05s, base_ejection_time: 0.3s, max_ejection_time: 60s",
+        "consecutive_5xx: 1, max_ejection_percent: 100, interval: 0.3s, base_ejection_time: 0.6s, max_ejection_time: 60s",
     ),
     (
         "timeouts",
@@ -257,7 +257,8 @@ fn zero_never_ejects(run: &mut Run<'_>) -> Result<()> {
 }
 
 fn ejection_ends_and_grows(run: &mut Run<'_>) -> Result<()> {
-    for (round, least) in [(1, 300), (2, 600)] {
+    // The second failure comes within an interval of the return, before anything is forgiven.
+    for (round, least) in [(1, 600), (2, 1200)] {
         answers(run, "back", "g", &[503])?;
         await_ejection(run, "back")?;
         let began = now();
