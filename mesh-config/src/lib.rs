@@ -18,7 +18,36 @@
 //! To configure a single policy in code, use the builder in the crate of that policy: it needs
 //! neither protobuf nor this crate.
 //!
-//! # A bootstrap
+//! # A config
+//!
+//! [`load`] reads a file and converts it into [`model`]: each policy's own validated config.
+//!
+//! ```
+//! use mesh_config::{LoadOptions, language::Source, load};
+//!
+//! let source = Source::text("mesh.yaml", "
+//! static_resources:
+//!   clusters:
+//!   - name: backend
+//!     connect_timeout: 0.25s
+//!     lb_policy: least_request
+//!     health_checks:
+//!     - {timeout: 1s, interval: 5s, unhealthy_threshold: 2, healthy_threshold: 2, tcp_health_check: {}}
+//! ");
+//! let config = load(&source, &LoadOptions::default())?;
+//! assert_eq!(config.clusters[0].pool.connect_timeout.as_millis(), 250);
+//!
+//! // What it asks for in vain. Whoever runs it refuses when security depends on something of this.
+//! assert_eq!(config.report.security().count(), 0);
+//! assert_eq!(
+//!     config.report.entries[0].to_string(),
+//!     "line 7: static_resources.clusters[0].health_checks: \
+//!      envoy.config.cluster.v3.Cluster.health_checks is not enforced"
+//! );
+//! # Ok::<(), mesh_config::language::ConfigError>(())
+//! ```
+//!
+//! # A bootstrap as it is
 //!
 //! ```
 //! use mesh_config::language::{Source, load_bootstrap};

@@ -51,7 +51,6 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         fields: &[
             ("accept_http_10", Enforced),
             ("default_host_for_http_10", Enforced),
-            ("default_host_for_http_10", Enforced),
             ("enable_trailers", Enforced),
             ("allow_absolute_url", Enforced),
             ("use_balsa_parser", Meaningless),
@@ -112,12 +111,6 @@ pub(super) fn convert(
     if let Some(options) = &from.http_protocol_options {
         let at = at.field("http_protocol_options");
         config.accept_http_10 = options.accept_http_10;
-        if !options.default_host_for_http_10.is_empty() {
-            match options.default_host_for_http_10.parse() {
-                Ok(host) => config.default_host_for_http_10 = Some(host),
-                Err(_) => cx.invalid(&at.field("default_host_for_http_10"), "not a header value"),
-            }
-        }
         config.trailers = options.enable_trailers;
         let host = value::nonempty(&options.default_host_for_http_10);
         let host_at = at.field("default_host_for_http_10");

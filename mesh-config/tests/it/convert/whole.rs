@@ -1,7 +1,15 @@
 //! Whole bootstraps, and what must hold for any.
 
-use mesh_config::{language::Language, support_table};
-use mesh_core::Address;
+use mesh_balance::LbPolicy;
+use mesh_config::{
+    LoadOptions, convert,
+    language::{Language, Source, load_bootstrap},
+    model::{Discovery, HttpFilterKind},
+    support_table,
+};
+use mesh_core::{Address, RetryLimit};
+use mesh_retry::RetryOn;
+use mesh_telemetry::Target;
 
 use super::config;
 
@@ -63,4 +71,65 @@ static_resources:
     assert_eq!(names, ["backend"]);
     assert_eq!(config.clusters.len(), 1);
     assert_eq!(config.clusters[0].endpoints.len(), 1);
+}
+
+#[test]
+fn a_bootstrap_as_people_write_them() {
+    let text = include_str!("shop.yaml");
+    let loaded = load_bootstrap(&Source::text("shop.yaml", text)).expect("a bootstrap");
+    let config = convert(&loaded, &LoadOptions::default()).expect("a config");
+    let report: Vec<String> = config
+        .report
+        .entries
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        report,
+        [
+            "line 140: static_resources.clusters[1].health_checks: \
+             envoy.config.cluster.v3.Cluster.health_checks is not enforced",
+            "line 154: layered_runtime: \
+             envoy.config.bootstrap.v3.Bootstrap.layered_runtime is not enforced",
+        ]
+    );
+    let [ingress, ops] = config.listeners.as_slice() else {
+        panic!("{:?}", config.listeners)
+    };
+    assert_eq!((&*ingress.name, &*ops.name), ("ingress", "0.0.0.0:8081"));
+    let manager = &ingress.manager;
+    assert!(manager.edge.use_remote_address && manager.edge.normalize_path);
+    assert_eq!(manager.access_log[0].target, Target::Stdout);
+    let HttpFilterKind::LocalRateLimit(limit) = &manager.http_filters[0].kind else {
+        panic!("another filter")
+    };
+    assert_eq!(limit.token_bucket.unwrap().max_tokens().get(), 1000);
+
+    let routes: Vec<_> = manager.routes.routes().collect();
+    let names: Vec<&str> = routes.iter().map(|route| &**route.name()).collect();
+    assert_eq!(names, ["health", "cart", "catalogue", "rest", "to-https"]);
+    let cart = routes[1].policy();
+    assert_eq!(cart.retry.as_ref().unwrap().retry_on, RetryOn::PROVEN_SAFE);
+    assert!(cart.local_rate_limits.contains_key("limit"));
+    let rest = routes[3].policy().retry.clone().unwrap();
+    assert_eq!(rest.retry_on, RetryOn::GATEWAY_ERROR | RetryOn::RESET);
+    assert!(rest.include_request_attempt_count);
+
+    let [cart, catalogue] = config.clusters.as_slice() else {
+        panic!("{:?}", config.clusters)
+    };
+    assert!(matches!(cart.discovery, Discovery::Dns(_)));
+    assert!(matches!(cart.balance.policy, LbPolicy::LeastRequest(_)));
+    assert_eq!(cart.thresholds.max_requests, 200);
+    assert!(matches!(
+        cart.thresholds.retries,
+        RetryLimit::Budget { min: 5, .. }
+    ));
+    assert_eq!(catalogue.endpoints.len(), 3);
+    assert_eq!(catalogue.endpoints[2].priority, 1);
+    assert_eq!(
+        catalogue.outlier.as_ref().unwrap().max_ejection_percent(),
+        50
+    );
+    assert_eq!(catalogue.pool.max_requests_per_connection, Some(1000));
 }
