@@ -21,6 +21,21 @@ use mesh_config::{LoadOptions, language::Source, model::Config};
 
 use flags::{Flags, Mode};
 
+/// A tenth of a request's time is allocation with the system's allocator; idle connections own too little for
+/// this one's larger blocks to matter.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Gives back what reading the config took: several times what serving it takes.
+#[expect(
+    unsafe_code,
+    reason = "the allocator's own call, behind a foreign interface"
+)]
+fn give_memory_back() {
+    // SAFETY: it may be called at any time from any thread, and touches only free memory.
+    unsafe { libmimalloc_sys::mi_collect(true) }
+}
+
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let Some(level) = logging::parse(&flags.log_level) else {
@@ -59,6 +74,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     if let Some(reason) = refused {
         bail!("{reason}");
     }
+    give_memory_back();
     runtime.block_on(process::run(flags, config))
 }
 
