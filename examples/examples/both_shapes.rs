@@ -135,9 +135,14 @@ impl Handler for Upstream {
 
     fn call(&mut self, request: Request<Body>) -> Self::Exchange {
         let text = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok());
-        let attempt: usize = text("x-envoy-attempt-count").and_then(|n| n.parse().ok()).unwrap_or(1);
+        let attempt: usize = text("x-envoy-attempt-count")
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(1);
         let script = text("x-script").unwrap_or("200");
-        let status = script.split(',').nth(attempt - 1).or_else(|| script.split(',').next_back());
+        let status = script
+            .split(',')
+            .nth(attempt - 1)
+            .or_else(|| script.split(',').next_back());
         let status: u16 = status.and_then(|s| s.parse().ok()).unwrap_or(200);
         let mut response = Response::new(Body::from("answer"));
         *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
@@ -153,11 +158,16 @@ impl Handler for Upstream {
 fn serve<H: Handler>(handler: impl Fn(&TcpPeer) -> H + Send + 'static) -> anyhow::Result<u16> {
     let any = Address::Socket(([127, 0, 0, 1], 0).into());
     let socket = mesh_net::bind(&any, 1)?.pop().context("no socket")?;
-    let Address::Socket(bound) = socket.local_address()? else { anyhow::bail!("no port") };
+    let Address::Socket(bound) = socket.local_address()? else {
+        anyhow::bail!("no port")
+    };
     let listener = Listener::from_std(socket)?;
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
-            let peer = TcpPeer { local: stream.local_addr(), peer };
+            let peer = TcpPeer {
+                local: stream.local_addr(),
+                peer,
+            };
             let config = Arc::new(ServerConfig::default());
             tokio::spawn(Connection::new(stream, handler(&peer), config));
         }
@@ -178,7 +188,14 @@ struct Ask {
 
 fn requests() -> Vec<Ask> {
     let rng = Rng::seeded(SEED);
-    let paths = ["/retried", "/retried", "/weighted", "/limited", "/hello", "/gone"];
+    let paths = [
+        "/retried",
+        "/retried",
+        "/weighted",
+        "/limited",
+        "/hello",
+        "/gone",
+    ];
     let scripts = ["200", "200", "503,200", "503,503,200", "503", "404"];
     (0..REQUESTS)
         .map(|_| Ask {
@@ -195,11 +212,18 @@ fn config(log: &Path, ports: [u16; 3], num_retries: u32) -> anyhow::Result<Confi
         .replace("PORT_A", &ports[0].to_string())
         .replace("PORT_B", &ports[1].to_string())
         .replace("PORT_C", &ports[2].to_string());
-    Ok(mesh_config::load(&Source::text("both_shapes.yaml", text), &LoadOptions::default())?)
+    Ok(mesh_config::load(
+        &Source::text("both_shapes.yaml", text),
+        &LoadOptions::default(),
+    )?)
 }
 
 async fn in_process(config: Config) -> anyhow::Result<()> {
-    let client = MeshClient::builder(config).seed(SEED).start().await?.with_local_replies();
+    let client = MeshClient::builder(config)
+        .seed(SEED)
+        .start()
+        .await?
+        .with_local_replies();
     for (number, ask) in requests().iter().enumerate() {
         let request = Request::get(format!("http://mesh.test{}", ask.path))
             .header("x-number", number)
@@ -207,12 +231,19 @@ async fn in_process(config: Config) -> anyhow::Result<()> {
             .body(Body::empty())?;
         client.send(request).await?.into_body().collect().await?;
     }
-    ensure!(client.mesh().writer().flush(Duration::from_secs(10)), "the log was not written");
+    ensure!(
+        client.mesh().writer().flush(Duration::from_secs(10)),
+        "the log was not written"
+    );
     Ok(())
 }
 
 async fn as_a_sidecar(config: Config) -> anyhow::Result<()> {
-    let mesh = Mesh::new(Registry::new(), Rng::seeded(SEED), LogWriterConfig::default());
+    let mesh = Mesh::new(
+        Registry::new(),
+        Rng::seeded(SEED),
+        LogWriterConfig::default(),
+    );
     mesh.apply(&config)?;
     let worker = Worker::new(mesh.clone(), Arc::new(TcpConnector));
     let manager = Manager::new(&worker, &config.listeners[0].manager, &config.version)?;
@@ -226,7 +257,10 @@ async fn as_a_sidecar(config: Config) -> anyhow::Result<()> {
         stream.write_all(head.as_bytes()).await?;
         read_answer(&mut stream).await?;
     }
-    ensure!(mesh.writer().flush(Duration::from_secs(10)), "the log was not written");
+    ensure!(
+        mesh.writer().flush(Duration::from_secs(10)),
+        "the log was not written"
+    );
     Ok(())
 }
 
@@ -237,15 +271,24 @@ async fn read_answer(stream: &mut TcpStream) -> anyhow::Result<()> {
         head.push(stream.read_u8().await?);
     }
     let head = String::from_utf8(head)?;
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
     let mut body = vec![0; length.context("no content-length")?.trim().parse()?];
     stream.read_exact(&mut body).await?;
     Ok(())
 }
 
 fn read(log: &Path) -> anyhow::Result<Vec<String>> {
-    let lines: Vec<String> = std::fs::read_to_string(log)?.lines().map(str::to_owned).collect();
-    ensure!(lines.len() == REQUESTS, "{} lines for {REQUESTS} requests", lines.len());
+    let lines: Vec<String> = std::fs::read_to_string(log)?
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    ensure!(
+        lines.len() == REQUESTS,
+        "{} lines for {REQUESTS} requests",
+        lines.len()
+    );
     Ok(lines)
 }
 
@@ -253,7 +296,11 @@ fn read(log: &Path) -> anyhow::Result<Vec<String>> {
 async fn main() -> anyhow::Result<()> {
     let dir: PathBuf = std::env::temp_dir().join(format!("both-shapes-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
-    let ports = [serve(|_| Upstream)?, serve(|_| Upstream)?, serve(|_| Upstream)?];
+    let ports = [
+        serve(|_| Upstream)?,
+        serve(|_| Upstream)?,
+        serve(|_| Upstream)?,
+    ];
     let logs = ["library", "sidecar", "planted"].map(|name| dir.join(name));
 
     in_process(config(&logs[0], ports, 2)?).await?;
@@ -262,16 +309,28 @@ async fn main() -> anyhow::Result<()> {
 
     let [library, sidecar, planted] = [read(&logs[0])?, read(&logs[1])?, read(&logs[2])?];
     for (number, (a, b)) in library.iter().zip(&sidecar).enumerate() {
-        ensure!(a == b, "request {number} was decided differently:\n  library {a}\n  sidecar {b}");
+        ensure!(
+            a == b,
+            "request {number} was decided differently:\n  library {a}\n  sidecar {b}"
+        );
     }
     ensure!(library != planted, "a planted difference was not noticed");
     let decided = library.iter().filter(|line| !line.ends_with(" -")).count();
-    ensure!(decided > REQUESTS / 4, "only {decided} requests were decided about: the script is too tame");
+    ensure!(
+        decided > REQUESTS / 4,
+        "only {decided} requests were decided about: the script is too tame"
+    );
     std::fs::remove_dir_all(&dir)?;
     println!(
         "{REQUESTS} requests in both shapes: equal decision logs, {decided} with decisions; \
          the planted difference was noticed"
     );
-    println!("for instance:\n  {}", library.iter().find(|l| l.contains("retried")).map_or("", |l| l));
+    println!(
+        "for instance:\n  {}",
+        library
+            .iter()
+            .find(|l| l.contains("retried"))
+            .map_or("", |l| l)
+    );
     Ok(())
 }
