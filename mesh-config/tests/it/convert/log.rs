@@ -208,6 +208,22 @@ fn logs_that_cannot_be_written_are_reported() {
 }
 
 #[test]
+fn flags_that_are_never_set_are_reported_and_do_not_widen_a_filter() {
+    let filter = |flags: &str| format!("{{response_flag_filter: {{flags: [{flags}]}}}}");
+    let never = ["RFCF", "NFCF", "UDO"]
+        .into_iter()
+        .find(|flag| ResponseFlag::ALL.iter().all(|f| f.short() != *flag));
+    let never = never.expect("a flag of Envoy's that is never set here");
+    assert!(!passes(&filter(&format!("{never}, UH"))));
+    let text = manager_text(&fields(STDOUT, "", &format!("filter: {}", filter(never))));
+    let path = format!("{AT}.filter.response_flag_filter.flags[0]");
+    assert_eq!(report(&text), [(path, Some(never.to_owned()), false)]);
+    let log =
+        manager(&fields(STDOUT, "", &format!("filter: {}", filter(never)))).access_log[0].clone();
+    assert!(log.filter.is_none());
+}
+
+#[test]
 fn operators_of_extensions_are_reported_and_leave_envoys_own_format() {
     let formatter = "formatters: [{name: f, typed_config: {'@type': type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata}}]";
     for (format, wanted) in [

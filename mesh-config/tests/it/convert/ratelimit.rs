@@ -479,3 +479,32 @@ fn an_override_says_which_rules_its_route_uses() {
     let without = own.replace(&format!(", {DESCRIPTORS}"), "");
     assert_eq!(rules("", &without, ""), Vec::<String>::new());
 }
+
+#[test]
+fn a_route_without_rules_shares_those_of_its_virtual_host_only_where_they_are_the_same() {
+    let ignoring = "vh_rate_limits: IGNORE";
+    let host = ["generic_key=v x1"];
+    assert_eq!(rules(ignoring, "", "!, include_vh_rate_limits: true"), host);
+    let own = format!(
+        ", typed_per_filter_config: {{limit: {{'@type': {TYPE}, stat_prefix: r, {BUCKET}, {ignoring}, {DESCRIPTORS}}}}}"
+    );
+    assert_eq!(rules("", "", "!"), host);
+    assert_eq!(rules("", &own, "!"), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_wrapped_may_be_off_or_optional() {
+    let rbac =
+        "config: {'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute}";
+    let security = |more: &str| -> Vec<bool> {
+        let routes =
+            format!("typed_per_filter_config: {{limit: {{'@type': {WRAPPER}, {rbac}{more}}}}}");
+        report(&text("", &routes))
+            .into_iter()
+            .map(|(.., s)| s)
+            .collect()
+    };
+    assert_eq!(security(""), [true]);
+    assert_eq!(security(", is_optional: true"), [false]);
+    assert_eq!(security(", disabled: true"), [false; 0]);
+}

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use mesh_core::{FractionalPercent, Priority};
+use mesh_core::{FractionalPercent, Priority, format::Format};
 use mesh_route::{
-    Action, ClusterSpecifier, DirectResponse, HeaderMatch, HeaderMatcher, HostRewrite, PathMatch,
-    PathRedirect, PathRewrite, PathSeparatedPrefix, QueryMatch, QueryParameterMatcher,
-    RedirectAction, RegexRewrite, RouteAction, RouteMatch, SafeRegex, SchemeRedirect,
-    StringMatcher, WeightedCluster, WeightedClusters,
+    Action, AppendAction, ClusterSpecifier, DirectResponse, HeaderAdd, HeaderMatch, HeaderMatcher,
+    HostRewrite, PathMatch, PathRedirect, PathRewrite, PathSeparatedPrefix, QueryMatch,
+    QueryParameterMatcher, RedirectAction, RegexRewrite, RouteAction, RouteMatch, SafeRegex,
+    SchemeRedirect, StringMatcher, WeightedCluster, WeightedClusters,
 };
 
 use super::{assert_refused, config, report, route, route_text};
@@ -357,6 +357,45 @@ fn headers_are_added_and_removed() {
         ".request_headers_to_add[0].header",
         "\":path\": pseudo headers may not be modified",
     );
+}
+
+#[test]
+fn a_header_is_added_as_the_config_says() {
+    let added = |fields: &str| {
+        let action = route_action(&format!(
+            "weighted_clusters: {{clusters: [{{name: b, weight: 1, request_headers_to_add: [{{header: {{key: a, value: v}}, {fields}}}]}}]}}"
+        ));
+        let ClusterSpecifier::WeightedClusters(clusters) = action.cluster else {
+            panic!("one cluster")
+        };
+        clusters.clusters()[0].mutations.request.added()[0].clone()
+    };
+    let wanted = |action| {
+        HeaderAdd::new("a", Format::literal("v"))
+            .unwrap()
+            .append_action(action)
+    };
+    for (fields, action) in [
+        ("append: true", AppendAction::AppendIfExistsOrAdd),
+        ("append: false", AppendAction::OverwriteIfExistsOrAdd),
+        (
+            "append_action: APPEND_IF_EXISTS_OR_ADD",
+            AppendAction::AppendIfExistsOrAdd,
+        ),
+        ("append_action: ADD_IF_ABSENT", AppendAction::AddIfAbsent),
+        (
+            "append_action: OVERWRITE_IF_EXISTS",
+            AppendAction::OverwriteIfExists,
+        ),
+        (
+            "append_action: OVERWRITE_IF_EXISTS_OR_ADD",
+            AppendAction::OverwriteIfExistsOrAdd,
+        ),
+    ] {
+        assert_eq!(added(fields), wanted(action), "{fields}");
+    }
+    let kept = wanted(AppendAction::AppendIfExistsOrAdd).keep_empty_value(true);
+    assert_eq!(added("keep_empty_value: true"), kept);
 }
 
 #[test]
