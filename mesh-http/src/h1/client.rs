@@ -106,9 +106,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
         let mut encoder = match hint.exact() {
             Some(0) => BodyEncoder::None,
             Some(n) => BodyEncoder::Length(n),
-            None => BodyEncoder::Chunked {
-                trailers: request.headers().contains_key(header::TRAILER),
-            },
+            // A body has trailers only where the config lets them through.
+            None => BodyEncoder::Chunked { trailers: true },
         };
         let full = body.as_full().map_or(0, <[u8]>::len);
         encode::request_head(request, encoder, full, &mut write.flat);
