@@ -89,3 +89,55 @@ fn target(head: &[u8]) -> Result<u8> {
     let rest = head.strip_prefix(b"GET /").context("not a GET")?;
     rest.first().copied().context("no target")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Requests, Responses};
+
+    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-LENGTH: 5\r\nx: y\r\n\r\nhello";
+
+    #[test]
+    fn a_response_ends_with_its_body_wherever_it_was_cut() {
+        for cut in 1..RESPONSE.len() {
+            let mut responses = Responses::default();
+            for _ in 0..2 {
+                assert!(!responses.read(&RESPONSE[..cut]).unwrap(), "cut at {cut}");
+                assert!(responses.read(&RESPONSE[cut..]).unwrap(), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_response_that_is_no_success_is_an_error() {
+        let refused = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n";
+        let error = Responses::default().read(refused).unwrap_err();
+        assert!(error.to_string().contains("429"), "{error}");
+    }
+
+    #[test]
+    fn bytes_behind_a_response_are_an_error() {
+        assert!(
+            Responses::default()
+                .read(&[RESPONSE, b"!"].concat())
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_request_ends_with_its_head_wherever_it_was_cut() {
+        let request = b"GET /large HTTP/1.1\r\nhost: a\r\n\r\n";
+        for cut in 1..request.len() {
+            let mut requests = Requests::default();
+            assert_eq!(
+                requests.read(&request[..cut]).unwrap(),
+                None,
+                "cut at {cut}"
+            );
+            assert_eq!(
+                requests.read(&request[cut..]).unwrap(),
+                Some(b'l'),
+                "cut at {cut}"
+            );
+        }
+    }
+}

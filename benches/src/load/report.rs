@@ -245,3 +245,16 @@ impl Report {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Spread;
+
+    #[test]
+    fn a_spread_is_the_middle_and_both_ends() {
+        let odd = Spread::of([3.0, 1.0, 20.0].into_iter());
+        assert_eq!((odd.median, odd.min, odd.max), (3.0, 1.0, 20.0));
+        let even = Spread::of([4.0, 1.0, 2.0, 9.0].into_iter());
+        assert_eq!(even.median, 3.0);
+    }
+}
