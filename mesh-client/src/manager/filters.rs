@@ -1,9 +1,11 @@
 use std::{collections::HashMap, sync::Arc};
 
 use http::Request;
-use mesh_config::model::HttpFilterKind;
+use mesh_config::model::{HttpFilter, HttpFilterKind};
 use mesh_core::{Body, BoxHttpService, PolicySource, RequestInfo};
-use mesh_ratelimit::{LocalRateLimit, RateLimitLayer};
+use mesh_ratelimit::{
+    LocalRateLimit, LocalRateLimitConfig, RateLimitLayer, RateLimits, RequestView,
+};
 use tower_layer::Layer as _;
 
 use super::Shared;
@@ -12,10 +14,10 @@ use crate::router::Forwarding;
 /// The filters in the order of the config, the router behind them.
 pub(super) fn chain(shared: &Arc<Shared>, router: BoxHttpService) -> BoxHttpService {
     let mut chain = router;
-    for (index, filter) in shared.config.http_filters.iter().enumerate().rev() {
+    for filter in shared.config.http_filters.iter().rev() {
         chain = match &filter.kind {
             HttpFilterKind::LocalRateLimit(config) => {
-                let source = LimitSource::new(shared, &filter.name, index, config);
+                let source = LimitSource::new(shared, filter, config);
                 let layer = RateLimitLayer::new(source).with_rng(shared.worker.rng.clone());
                 BoxHttpService::new(layer.layer(chain))
             }
@@ -35,31 +37,45 @@ struct LimitSource {
 }
 
 impl LimitSource {
-    fn new(
-        shared: &Arc<Shared>,
-        name: &Arc<str>,
-        index: usize,
-        config: &Arc<mesh_ratelimit::LocalRateLimitConfig>,
-    ) -> Self {
+    fn new(shared: &Arc<Shared>, filter: &HttpFilter, config: &LocalRateLimitConfig) -> Self {
         let mesh = &shared.worker.mesh;
         let scope = mesh.registry().scope("");
-        let live = |owner: &str, config: &mesh_ratelimit::LocalRateLimitConfig| {
-            mesh.limit(owner, config, &scope)
+        let live = |owner: &str, config: &LocalRateLimitConfig| {
+            mesh.limit(owner, &with_route_rules(config, &filter.name), &scope)
         };
-        let owner = format!("http/{}/filter/{index}", shared.config.stat_prefix);
-        let routes = shared
-            .config
-            .routes
-            .routes()
-            .filter_map(|route| route.policy().local_rate_limits.get(name))
+        let policies = shared.config.routes.routes().map(|route| route.policy());
+        let routes = policies
+            .flat_map(|policies| {
+                let weighted = policies.weighted_rate_limits.iter();
+                weighted.chain([&policies.local_rate_limits])
+            })
+            .filter_map(|overrides| overrides.get(&filter.name))
             .map(|(owner, config)| (Arc::clone(owner), live(owner, config)))
             .collect();
         Self {
-            own: live(&owner, config),
-            name: Arc::clone(name),
+            own: live(&filter.owner, config),
+            name: Arc::clone(&filter.name),
             routes: Arc::new(routes),
         }
     }
+}
+
+/// A limit with descriptors and no rules of its own takes those of the request's route.
+fn with_route_rules(config: &LocalRateLimitConfig, filter: &Arc<str>) -> LocalRateLimitConfig {
+    let mut config = config.clone();
+    let none = matches!(&config.rate_limits, RateLimits::Fixed(rules) if rules.is_empty());
+    if none && !config.descriptors.as_slice().is_empty() {
+        let filter = Arc::clone(filter);
+        config.rate_limits = RateLimits::FromRequest(Arc::new(move |request: &RequestView<'_>| {
+            let forwarding = request.info()?.route::<Forwarding>()?;
+            forwarding
+                .policies()?
+                .rate_limit_rules
+                .get(&filter)
+                .cloned()
+        }));
+    }
+    config
 }
 
 impl PolicySource<Request<Body>, LocalRateLimit> for LimitSource {
@@ -69,7 +85,7 @@ impl PolicySource<Request<Body>, LocalRateLimit> for LimitSource {
         }
         let forwarding = RequestInfo::of(request)?.route::<Forwarding>();
         let limit = forwarding.as_ref().and_then(|forwarding| {
-            let (owner, _) = forwarding.policies()?.local_rate_limits.get(&self.name)?;
+            let (owner, _) = forwarding.rate_limit(&self.name)?;
             self.routes.get(owner)
         });
         Some(Arc::clone(limit.unwrap_or(&self.own)))

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
-use mesh_config::model::RoutePolicies;
+use mesh_config::model::{RateLimitOverride, RoutePolicies};
 use mesh_core::{
     Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, Rng, clock,
     format::RequestView,
@@ -124,6 +124,15 @@ impl Forwarding {
     /// What the route says to policies.
     pub(crate) fn policies(&self) -> Option<&RoutePolicies> {
         self.entry().map(|entry| &**entry.policy())
+    }
+
+    /// What overrides the local rate limit filter of that name: the weighted cluster's, or the route's.
+    pub(crate) fn rate_limit(&self, filter: &str) -> Option<&RateLimitOverride> {
+        let policies = self.policies()?;
+        let weighted = self
+            .weighted
+            .and_then(|index| policies.weighted_rate_limits.get(index));
+        weighted.unwrap_or(&policies.local_rate_limits).get(filter)
     }
 
     pub(crate) fn worker_cluster(&self) -> Option<&Arc<WorkerCluster>> {

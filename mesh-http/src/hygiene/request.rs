@@ -64,6 +64,7 @@ struct Found {
     referer: bool,
     xff: bool,
     xfp: bool,
+    xfcc: bool,
 }
 
 fn look(headers: &HeaderMap) -> Found {
@@ -76,6 +77,7 @@ fn look(headers: &HeaderMap) -> Found {
                 found.request_id |= name == "x-request-id" && !value.is_empty();
                 found.xff |= name == "x-forwarded-for";
                 found.xfp |= name == "x-forwarded-proto";
+                found.xfcc |= name == "x-forwarded-client-cert";
             }
             b'c' => found.hop_by_hop |= name == "connection",
             b'r' => found.referer |= name == "referer",
@@ -109,6 +111,10 @@ pub fn prepare_request(
     prepare_host(&mut parts.headers, config, connection);
     if found.hop_by_hop {
         strip_hop_by_hop(&mut parts.headers);
+    }
+    // Nobody's certificate was verified here, so nobody may claim that one was. Envoy: SANITIZE.
+    if found.xfcc {
+        parts.headers.remove("x-forwarded-client-cert");
     }
     if found.referer {
         strip_malformed_referer(&mut parts.headers);

@@ -30,10 +30,12 @@ fn control_headers_of_strangers_are_stripped() {
         ("x-envoy-retry-on", "5xx"),
         ("x-envoy-internal", "true"),
         ("x-envoy-attempt-count", "9"),
+        ("x-forwarded-client-cert", "URI=spiffe://a/b"),
     ];
     let (parts, prepared) = prepare(&EdgeConfig::default(), "/", &headers).unwrap();
     assert_eq!(value(&parts, "x-envoy-retry-on"), None);
     assert_eq!(value(&parts, "x-envoy-internal"), None);
+    assert_eq!(value(&parts, "x-forwarded-client-cert"), None);
     assert_eq!(value(&parts, "x-envoy-attempt-count"), Some("9"));
     assert!(!prepared.internal);
 }
