@@ -1,7 +1,7 @@
 //! HTTP/1.1: both codecs, strict where a lenient reading could be read differently by somebody else.
 //!
-//! The pure parts decide: [`head`] reads heads and their framing, [`chunk`] and [`decode`] read bodies,
-//! [`encode`] writes both. [`server`] and [`client`] move bytes. One task drives a request from end to
+//! The pure parts decide: `head` reads heads and their framing, `chunk` and `decode` read bodies,
+//! `encode` writes both. [`server`] and [`client`] move bytes. One task drives a request from end to
 //! end: the server polls its handler, the handler polls the upstream exchange, and nothing goes through a
 //! channel.
 

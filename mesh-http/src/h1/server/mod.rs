@@ -1,7 +1,7 @@
 //! The downstream side: a connection's life, from its first byte to its last.
 //!
-//! A connection reads a head ([`reading`]), lends the body out ([`body`]), lets the handler work
-//! ([`handling`]), writes the answer ([`answering`]) and starts again.
+//! A connection reads a head (`reading`), lends the body out (`body`), lets the handler work
+//! (`handling`), writes the answer (`answering`) and starts again.
 
 mod answering;
 mod body;
