@@ -191,7 +191,7 @@ impl RequestInfo {
         self.flags.set(flag);
     }
 
-    /// Sets the details, unless some were set closer to the cause.
+    /// Sets the details; the last word counts.
     pub fn set_details(&self, details: impl Into<Cow<'static, str>>) {
         self.with(|facts| facts.details = Some(details.into()));
     }

@@ -91,7 +91,7 @@ fn asks_for_upgrade(parts: &http::request::Parts) -> bool {
     parts.headers.get(header::UPGRADE).is_some_and(|value| {
         // Offers of HTTP/2 may be ignored (RFC 9113, section 3.1), and the header goes with its hop.
         !value.as_bytes().eq_ignore_ascii_case(b"h2c")
-    }) && names_upgrade(&parts.headers)
+    }) && hygiene::has_token(&parts.headers, &header::CONNECTION, "upgrade")
 }
 
 /// Upgrades are refused until a route can allow them.
@@ -102,15 +102,6 @@ fn refuse_upgrade(shared: &Shared) -> Error {
         "",
         "upgrade_failed",
     ))
-}
-
-fn names_upgrade(headers: &http::HeaderMap) -> bool {
-    headers.get_all(header::CONNECTION).iter().any(|value| {
-        value
-            .as_bytes()
-            .split(|&b| b == b',')
-            .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    })
 }
 
 fn count_refusal(shared: &Shared, error: &Error) {

@@ -70,7 +70,8 @@ fn number(value: &HeaderValue) -> Option<u64> {
 }
 
 /// Whether one of the comma-separated tokens of a header is `token`, in any case.
-pub(crate) fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
+#[must_use]
+pub fn has_token(headers: &HeaderMap, name: &header::HeaderName, token: &str) -> bool {
     headers.get_all(name).iter().any(|value| {
         value
             .as_bytes()

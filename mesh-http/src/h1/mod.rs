@@ -14,4 +14,5 @@ pub(crate) mod framing;
 pub(crate) mod head;
 pub mod server;
 
+pub use framing::has_token;
 pub use head::{HeadLimits, Malformed};

@@ -15,6 +15,8 @@ pub use address::{Cidr, InvalidCidr};
 pub use request::{Prepared, prepare_request};
 pub use response::prepare_response;
 
+pub use crate::h1::has_token;
+
 use std::{net::IpAddr, sync::Arc};
 
 use http::HeaderValue;
