@@ -13,6 +13,7 @@
 //! | what time it is, wake me later | [`clock`], [`Timer`] |
 //! | a random number that a test can fix | [`Rng`] |
 //! | count this | [`mod@stats`] |
+//! | test a text | [`matcher`] |
 //! | print what is known: access logs, header values, bodies | [`mod@format`] |
 //! | the body at a boxed seam | [`Body`], [`GuardedBody`] |
 //! | where a layer finds its policy | [`PolicySource`], [`Fixed`] |
@@ -29,6 +30,7 @@ mod endpoint;
 mod error;
 mod flag;
 pub mod format;
+pub mod matcher;
 mod outcome;
 mod percent;
 mod policy;

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, fmt};
 
-use mesh_core::{Error, ErrorKind, LocalReply};
+use mesh_core::{Error, ErrorKind, LocalReply, matcher::InvalidMatcher};
 
 /// A part of a route configuration that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +24,12 @@ impl fmt::Display for RouteConfigError {
 }
 
 impl std::error::Error for RouteConfigError {}
+
+impl From<InvalidMatcher> for RouteConfigError {
+    fn from(invalid: InvalidMatcher) -> Self {
+        Self(invalid.into_reason())
+    }
+}
 
 /// Nothing matched; as an [`Error`], it is [`ErrorKind::NoRoute`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -110,7 +110,6 @@ mod error;
 mod inline;
 mod matcher;
 mod mutation;
-mod regex;
 mod table;
 
 pub use action::{
@@ -123,11 +122,11 @@ pub use config::{
     TIMEOUT_DEFAULT, VirtualHost,
 };
 pub use error::{InvalidRewrite, NoRoute, RouteConfigError};
-pub use matcher::{
-    HeaderField, HeaderMatch, HeaderMatcher, QueryMatch, QueryParameterMatcher, StringMatcher,
+pub use matcher::{HeaderField, HeaderMatch, HeaderMatcher, QueryMatch, QueryParameterMatcher};
+pub use mesh_core::matcher::{
+    CACHE_MAX, PATTERN_MAX, PROGRAM_MAX, RegexRewrite, SafeRegex, StringMatcher,
 };
 pub use mutation::{
     AppendAction, HeaderAdd, HeaderMutation, HeaderMutations, MUTATIONS_MAX, VALUE_MAX,
 };
-pub use regex::{CACHE_MAX, PATTERN_MAX, PROGRAM_MAX, RegexRewrite, SafeRegex};
 pub use table::{Found, RouteEntry, RouteTable, VirtualHostEntry};

@@ -1,7 +1,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header::HOST};
-use mesh_core::format::{RequestField, RequestView};
+use mesh_core::{
+    format::{RequestField, RequestView},
+    matcher::StringMatcher,
+};
 
-use super::StringMatcher;
 use crate::{RouteConfigError, inline};
 
 /// A test on a header.

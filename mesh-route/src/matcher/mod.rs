@@ -2,8 +2,6 @@
 
 mod header;
 mod query;
-mod string;
 
 pub use header::{HeaderField, HeaderMatch, HeaderMatcher};
 pub use query::{QueryMatch, QueryParameterMatcher};
-pub use string::StringMatcher;

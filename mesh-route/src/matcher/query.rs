@@ -1,5 +1,5 @@
-use super::StringMatcher;
 use crate::RouteConfigError;
+use mesh_core::matcher::StringMatcher;
 
 /// A test on a query parameter, as it was sent: nothing is decoded. Only the first value of a name counts,
 /// and `a` is read as `a=`.

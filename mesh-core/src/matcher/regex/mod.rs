@@ -6,7 +6,7 @@ use std::{fmt, ops::Range};
 
 use ::regex::bytes::{Regex, RegexBuilder};
 
-use crate::RouteConfigError;
+use super::InvalidMatcher;
 
 /// The longest pattern that is compiled; a longer one is a config error.
 pub const PATTERN_MAX: usize = 4096;
@@ -34,7 +34,7 @@ impl SafeRegex {
     ///
     /// # Errors
     /// When RE2 would refuse it, or when it is empty, too long or too large.
-    pub fn new(pattern: &str) -> Result<Self, RouteConfigError> {
+    pub fn new(pattern: &str) -> Result<Self, InvalidMatcher> {
         let translated = translate(pattern)?;
         Ok(Self {
             pattern: pattern.into(),
@@ -56,7 +56,8 @@ impl SafeRegex {
     }
 
     /// What every match begins with.
-    pub(crate) fn literal_prefix(&self) -> &str {
+    #[must_use]
+    pub fn literal_prefix(&self) -> &str {
         &self.prefix
     }
 }
@@ -95,7 +96,7 @@ impl RegexRewrite {
     ///
     /// # Errors
     /// When RE2 would refuse the pattern, or when the substitution names a group that it does not have.
-    pub fn new(pattern: &str, substitution: &str) -> Result<Self, RouteConfigError> {
+    pub fn new(pattern: &str, substitution: &str) -> Result<Self, InvalidMatcher> {
         let regex = compile(pattern, &translate(pattern)?)?;
         let parts = substitution_parts(substitution)?;
         let groups = regex.captures_len() - 1;
@@ -103,7 +104,7 @@ impl RegexRewrite {
             if let Part::Group(group) = part
                 && *group > groups
             {
-                return Err(RouteConfigError::new(format!(
+                return Err(InvalidMatcher::new(format!(
                     "substitution {substitution:?} asks for group {group}, but the pattern has {groups}"
                 )));
             }
@@ -152,7 +153,7 @@ impl PartialEq for RegexRewrite {
     }
 }
 
-fn substitution_parts(text: &str) -> Result<Vec<Part>, RouteConfigError> {
+fn substitution_parts(text: &str) -> Result<Vec<Part>, InvalidMatcher> {
     let mut parts = Vec::new();
     let mut literal = String::new();
     let mut chars = text.chars();
@@ -166,7 +167,7 @@ fn substitution_parts(text: &str) -> Result<Vec<Part>, RouteConfigError> {
                 parts.push(Part::Group(usize::from(digit as u8 - b'0')));
             }
             ('\\', _) => {
-                return Err(RouteConfigError::new(format!(
+                return Err(InvalidMatcher::new(format!(
                     "substitution {text:?}: a backslash must be followed by a digit or a backslash"
                 )));
             }
@@ -179,21 +180,21 @@ fn substitution_parts(text: &str) -> Result<Vec<Part>, RouteConfigError> {
     Ok(parts)
 }
 
-fn translate(pattern: &str) -> Result<String, RouteConfigError> {
+fn translate(pattern: &str) -> Result<String, InvalidMatcher> {
     if pattern.is_empty() {
-        return Err(RouteConfigError::new("regex must not be empty"));
+        return Err(InvalidMatcher::new("regex must not be empty"));
     }
     if pattern.len() > PATTERN_MAX {
-        return Err(RouteConfigError::new(format!(
+        return Err(InvalidMatcher::new(format!(
             "regex of {} bytes is longer than {PATTERN_MAX}",
             pattern.len()
         )));
     }
     dialect::translate(pattern)
-        .map_err(|reason| RouteConfigError::new(format!("regex {pattern:?}: {reason}")))
+        .map_err(|reason| InvalidMatcher::new(format!("regex {pattern:?}: {reason}")))
 }
 
-fn compile(pattern: &str, translated: &str) -> Result<Regex, RouteConfigError> {
+fn compile(pattern: &str, translated: &str) -> Result<Regex, InvalidMatcher> {
     RegexBuilder::new(translated)
         .size_limit(PROGRAM_MAX)
         .dfa_size_limit(CACHE_MAX)
@@ -203,7 +204,7 @@ fn compile(pattern: &str, translated: &str) -> Result<Regex, RouteConfigError> {
             let text = error.to_string();
             let reason = text.lines().last().unwrap_or_default();
             let reason = reason.strip_prefix("error: ").unwrap_or(reason);
-            RouteConfigError::new(format!("regex {pattern:?}: {reason}"))
+            InvalidMatcher::new(format!("regex {pattern:?}: {reason}"))
         })
 }
 

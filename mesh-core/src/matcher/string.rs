@@ -1,6 +1,6 @@
 use memchr::memmem;
 
-use crate::{RouteConfigError, SafeRegex};
+use super::{InvalidMatcher, SafeRegex};
 
 /// A test on a text.
 ///
@@ -32,7 +32,7 @@ impl StringMatcher {
     ///
     /// # Errors
     /// When `text` is empty, as for the next two.
-    pub fn prefix(text: impl Into<Box<str>>) -> Result<Self, RouteConfigError> {
+    pub fn prefix(text: impl Into<Box<str>>) -> Result<Self, InvalidMatcher> {
         Ok(Self::of(Pattern::Prefix(nonempty("prefix", text.into())?)))
     }
 
@@ -40,7 +40,7 @@ impl StringMatcher {
     ///
     /// # Errors
     /// When `text` is empty.
-    pub fn suffix(text: impl Into<Box<str>>) -> Result<Self, RouteConfigError> {
+    pub fn suffix(text: impl Into<Box<str>>) -> Result<Self, InvalidMatcher> {
         Ok(Self::of(Pattern::Suffix(nonempty("suffix", text.into())?)))
     }
 
@@ -48,7 +48,7 @@ impl StringMatcher {
     ///
     /// # Errors
     /// When `text` is empty.
-    pub fn contains(text: impl Into<Box<str>>) -> Result<Self, RouteConfigError> {
+    pub fn contains(text: impl Into<Box<str>>) -> Result<Self, InvalidMatcher> {
         let text = nonempty("contains", text.into())?;
         Ok(Self::of(Pattern::Contains(text)))
     }
@@ -70,13 +70,13 @@ impl StringMatcher {
     ///
     /// # Errors
     /// For a regex, which says `(?i)` itself.
-    pub fn ignore_case(mut self, ignore: bool) -> Result<Self, RouteConfigError> {
+    pub fn ignore_case(mut self, ignore: bool) -> Result<Self, InvalidMatcher> {
         if ignore {
             if let Pattern::Contains(text) = &mut self.pattern {
                 *text = text.to_ascii_lowercase().into();
             }
             if matches!(self.pattern, Pattern::Regex(_)) {
-                return Err(RouteConfigError::new(
+                return Err(InvalidMatcher::new(
                     "ignore_case has no effect for safe_regex",
                 ));
             }
@@ -111,9 +111,9 @@ impl StringMatcher {
     }
 }
 
-fn nonempty(kind: &str, text: Box<str>) -> Result<Box<str>, RouteConfigError> {
+fn nonempty(kind: &str, text: Box<str>) -> Result<Box<str>, InvalidMatcher> {
     if text.is_empty() {
-        Err(RouteConfigError::new(format!("{kind} must not be empty")))
+        Err(InvalidMatcher::new(format!("{kind} must not be empty")))
     } else {
         Ok(text)
     }
@@ -121,8 +121,8 @@ fn nonempty(kind: &str, text: Box<str>) -> Result<Box<str>, RouteConfigError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::SafeRegex;
     use super::StringMatcher;
-    use crate::SafeRegex;
 
     #[test]
     fn every_kind_honours_case() {
