@@ -23,9 +23,8 @@ use mesh_client::{Manager, Mesh, MeshClient, Worker};
 use mesh_config::{LoadOptions, language::Source, model::Config};
 use mesh_core::{Address, Body, Error, Rng, stats::Registry};
 use mesh_http::{
-    Handler,
-    h1::server::{Connection, ServerConfig},
-    reply,
+    Handler, reply,
+    server::{Connection, ServerConfig},
 };
 use mesh_net::{Listener, TcpConnector};
 use mesh_telemetry::LogWriterConfig;

@@ -16,7 +16,7 @@ use mesh_core::{
     stats::{ComputedGuard, Registry},
     sync::AtomicU64,
 };
-use mesh_http::pool::UpstreamStats;
+use mesh_http::pool::PoolStats;
 use mesh_outlier::{Detector, OutlierStats};
 use mesh_retry::RetryStats;
 use tokio::{runtime::Handle, sync::watch, task::AbortHandle};
@@ -26,7 +26,7 @@ use crate::stats::ClusterStats;
 /// What outlives config pushes: all that was learnt about a cluster, keyed by its name.
 pub(crate) struct ClusterState {
     pub(crate) resources: [Arc<Resources>; 2],
-    pub(crate) upstream_stats: UpstreamStats,
+    pub(crate) pool_stats: PoolStats,
     pub(crate) stats: ClusterStats,
     pub(crate) retry_stats: RetryStats,
     pub(crate) balance_stats: Arc<BalanceStats>,
@@ -87,7 +87,7 @@ impl ClusterState {
                 gauges("high", &resources[1], config.track_remaining.1),
             ],
             resources,
-            upstream_stats: UpstreamStats::register(&scope),
+            pool_stats: PoolStats::register(&scope),
             stats: ClusterStats::register(&scope),
             retry_stats: RetryStats::register(&scope),
             balance_stats: BalanceStats::register(&scope),

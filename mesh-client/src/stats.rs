@@ -13,6 +13,10 @@ mesh_core::stats! {
         counter downstream_cx_http1_total,
         /// HTTP/1 connections open.
         gauge downstream_cx_http1_active,
+        /// HTTP/2 connections accepted.
+        counter downstream_cx_http2_total,
+        /// HTTP/2 connections open.
+        gauge downstream_cx_http2_active,
         /// Connections closed.
         counter downstream_cx_destroy,
         /// Connections closed by the client.
@@ -35,6 +39,10 @@ mesh_core::stats! {
         counter downstream_rq_total,
         /// HTTP/1.1 requests.
         counter downstream_rq_http1_total,
+        /// HTTP/2 requests.
+        counter downstream_rq_http2_total,
+        /// Connections closed because most of their streams were reset before they were answered.
+        counter downstream_rq_too_many_premature_resets,
         /// Requests running.
         gauge downstream_rq_active,
         /// Requests answered.

@@ -7,7 +7,7 @@ use std::{
 use arc_swap::ArcSwap;
 use mesh_balance::{Balancer, NoHealthy, PickContext};
 use mesh_core::{Endpoint, Priority, Rng};
-use mesh_http::pool::Pool;
+use mesh_http::pool::{HttpVersion, Pool};
 use mesh_net::Connect;
 use mesh_outlier::Monitor;
 
@@ -42,13 +42,14 @@ pub struct WorkerCluster {
 
 struct Inner {
     balancer: Balancer,
-    /// By endpoint and priority; bounded by the endpoints, since the sweep drops what has left the set.
+    /// By endpoint, priority and protocol; bounded by the endpoints, since the sweep drops what has left the set.
     slots: Slots,
     /// The version of the set that `slots` was last compared with.
     swept: u64,
 }
 
-type Slots = HashMap<(usize, Priority), Open, foldhash::fast::RandomState>;
+type SlotKey = (usize, Priority, HttpVersion);
+type Slots = HashMap<SlotKey, Open, foldhash::fast::RandomState>;
 
 struct Open {
     slot: Slot,
@@ -183,6 +184,7 @@ impl WorkerCluster {
         &self,
         context: &PickContext<'_>,
         priority: Priority,
+        version: HttpVersion,
     ) -> Result<(Arc<Endpoint>, Slot, bool), NoHealthy> {
         let mut inner = self.lock();
         let Inner {
@@ -191,7 +193,7 @@ impl WorkerCluster {
         balancer.update(&self.cluster.set.load());
         let endpoint = balancer.pick(context)?;
         let panicked = balancer.panicked();
-        let key = (Arc::as_ptr(&endpoint.state) as usize, priority);
+        let key = (Arc::as_ptr(&endpoint.state) as usize, priority, version);
         let current = |open: &Open| {
             open.endpoint
                 .as_ref()
@@ -201,7 +203,7 @@ impl WorkerCluster {
             Some(open) => open.slot.clone(),
             None => {
                 let pool = slots.remove(&key).map(|open| open.slot.pool);
-                let slot = self.open_slot(&endpoint, priority, pool);
+                let slot = self.open_slot(&endpoint, key, pool);
                 let open = Open {
                     slot: slot.clone(),
                     endpoint: Some(Arc::clone(&endpoint)),
@@ -227,7 +229,8 @@ impl WorkerCluster {
     }
 
     /// With the connections of `pool`, if they were made for an endpoint of that description.
-    fn open_slot(&self, endpoint: &Arc<Endpoint>, priority: Priority, pool: Option<Pool>) -> Slot {
+    fn open_slot(&self, endpoint: &Arc<Endpoint>, key: SlotKey, pool: Option<Pool>) -> Slot {
+        let (_, priority, version) = key;
         let state = &self.cluster.state;
         let same = |pool: &Pool| {
             let known = pool.endpoint();
@@ -235,11 +238,12 @@ impl WorkerCluster {
         };
         let pool = pool.filter(same).unwrap_or_else(|| {
             Pool::new(
+                version,
                 Arc::clone(endpoint),
                 Arc::clone(&self.connector),
                 Arc::clone(&self.cluster.config.pool),
                 Arc::clone(state.resources(priority)),
-                state.upstream_stats.clone(),
+                state.pool_stats.clone(),
             )
         });
         let detector = self.cluster.detector.as_ref();

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_balance::BalanceConfig;
 use mesh_core::{Address, Locality, Thresholds, format::Captures};
-use mesh_http::{h1::server::ServerConfig, hygiene::EdgeConfig, pool::PoolConfig};
+use mesh_http::{hygiene::EdgeConfig, pool::PoolConfig, server::ServerConfig};
 use mesh_net::dns::{DnsLookupFamily, RefreshConfig, ResolverConfig};
 use mesh_outlier::OutlierConfig;
 use mesh_ratelimit::{LocalRateLimitConfig, RateLimitRule};

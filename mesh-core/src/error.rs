@@ -79,6 +79,8 @@ pub enum ErrorKind {
     DownstreamProtocol,
     /// The client's connection ended. `DC`.
     DownstreamGone,
+    /// The client reset its stream. `DR`.
+    DownstreamReset,
     /// The message is larger than a limit allows.
     TooLarge,
     /// A filter refused; the reply says how.
@@ -103,11 +105,18 @@ impl ErrorKind {
             | Self::RemoteRefused
             | Self::UpstreamProtocol
             | Self::Unknown => Origin::Upstream,
-            Self::DownstreamProtocol | Self::DownstreamGone | Self::RequestReceiveTimeout => {
-                Origin::Downstream
-            }
+            Self::DownstreamProtocol
+            | Self::DownstreamGone
+            | Self::DownstreamReset
+            | Self::RequestReceiveTimeout => Origin::Downstream,
             _ => Origin::Local,
         }
+    }
+
+    /// Whether the client has left: nobody reads an answer.
+    #[must_use]
+    pub const fn is_departure(self) -> bool {
+        matches!(self, Self::DownstreamGone | Self::DownstreamReset)
     }
 
     /// The flag that an access log shows.
@@ -132,6 +141,7 @@ impl ErrorKind {
             Self::RateLimited => Flag::RateLimited,
             Self::DownstreamProtocol => Flag::DownstreamProtocolError,
             Self::DownstreamGone => Flag::DownstreamConnectionTermination,
+            Self::DownstreamReset => Flag::DownstreamRemoteReset,
             Self::FaultInjected => Flag::FaultInjected,
             Self::RequestReceiveTimeout
             | Self::RetryBufferExceeded
@@ -167,6 +177,7 @@ impl ErrorKind {
             Self::RetryBufferExceeded => "retry buffer exceeded",
             Self::DownstreamProtocol => "downstream protocol error",
             Self::DownstreamGone => "downstream gone",
+            Self::DownstreamReset => "downstream reset",
             Self::TooLarge => "too large",
             Self::Denied => "denied",
             Self::FaultInjected => "fault injected",

@@ -57,6 +57,7 @@ impl<B> Classify<Response<B>> for HttpClassify {
                 | ErrorKind::NoHealthyUpstream
                 | ErrorKind::DownstreamProtocol
                 | ErrorKind::DownstreamGone
+                | ErrorKind::DownstreamReset
                 | ErrorKind::RequestReceiveTimeout
                 | ErrorKind::TooLarge
                 | ErrorKind::Denied

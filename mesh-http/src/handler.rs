@@ -11,13 +11,15 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::{Body, Error};
 
-use crate::reply::{self, ReplyContext};
+use crate::{
+    h2::Flood,
+    reply::{self, ReplyContext},
+};
 
 /// Answers the requests of one connection.
 ///
-/// It never fails: whatever goes wrong has become a response before the codec sees it. A codec that
-/// carries several requests at once clones it for each.
-pub trait Handler: Clone + Send + 'static {
+/// It never fails: whatever goes wrong has become a response before the codec sees it.
+pub trait Handler: Send + 'static {
     /// The body of its answers.
     type Body: Abort + Send + 'static;
     /// One answer in the making.
@@ -26,9 +28,36 @@ pub trait Handler: Clone + Send + 'static {
     /// Begins to answer `request`, which has an origin-form target and a valid `host`.
     fn call(&mut self, request: Request<Body>) -> Self::Exchange;
 
-    /// Answers what never became a request: a malformed or late head. The codec closes the connection
+    /// Answers what never became a request: a malformed or late head. HTTP/1 closes the connection
     /// behind it.
     fn reject(&mut self, error: Error) -> Response<Self::Body>;
+
+    /// Hears what only the codec knows.
+    fn observe(&mut self, _: CodecEvent) {}
+}
+
+/// What happens on a connection beside requests and answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CodecEvent {
+    /// It speaks HTTP/1.
+    Http1,
+    /// It speaks HTTP/2.
+    Http2,
+    /// HTTP/2: the client opened a stream.
+    StreamBegan,
+    /// HTTP/2: a stream ended with its answer.
+    StreamEnded,
+    /// HTTP/2: the client reset a stream.
+    StreamResetByPeer,
+    /// HTTP/2: a stream was reset from here.
+    StreamResetByUs,
+    /// HTTP/2: the connection is cut off.
+    Flooded(Flood),
+    /// HTTP/2: the client broke the protocol, and the connection with it.
+    ProtocolError,
+    /// HTTP/2: the client answers no pings.
+    KeepaliveTimeout,
 }
 
 /// One answer in the making.

@@ -170,7 +170,7 @@ fn usual(error: &Error, context: ReplyContext, transport: Option<&str>) -> Local
         ErrorKind::DownstreamProtocol => {
             reply(StatusCode::BAD_REQUEST, "Bad Request", "http1.codec_error")
         }
-        ErrorKind::DownstreamGone => {
+        ErrorKind::DownstreamGone | ErrorKind::DownstreamReset => {
             reply(StatusCode::BAD_REQUEST, "", "downstream_remote_disconnect")
         }
         ErrorKind::TooLarge => reply(

@@ -14,7 +14,7 @@ use std::{
 
 use mesh_client::Manager;
 use mesh_core::clock;
-use mesh_http::h1::server::{Connection, Ended};
+use mesh_http::server::{Connection, Ended};
 use mesh_net::{AcceptError, Listener, Stream};
 use tokio::sync::watch;
 
@@ -124,8 +124,6 @@ impl Counted {
         let manager = accepting.manager.stats();
         manager.downstream_cx_total().inc();
         manager.downstream_cx_active().inc();
-        manager.downstream_cx_http1_total().inc();
-        manager.downstream_cx_http1_active().inc();
         Self {
             accepting,
             opened: clock::now(),
@@ -142,7 +140,6 @@ impl Drop for Counted {
         stats.downstream_cx_length_ms().record(lived);
         let manager = self.accepting.manager.stats();
         manager.downstream_cx_active().dec();
-        manager.downstream_cx_http1_active().dec();
         manager.downstream_cx_destroy().inc();
         manager.downstream_cx_length_ms().record(lived);
         self.accepting.open.fetch_sub(1, Ordering::Relaxed);

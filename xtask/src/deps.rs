@@ -26,7 +26,8 @@ pub(crate) const POLICIES: [&str; 8] = [
 const FREE: [&str; 4] = ["e2e", "examples", "benches", "xtask"];
 
 /// A crate of others, and the only crates of ours that may name it.
-const RESERVED: [(&str, &[&str]); 11] = [
+const RESERVED: [(&str, &[&str]); 12] = [
+    ("h2", &["mesh-http"]),
     ("hyper", &["mesh-http"]),
     ("hyper-util", &["mesh-http"]),
     ("rustls", &["mesh-tls"]),

@@ -159,10 +159,17 @@ pub(super) fn settle(
     }
 }
 
-/// The client left, and took the connection with it.
-pub(super) fn count_departure(shared: &Shared) {
+/// The client left: it took the connection with it, or reset its stream.
+pub(super) fn depart(shared: &Shared, info: &RequestInfo, kind: ErrorKind) {
+    if kind == ErrorKind::DownstreamReset {
+        info.flag(ResponseFlag::DownstreamRemoteReset);
+        info.set_details("http2.remote_reset");
+        return;
+    }
     shared.stats.downstream_cx_destroy_active_rq().inc();
     shared.stats.downstream_cx_destroy_remote_active_rq().inc();
+    info.flag(ResponseFlag::DownstreamConnectionTermination);
+    info.set_details("downstream_remote_disconnect");
 }
 
 /// The request ended without an answer: the client had left.
@@ -273,10 +280,8 @@ impl Abort for AnswerBody {
     fn abort(mut self: Pin<&mut Self>, error: &Error) {
         if let Some(log) = &self.log {
             count_error(&log.shared, error.kind());
-            if error.kind() == ErrorKind::DownstreamGone {
-                count_departure(&log.shared);
-                log.info.flag(ResponseFlag::DownstreamConnectionTermination);
-                log.info.set_details("downstream_remote_disconnect");
+            if error.kind().is_departure() {
+                depart(&log.shared, &log.info, error.kind());
             } else {
                 broken(&log.shared, &log.info, error);
             }

@@ -27,7 +27,10 @@ pub(super) fn begin(
     let info = shared.info(connection, now);
     let stats = &shared.stats;
     stats.downstream_rq_total().inc();
-    stats.downstream_rq_http1_total().inc();
+    match request.version() {
+        http::Version::HTTP_2 => stats.downstream_rq_http2_total().inc(),
+        _ => stats.downstream_rq_http1_total().inc(),
+    }
     stats.downstream_rq_active().inc();
     let mut context = ReplyContext::of(&request);
     context.suppress_envoy_headers = shared.config.router.suppress_envoy_headers;

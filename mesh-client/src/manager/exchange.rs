@@ -116,19 +116,16 @@ impl ManagerExchange {
     }
 
     /// The client left: nobody reads what is answered, and the log says so.
-    fn abandoned(&self) -> Response<AnswerBody> {
-        self.settle_abandoned();
+    fn abandoned(&self, kind: ErrorKind) -> Response<AnswerBody> {
+        self.settle_abandoned(kind);
         let mut response = Response::new(AnswerBody::from_nothing());
         *response.status_mut() = StatusCode::BAD_REQUEST;
         response.extensions_mut().insert(CloseConnection);
         response
     }
 
-    fn settle_abandoned(&self) {
-        answer::count_departure(&self.shared);
-        self.info
-            .flag(ResponseFlag::DownstreamConnectionTermination);
-        self.info.set_details("downstream_remote_disconnect");
+    fn settle_abandoned(&self, kind: ErrorKind) {
+        answer::depart(&self.shared, &self.info, kind);
         answer::settle_unanswered(&self.shared, &self.info);
     }
 
@@ -154,9 +151,7 @@ impl Future for ManagerExchange {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Response<AnswerBody>> {
         match ready!(self.poll_result(cx)) {
             Ok(response) => Poll::Ready(response),
-            Err(error) if error.kind() == ErrorKind::DownstreamGone => {
-                Poll::Ready(self.abandoned())
-            }
+            Err(error) if error.kind().is_departure() => Poll::Ready(self.abandoned(error.kind())),
             Err(error) => Poll::Ready(self.reply(error)),
         }
     }
@@ -168,8 +163,8 @@ impl Exchange for ManagerExchange {
     fn cancel(mut self: Pin<&mut Self>, error: Error) -> Response<AnswerBody> {
         // Whatever runs below ends before the answer is made, so that its facts are in the log.
         self.state = State::Done;
-        if error.kind() == ErrorKind::DownstreamGone {
-            self.settle_abandoned();
+        if error.kind().is_departure() {
+            self.settle_abandoned(error.kind());
             return Response::new(AnswerBody::from_nothing());
         }
         self.context.request_complete = self.info.with(|facts| facts.request_received.is_some());

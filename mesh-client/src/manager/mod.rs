@@ -18,7 +18,7 @@ use mesh_config::model;
 use mesh_core::{
     Body, BoxHttpService, ConnectionInfo, Error, ErrorKind, RequestInfo, clock, format::Captures,
 };
-use mesh_http::{Handler, reply::ReplyContext};
+use mesh_http::{CodecEvent, Handler, h2::Flood, h2::Http2Stats, reply::ReplyContext};
 use mesh_telemetry::{AccessLog, AccessLogEntry};
 
 pub use answer::AnswerBody;
@@ -41,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<model::ConnectionManager>,
     pub(crate) version: Arc<str>,
     pub(crate) stats: ManagerStats,
+    pub(crate) http2_stats: Http2Stats,
     pub(crate) log: AccessLog,
     pub(crate) captures: Captures,
 }
@@ -77,6 +78,7 @@ impl Manager {
             config: Arc::clone(config),
             version: Arc::clone(version),
             stats,
+            http2_stats: Http2Stats::register(&mesh.registry().scope("http2.")),
             log,
             captures,
         });
@@ -108,6 +110,7 @@ impl Manager {
         ConnectionHandler {
             manager: self.clone(),
             connection: Arc::new(ConnectionInfo::new(id, local, peer)),
+            protocol: None,
         }
     }
 
@@ -134,10 +137,11 @@ impl Shared {
 }
 
 /// Answers the requests of one downstream connection.
-#[derive(Clone)]
 pub struct ConnectionHandler {
     manager: Manager,
     connection: Arc<ConnectionInfo>,
+    /// What the connection is counted as being open in.
+    protocol: Option<CodecEvent>,
 }
 
 impl ConnectionHandler {
@@ -176,5 +180,54 @@ impl Handler for ConnectionHandler {
         info.with(|facts| facts.protocol = Some(Version::HTTP_11));
         let context = ReplyContext::default();
         answer::local(shared, &info, error, context)
+    }
+
+    fn observe(&mut self, event: CodecEvent) {
+        let Shared {
+            stats, http2_stats, ..
+        } = &*self.manager.shared;
+        match event {
+            CodecEvent::Http1 => {
+                stats.downstream_cx_http1_total().inc();
+                stats.downstream_cx_http1_active().inc();
+                self.protocol = Some(event);
+            }
+            CodecEvent::Http2 => {
+                stats.downstream_cx_http2_total().inc();
+                stats.downstream_cx_http2_active().inc();
+                self.protocol = Some(event);
+            }
+            CodecEvent::StreamBegan => http2_stats.streams_active().inc(),
+            CodecEvent::StreamEnded => http2_stats.streams_active().dec(),
+            CodecEvent::StreamResetByPeer => {
+                http2_stats.streams_active().dec();
+                http2_stats.rx_reset().inc();
+            }
+            CodecEvent::StreamResetByUs => {
+                http2_stats.streams_active().dec();
+                http2_stats.tx_reset().inc();
+            }
+            CodecEvent::Flooded(flood) => {
+                stats.downstream_cx_protocol_error().inc();
+                http2_stats.count_flood(flood);
+                if flood == Flood::PrematureResets {
+                    stats.downstream_rq_too_many_premature_resets().inc();
+                }
+            }
+            CodecEvent::ProtocolError => stats.downstream_cx_protocol_error().inc(),
+            CodecEvent::KeepaliveTimeout => http2_stats.keepalive_timeout().inc(),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for ConnectionHandler {
+    fn drop(&mut self) {
+        let stats = &self.manager.shared.stats;
+        match self.protocol {
+            Some(CodecEvent::Http1) => stats.downstream_cx_http1_active().dec(),
+            Some(CodecEvent::Http2) => stats.downstream_cx_http2_active().dec(),
+            _ => {}
+        }
     }
 }

@@ -130,7 +130,9 @@ fn pick(
     let Some(cluster) = forwarding.worker_cluster() else {
         return Err(Error::new(mesh_core::ErrorKind::NoCluster).with_sent(Sent::Nothing));
     };
-    match cluster.pick(&context, forwarding.priority()) {
+    let protocol = cluster.cluster.config.pool.protocol;
+    let version = protocol.for_request(info.and_then(|info| info.with(|facts| facts.protocol)));
+    match cluster.pick(&context, forwarding.priority(), version) {
         Ok((endpoint, slot, panicked)) => {
             if let Some(info) = info.filter(|_| panicked) {
                 let total = cluster.cluster.set.load().endpoints().len() as u64;
@@ -224,10 +226,7 @@ impl Future for AttemptFuture {
             .fetch_add(1, Ordering::Relaxed);
         }
         if let Some(info) = this.info.as_ref().filter(|_| result.is_ok()) {
-            info.with(|facts| {
-                facts.response_started = Some(clock::now());
-                facts.upstream_protocol = Some(http::Version::HTTP_11);
-            });
+            info.with(|facts| facts.response_started = Some(clock::now()));
         }
         Poll::Ready(result)
     }

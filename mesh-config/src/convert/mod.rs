@@ -12,6 +12,7 @@ mod bootstrap;
 mod cluster;
 mod context;
 mod filters;
+mod http2;
 mod listener;
 mod manager;
 mod matcher;
@@ -81,7 +82,7 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
 /// What [`load`] honours, field by field.
 #[must_use]
 pub fn support_table() -> SupportTable {
-    let rows: [&[MessageSupport]; 27] = [
+    let rows: [&[MessageSupport]; 28] = [
         access_log::SUPPORT,
         access_log::FILTER_SUPPORT,
         access_log::FORMAT_SUPPORT,
@@ -94,6 +95,7 @@ pub fn support_table() -> SupportTable {
         cluster::PROTOCOL_SUPPORT,
         cluster::THRESHOLDS_SUPPORT,
         filters::SUPPORT,
+        http2::SUPPORT,
         listener::SUPPORT,
         manager::SUPPORT,
         manager::EDGE_SUPPORT,

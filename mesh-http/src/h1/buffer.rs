@@ -34,6 +34,14 @@ pub(crate) struct ReadBuffer {
 }
 
 impl ReadBuffer {
+    /// What somebody else has read already.
+    pub(crate) fn holding(bytes: BytesMut) -> Self {
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+
     /// Whether the peer has closed its side.
     pub(crate) fn is_eof(&self) -> bool {
         self.eof

@@ -1,5 +1,3 @@
-use std::cell::Cell;
-
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 
@@ -192,7 +190,7 @@ pub(crate) fn response_head<B>(
     }
     if !has_date {
         out.extend_from_slice(b"date: ");
-        write_date(out);
+        out.extend_from_slice(&crate::date::text());
         out.extend_from_slice(b"\r\n");
     }
     if close {
@@ -214,23 +212,4 @@ fn reason(status: StatusCode) -> &'static str {
         .canonical_reason()
         .filter(|_| status != StatusCode::IM_A_TEAPOT);
     known.unwrap_or("Unknown")
-}
-
-thread_local! {
-    /// The date header's text, made anew each second.
-    static DATE: Cell<(u64, [u8; 29])> = const { Cell::new((0, [0; 29])) };
-}
-
-fn write_date(out: &mut BytesMut) {
-    let now = mesh_core::clock::wall();
-    let seconds = now
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs());
-    let (made, mut text) = DATE.get();
-    if made != seconds {
-        let fresh = httpdate::fmt_http_date(now);
-        text.copy_from_slice(&fresh.as_bytes()[..29]);
-        DATE.set((seconds, text));
-    }
-    out.extend_from_slice(&text);
 }

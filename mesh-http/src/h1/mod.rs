@@ -1,7 +1,7 @@
 //! HTTP/1.1: both codecs, strict where a lenient reading could be read differently by somebody else.
 //!
 //! The pure parts decide: `head` reads heads and their framing, `chunk` and `decode` read bodies,
-//! `encode` writes both. [`server`] and [`client`] move bytes. One task drives a request from end to
+//! `encode` writes both. `server` and [`client`] move bytes. One task drives a request from end to
 //! end: the server polls its handler, the handler polls the upstream exchange, and nothing goes through a
 //! channel.
 
@@ -12,7 +12,8 @@ pub(crate) mod decode;
 pub(crate) mod encode;
 pub(crate) mod framing;
 pub(crate) mod head;
-pub mod server;
+pub(crate) mod server;
 
+pub(crate) use buffer::ReadBuffer;
 pub use framing::has_token;
 pub use head::{HeadLimits, Malformed};

@@ -9,10 +9,14 @@
 //! * whichever connection is ready first serves whoever waits longest;
 //! * when connecting fails, everybody who waits hears so.
 //!
+//! An HTTP/1 connection carries one request at a time, an HTTP/2 connection as many as its peer and
+//! `max_concurrent_streams` allow; a further one is opened when none has room.
+//!
 //! The most recently used connection is used first. A used connection is looked at before it is used again;
 //! should it die under a request nevertheless, before any byte of an answer, the request is sent again
 //! on a fresh connection if nothing of it went out, or if its method may be repeated.
 
+mod multiplexed;
 mod open;
 mod send;
 mod stats;
@@ -26,14 +30,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::Version;
 use mesh_core::{Endpoint, Error, Overflow, Permit, Resource, Resources, clock};
 use mesh_net::{CONNECT_TIMEOUT_DEFAULT, Connect};
 use tokio::sync::oneshot;
 
-use crate::h1::{HeadLimits, client::Connection};
+use crate::{
+    h1::{HeadLimits, client::Connection},
+    h2::{Http2Config, Http2Stats},
+};
+use multiplexed::{Multiplexed, Place};
 use open::Opening;
 pub use send::Sending;
-pub use stats::UpstreamStats;
+pub use stats::{PoolStats, UpstreamStats};
 use tracked::Tracked;
 
 /// How a pool treats its connections.
@@ -47,6 +56,10 @@ pub struct PoolConfig {
     pub max_requests_per_connection: Option<u64>,
     /// Open for so long, a connection takes no further request. Envoy: `max_connection_duration`, off.
     pub max_connection_duration: Option<Duration>,
+    /// What the connections speak.
+    pub protocol: UpstreamProtocol,
+    /// What is particular to HTTP/2. Envoy: `http2_protocol_options`.
+    pub http2: Http2Config,
     /// How large the heads of answers may be. Envoy: `max_response_headers_kb`, 60 KiB.
     pub limits: HeadLimits,
 }
@@ -58,29 +71,75 @@ impl Default for PoolConfig {
             idle_timeout: Some(Duration::from_secs(3600)),
             max_requests_per_connection: None,
             max_connection_duration: None,
+            protocol: UpstreamProtocol::Http1,
+            http2: Http2Config::default(),
             limits: HeadLimits::default(),
         }
     }
 }
 
-type Pooled = Connection<Tracked>;
+/// What the connections of a cluster speak. Envoy: `HttpProtocolOptions`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1. Envoy: `explicit_http_config.http_protocol_options`, the default.
+    #[default]
+    Http1,
+    /// HTTP/2. Envoy: `explicit_http_config.http2_protocol_options`.
+    Http2,
+    /// What the client of the request speaks. Envoy: `use_downstream_protocol_config`.
+    Downstream,
+}
+
+impl UpstreamProtocol {
+    /// What a request is sent with that came in as `downstream`.
+    #[must_use]
+    pub fn for_request(self, downstream: Option<Version>) -> HttpVersion {
+        match self {
+            Self::Http1 => HttpVersion::Http1,
+            Self::Http2 => HttpVersion::Http2,
+            Self::Downstream if downstream == Some(Version::HTTP_2) => HttpVersion::Http2,
+            Self::Downstream => HttpVersion::Http1,
+        }
+    }
+}
+
+/// What the connections of one pool speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// What a request is sent on.
+enum Pooled {
+    /// A connection of its own.
+    Own(Connection<Tracked>),
+    /// A place on a connection that carries several.
+    Shared(Place),
+}
 
 /// The connections to one endpoint. Cloning shares them.
 #[derive(Clone)]
 pub struct Pool(Arc<Inner>);
 
 struct Inner {
+    version: HttpVersion,
     endpoint: Arc<Endpoint>,
     connector: Arc<dyn Connect>,
     config: Arc<PoolConfig>,
     resources: Arc<Resources>,
     stats: UpstreamStats,
+    http2_stats: Http2Stats,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
     idle: Vec<Idle>,
+    /// Those that carry several requests, busy or not.
+    shared: Vec<Multiplexed>,
     waiting: VecDeque<Waiter>,
     /// Open or opening.
     connections: usize,
@@ -101,7 +160,7 @@ impl State {
 }
 
 struct Idle {
-    connection: Pooled,
+    connection: Connection<Tracked>,
     since: Instant,
 }
 
@@ -117,18 +176,21 @@ impl Pool {
     /// A pool without connections.
     #[must_use]
     pub fn new(
+        version: HttpVersion,
         endpoint: Arc<Endpoint>,
         connector: Arc<dyn Connect>,
         config: Arc<PoolConfig>,
         resources: Arc<Resources>,
-        stats: UpstreamStats,
+        stats: PoolStats,
     ) -> Self {
         Self(Arc::new(Inner {
+            version,
             endpoint,
             connector,
             config,
             resources,
-            stats,
+            stats: stats.upstream,
+            http2_stats: stats.http2,
             state: Mutex::default(),
         }))
     }
@@ -142,24 +204,20 @@ impl Pool {
     /// Closes idle connections that the peer has closed, or that have been idle for too long. Call it
     /// about once a second.
     pub fn sweep(&self, now: Instant) {
-        let too_old = |idle: &Idle| {
-            self.0
-                .config
-                .idle_timeout
-                .is_some_and(|t| now >= idle.since + t)
+        let too_old = |since: Instant| self.0.config.idle_timeout.is_some_and(|t| now >= since + t);
+        let (gone, unused) = {
+            let mut state = self.0.lock();
+            let ends = |idle: &mut Idle| too_old(idle.since) || !idle.connection.is_idle();
+            let gone: Vec<Idle> = state.idle.extract_if(.., ends).collect();
+            (gone, Inner::take_unused(&mut state, too_old))
         };
-        let gone: Vec<Idle> = self
-            .0
-            .lock()
-            .idle
-            .extract_if(.., |idle| too_old(idle) || !idle.connection.is_idle())
-            .collect();
+        let timed_out = gone.iter().filter(|idle| too_old(idle.since)).count() + unused.len();
         self.0
             .stats
             .upstream_cx_idle_timeout()
-            .add(gone.iter().filter(|g| too_old(g)).count() as u64);
+            .add(timed_out as u64);
         // Dropped here, outside the lock: a closing connection locks the pool again.
-        drop(gone);
+        drop((gone, unused));
     }
 
     /// Closes all idle connections. Those in use end with their request, unless another request comes
@@ -168,7 +226,8 @@ impl Pool {
         let idle = {
             let mut state = self.0.lock();
             state.retired = true;
-            std::mem::take(&mut state.idle)
+            let unused = Inner::take_unused(&mut state, |_| true);
+            (std::mem::take(&mut state.idle), unused)
         };
         drop(idle);
     }
@@ -188,14 +247,19 @@ impl Inner {
     /// An idle connection, or a place in the queue. `fresh` wishes for a new connection, and takes a used
     /// one if none can be had; `careful` asks the kernel whether a used one is alive.
     fn checkout(self: &Arc<Self>, fresh: bool, careful: bool) -> Result<Checkout, Overflow> {
-        if !fresh && let Some(connection) = self.take_idle(careful) {
-            return Ok(Checkout::Ready(connection));
+        let open = match self.version {
+            HttpVersion::Http1 if fresh => None,
+            HttpVersion::Http1 => self.take_idle(careful).map(Pooled::Own),
+            HttpVersion::Http2 => self.take_place().map(Pooled::Shared),
+        };
+        if let Some(open) = open {
+            return Ok(Checkout::Ready(open));
         }
         let pending = match self.resources.try_acquire(Resource::Pending) {
             Ok(permit) => permit,
             Err(overflow) => {
                 let used = self.take_idle(true).ok_or(overflow)?;
-                return Ok(Checkout::Ready(used));
+                return Ok(Checkout::Ready(Pooled::Own(used)));
             }
         };
         self.stats.upstream_rq_pending_total().inc();
@@ -213,7 +277,7 @@ impl Inner {
         receiver
     }
 
-    fn take_idle(&self, careful: bool) -> Option<Pooled> {
+    fn take_idle(&self, careful: bool) -> Option<Connection<Tracked>> {
         loop {
             let idle = {
                 let mut state = self.lock();
@@ -221,24 +285,35 @@ impl Inner {
                 state.idle.pop()
             };
             let mut connection = idle?.connection;
-            if self.is_young(&connection) && is_usable(&mut connection, careful) {
+            if self.is_young(connection.io().opened(), clock::now())
+                && is_usable(&mut connection, careful)
+            {
                 return Some(connection);
             }
         }
     }
 
-    fn is_young(&self, connection: &Pooled) -> bool {
-        self.config
-            .max_connection_duration
-            .is_none_or(|max| clock::now() < connection.io().opened() + max)
+    fn is_young(&self, opened: Instant, now: Instant) -> bool {
+        let longest = self.config.max_connection_duration;
+        longest.is_none_or(|max| now < opened + max)
     }
 
-    /// Opens connections until there is one for each waiter, as far as the bounds allow.
+    /// How many of those who wait a connection is for that is being opened.
+    fn places_each(&self) -> usize {
+        match self.version {
+            HttpVersion::Http1 => 1,
+            HttpVersion::Http2 => {
+                usize::try_from(self.config.http2.max_concurrent_streams).unwrap_or(usize::MAX)
+            }
+        }
+    }
+
+    /// Opens connections until there is a place for each waiter, as far as the bounds allow.
     fn open_for_waiters(self: &Arc<Self>) {
         loop {
             let mut state = self.lock();
             state.prune();
-            if state.connecting >= state.waiting.len() {
+            if state.connecting.saturating_mul(self.places_each()) >= state.waiting.len() {
                 return;
             }
             let permit = match self.resources.try_acquire(Resource::Connections) {
@@ -269,13 +344,12 @@ impl Inner {
     }
 
     /// Gives a connection to whoever waits longest, or keeps it.
-    fn deliver(&self, mut connection: Pooled) {
+    fn deliver(&self, mut connection: Connection<Tracked>) {
         let mut state = self.lock();
         while let Some(waiter) = state.waiting.pop_front() {
-            match waiter.send(Ok(connection)) {
-                Ok(()) => return,
-                Err(Ok(back)) => connection = back,
-                Err(Err(_)) => return,
+            match waiter.send(Ok(Pooled::Own(connection))) {
+                Err(Ok(Pooled::Own(back))) => connection = back,
+                _ => return,
             }
         }
         if state.retired {
@@ -291,14 +365,14 @@ impl Inner {
     }
 
     /// A connection that may carry another request comes back.
-    fn put_back(&self, connection: Pooled) {
+    fn put_back(&self, connection: Connection<Tracked>) {
         let used_up = self
             .config
             .max_requests_per_connection
             .is_some_and(|max| connection.exchanges() >= max);
         if used_up {
             self.stats.upstream_cx_max_requests().inc();
-        } else if self.is_young(&connection) {
+        } else if self.is_young(connection.io().opened(), clock::now()) {
             self.deliver(connection);
         }
     }
@@ -317,7 +391,7 @@ impl Inner {
 
 /// Whether a connection that was used before can carry a request. `careful` asks the kernel, not only the
 /// reactor.
-fn is_usable(connection: &mut Pooled, careful: bool) -> bool {
+fn is_usable(connection: &mut Connection<Tracked>, careful: bool) -> bool {
     connection.is_idle() && (!careful || connection.io().stream().is_quiet())
 }
 

@@ -3,7 +3,7 @@ use std::sync::{Arc, atomic::Ordering};
 use mesh_core::{Error, ErrorKind, Permit, Sent, clock};
 use mesh_net::Stream;
 
-use super::{Inner, Tracked, millis};
+use super::{HttpVersion, Inner, Tracked, millis};
 use crate::h1::client::Connection;
 
 /// A connection on its way. However that ends, and be it that the connector panics or the runtime drops
@@ -47,11 +47,19 @@ impl Opening {
         let Some(permit) = self.permit.take() else {
             return;
         };
-        self.pool.lock().connecting -= 1;
-        self.pool.stats.upstream_cx_http1_total().inc();
-        let tracked = Tracked::new(stream, &self.pool, permit);
-        self.pool
-            .deliver(Connection::new(tracked, self.pool.config.limits));
+        let pool = &self.pool;
+        pool.lock().connecting -= 1;
+        let tracked = Tracked::new(stream, pool, permit);
+        match pool.version {
+            HttpVersion::Http1 => {
+                pool.stats.upstream_cx_http1_total().inc();
+                pool.deliver(Connection::new(tracked, pool.config.limits));
+            }
+            HttpVersion::Http2 => {
+                pool.stats.upstream_cx_http2_total().inc();
+                tokio::spawn(Arc::clone(pool).run_multiplexed(tracked));
+            }
+        }
     }
 
     fn fail(mut self, error: &Error) {

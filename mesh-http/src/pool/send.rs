@@ -1,19 +1,23 @@
 use std::{
     future::Future,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
 };
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Version};
 use mesh_core::{
     Attempt, Body, Decision, Error, ErrorKind, Overflow, Permit, Reason, RequestInfo, Resource,
     Sent,
 };
 use tokio::sync::oneshot;
 
-use super::{Checkout, Inner, Pool, Pooled, Tracked, is_usable};
-use crate::h1::client::{Connection, Exchange, Return};
+use super::{Checkout, Inner, Place, Pool, Pooled, Tracked, is_usable};
+use crate::{
+    h1::client::{Connection, Exchange, Return},
+    h2::client as h2,
+};
 
 /// How often one request is sent again because the idle connection it was given had died.
 const REPLAYS_MAX: u32 = 1;
@@ -76,6 +80,72 @@ impl Return<Tracked> for Lease {
     }
 }
 
+/// What a stream holds until it is over: its request's place among `max_requests`, and its own among the
+/// connection's streams.
+pub(super) struct StreamLease {
+    lease: Lease,
+    place: Place,
+}
+
+impl StreamLease {
+    fn new(lease: Lease, place: Place) -> Self {
+        lease.pool.http2_stats.streams_active().inc();
+        Self { lease, place }
+    }
+}
+
+impl Drop for StreamLease {
+    fn drop(&mut self) {
+        self.lease.pool.http2_stats.streams_active().dec();
+        // The connection lives on.
+        self.lease.settle();
+    }
+}
+
+/// A request on its connection.
+enum Exchanging {
+    Own(Box<Exchange<Tracked, Lease>>),
+    Stream(Box<h2::Exchange<StreamLease>>),
+}
+
+impl Exchanging {
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
+        match self {
+            Self::Own(exchange) => exchange.poll_head(cx),
+            Self::Stream(exchange) => exchange.poll_head(cx),
+        }
+    }
+
+    fn into_body(self) -> Body {
+        match self {
+            Self::Own(exchange) => exchange.into_body(),
+            Self::Stream(exchange) => exchange.into_body(),
+        }
+    }
+
+    fn is_request_sent(&self) -> bool {
+        match self {
+            Self::Own(exchange) => exchange.is_request_sent(),
+            Self::Stream(exchange) => exchange.is_request_sent(),
+        }
+    }
+
+    /// Whether some bytes of an answer have arrived.
+    fn has_partial_head(&self) -> bool {
+        match self {
+            Self::Own(exchange) => exchange.has_partial_head(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn untouched_body(&mut self) -> Option<Body> {
+        match self {
+            Self::Own(exchange) => exchange.untouched_body(),
+            Self::Stream(exchange) => exchange.untouched_body(),
+        }
+    }
+}
+
 /// A request on its way through a pool: waits for a connection, sends, and yields the answer's head.
 ///
 /// Dropping it gives the request up: a place in the queue is left, a connection in use is closed.
@@ -97,7 +167,7 @@ enum State {
         pending: PendingGauge,
     },
     Exchanging {
-        exchange: Box<Exchange<Tracked, Lease>>,
+        exchange: Exchanging,
         reused: bool,
     },
     Done,
@@ -224,7 +294,8 @@ impl Sending {
 
     fn start(&mut self, body: Body) -> Result<(), Error> {
         match self.pool.checkout(self.replays > 0, self.is_careful()) {
-            Ok(Checkout::Ready(connection)) => self.attach(connection, body),
+            Ok(Checkout::Ready(Pooled::Own(connection))) => self.attach_own(connection, body),
+            Ok(Checkout::Ready(Pooled::Shared(place))) => self.attach_stream(place, body),
             Ok(Checkout::Wait(receiver, permit)) => {
                 let pending = PendingGauge::new(&self.pool, permit);
                 self.state = State::Waiting {
@@ -250,19 +321,20 @@ impl Sending {
         mut pending: PendingGauge,
     ) -> Result<(), Error> {
         pending.served = true;
-        let mut connection = result?;
+        let mut connection = match result? {
+            Pooled::Own(connection) => connection,
+            Pooled::Shared(place) => {
+                drop(pending);
+                return self.attach_stream(place, body);
+            }
+        };
         if connection.exchanges() == 0 || is_usable(&mut connection, self.is_careful()) {
             drop(pending);
-            return self.attach(connection, body);
+            return self.attach_own(connection, body);
         }
         // Its permit is free before another connection is asked for.
         drop(connection);
-        self.stale += 1;
-        if self.stale > STALE_MAX {
-            return Err(
-                self.failed(Error::new(ErrorKind::ConnectionTermination).with_sent(Sent::Nothing))
-            );
-        }
+        self.count_stale()?;
         pending.served = false;
         self.state = State::Waiting {
             body,
@@ -272,34 +344,83 @@ impl Sending {
         Ok(())
     }
 
-    /// Puts the request on a connection.
-    fn attach(&mut self, connection: Pooled, body: Body) -> Result<(), Error> {
+    /// One more connection was given to this request that had died.
+    fn count_stale(&mut self) -> Result<(), Error> {
+        self.stale += 1;
+        if self.stale > STALE_MAX {
+            let error = Error::new(ErrorKind::ConnectionTermination).with_sent(Sent::Nothing);
+            return Err(self.failed(error));
+        }
+        Ok(())
+    }
+
+    /// Puts the request on a connection of its own.
+    fn attach_own(&mut self, connection: Connection<Tracked>, body: Body) -> Result<(), Error> {
         let permit = match self.pool.resources.try_acquire(Resource::Requests) {
             Ok(permit) => permit,
             Err(overflow) => {
                 self.pool.put_back(connection);
-                self.pool.stats.upstream_rq_active_overflow().inc();
-                return Err(self.overflow(overflow, Reason::RequestsOverflow));
+                return Err(self.requests_overflow(overflow));
             }
         };
-        if let Some(attempt) = &self.attempt {
-            attempt.connected();
-        }
-        if let Some(info) = RequestInfo::of(&self.request) {
-            let (local, id) = (connection.io().local_addr(), connection.io().id());
-            info.with(|facts| {
-                facts.upstream_local = local;
-                facts.upstream_connection_id = Some(id);
-            });
-        }
+        let io = connection.io();
+        self.connected(Version::HTTP_11, io.local_addr(), io.id());
         let reused = connection.exchanges() > 0;
         let lease = Lease::new(Arc::clone(&self.pool), permit);
         let exchange = Exchange::new(connection, lease, &self.request, body);
         self.state = State::Exchanging {
-            exchange: Box::new(exchange),
+            exchange: Exchanging::Own(Box::new(exchange)),
             reused,
         };
         Ok(())
+    }
+
+    /// Puts the request on a stream of a connection that carries several.
+    fn attach_stream(&mut self, place: Place, body: Body) -> Result<(), Error> {
+        let permit = match self.pool.resources.try_acquire(Resource::Requests) {
+            Ok(permit) => permit,
+            Err(overflow) => return Err(self.requests_overflow(overflow)),
+        };
+        let (shared, reused) = (Arc::clone(&place.shared), place.reused);
+        let streams = place.streams();
+        let lease = StreamLease::new(Lease::new(Arc::clone(&self.pool), permit), place);
+        match h2::Exchange::new(streams, &self.request, body, lease) {
+            Ok(exchange) => {
+                self.connected(Version::HTTP_2, shared.local, shared.id);
+                self.state = State::Exchanging {
+                    exchange: Exchanging::Stream(Box::new(exchange)),
+                    reused,
+                };
+                Ok(())
+            }
+            // It has just ended, or is about to: another must do.
+            Err((_, body, lease)) => {
+                lease.place.condemn();
+                drop(lease);
+                self.count_stale()?;
+                self.state = State::Start(body);
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells everybody which connection it is.
+    fn connected(&self, protocol: Version, local: Option<SocketAddr>, id: u64) {
+        if let Some(attempt) = &self.attempt {
+            attempt.connected();
+        }
+        if let Some(info) = RequestInfo::of(&self.request) {
+            info.with(|facts| {
+                facts.upstream_protocol = Some(protocol);
+                facts.upstream_local = local;
+                facts.upstream_connection_id = Some(id);
+            });
+        }
+    }
+
+    fn requests_overflow(&self, overflow: Overflow) -> Error {
+        self.pool.stats.upstream_rq_active_overflow().inc();
+        self.overflow(overflow, Reason::RequestsOverflow)
     }
 
     fn overflow(&self, overflow: Overflow, reason: Reason) -> Error {
@@ -318,14 +439,13 @@ impl Sending {
 
     /// The body to send again, if the connection had been idle and died before it answered, and sending
     /// again is safe.
-    fn replay(
-        &mut self,
-        error: &Error,
-        exchange: &mut Exchange<Tracked, Lease>,
-        reused: bool,
-    ) -> Option<Body> {
-        let died = reused && error.kind() == ErrorKind::ConnectionTermination;
-        let safe = exchange.sent() == Sent::Nothing || is_idempotent(self.request.method());
+    fn replay(&mut self, error: &Error, exchange: &mut Exchanging, reused: bool) -> Option<Body> {
+        let died = match error.kind() {
+            ErrorKind::ConnectionTermination => reused,
+            ErrorKind::RemoteRefused => h2::is_go_away(error),
+            _ => false,
+        };
+        let safe = error.sent() == Sent::Nothing || is_idempotent(self.request.method());
         if !died || !safe || exchange.has_partial_head() || self.replays >= REPLAYS_MAX {
             return None;
         }
@@ -353,7 +473,7 @@ impl Drop for Sending {
             State::Waiting { receiver, .. } => {
                 receiver.close();
                 // It was served and did not live to see it: the connection is for somebody else.
-                if let Ok(Ok(connection)) = receiver.try_recv() {
+                if let Ok(Ok(Pooled::Own(connection))) = receiver.try_recv() {
                     self.pool.put_back(connection);
                 }
             }

@@ -1,3 +1,7 @@
+use mesh_core::stats::Scope;
+
+use crate::h2::Http2Stats;
+
 mesh_core::stats! {
     /// What is counted about a cluster's connections and requests; Envoy's names, under `cluster.<name>.`.
     pub struct UpstreamStats {
@@ -7,6 +11,8 @@ mesh_core::stats! {
         gauge upstream_cx_active,
         /// HTTP/1.1 connections opened.
         counter upstream_cx_http1_total,
+        /// HTTP/2 connections opened.
+        counter upstream_cx_http2_total,
         /// Connections that could not be opened.
         counter upstream_cx_connect_fail,
         /// Connections that were not open in time.
@@ -53,5 +59,25 @@ mesh_core::stats! {
         counter upstream_rq_rx_reset,
         /// Requests sent again because an idle connection had died; ours, not Envoy's.
         counter upstream_rq_idle_replay,
+    }
+}
+
+/// All that is counted about a cluster's connections.
+#[derive(Debug, Clone)]
+pub struct PoolStats {
+    /// Whatever they speak.
+    pub upstream: UpstreamStats,
+    /// What is particular to HTTP/2.
+    pub http2: Http2Stats,
+}
+
+impl PoolStats {
+    /// Registers under `cluster.<name>.`.
+    #[must_use]
+    pub fn register(scope: &Scope) -> Self {
+        Self {
+            upstream: UpstreamStats::register(scope),
+            http2: Http2Stats::register(&scope.scope("http2.")),
+        }
     }
 }

@@ -5,10 +5,10 @@ use std::{
 };
 
 use http::Request;
-use mesh_core::{Body, BoxFuture, Endpoint, Error, Resource, Resources, Thresholds};
+use mesh_core::{Body, BoxFuture, Endpoint, Error, Resource, Resources, Thresholds, stats::Scope};
 use mesh_net::{Connect, Stream};
 
-use super::{Pool, PoolConfig, UpstreamStats};
+use super::{HttpVersion, Pool, PoolConfig, PoolStats};
 
 /// Connects for ever.
 struct Never;
@@ -23,11 +23,12 @@ impl Connect for Never {
 async fn requests_that_were_given_up_neither_pile_up_nor_open_connections() {
     let resources = Resources::new(&Thresholds::default());
     let pool = Pool::new(
+        HttpVersion::Http1,
         Arc::new(Endpoint::standalone(([127, 0, 0, 1], 1).into())),
         Arc::new(Never),
         Arc::new(PoolConfig::default()),
         Arc::clone(&resources),
-        UpstreamStats::detached(),
+        PoolStats::register(&Scope::detached()),
     );
     for _ in 0..100 {
         let request = Request::new(Body::empty());

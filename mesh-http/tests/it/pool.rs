@@ -18,7 +18,7 @@ use mesh_core::{
     Body, BoxFuture, Endpoint, Error, ErrorKind, Origin, Resource, Resources, Sent, Thresholds,
     stats::Scope,
 };
-use mesh_http::pool::{Pool, PoolConfig, UpstreamStats};
+use mesh_http::pool::{HttpVersion, Pool, PoolConfig, PoolStats, UpstreamStats};
 use mesh_net::{Connect, Stream, TcpConnector};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -67,8 +67,9 @@ where
         }
     });
     let resources = Resources::new(&thresholds);
-    let stats = UpstreamStats::register(&Scope::detached());
+    let stats = PoolStats::register(&Scope::detached());
     let pool = Pool::new(
+        HttpVersion::Http1,
         endpoint,
         Arc::new(TcpConnector),
         Arc::new(config),
@@ -77,7 +78,7 @@ where
     );
     Upstream {
         pool,
-        stats,
+        stats: stats.upstream,
         resources,
         accepted,
         requests: Arc::default(),
@@ -236,9 +237,10 @@ async fn a_closed_port_fails_everybody_who_waits() {
     let endpoint = Arc::new(Endpoint::standalone(listener.local_addr().unwrap()));
     drop(listener);
     let resources = Resources::new(&Thresholds::default());
-    let stats = UpstreamStats::detached();
+    let stats = PoolStats::register(&Scope::detached());
     let config = Arc::new(PoolConfig::default());
     let pool = Pool::new(
+        HttpVersion::Http1,
         endpoint,
         Arc::new(TcpConnector),
         config,
@@ -256,7 +258,7 @@ async fn a_closed_port_fails_everybody_who_waits() {
             Some("delayed connect error: Connection refused")
         );
     }
-    assert_eq!(stats.upstream_rq_total().value(), 0);
+    assert_eq!(stats.upstream.upstream_rq_total().value(), 0);
     assert_eq!(resources.in_use(Resource::Connections), 0);
     assert_eq!(resources.in_use(Resource::Pending), 0);
     assert_eq!(pool.connections(), 0);
@@ -452,11 +454,12 @@ impl Connect for Panics {
 fn panicking_pool() -> (Pool, Arc<Resources>) {
     let resources = Resources::new(&Thresholds::default());
     let pool = Pool::new(
+        HttpVersion::Http1,
         Arc::new(Endpoint::standalone(([127, 0, 0, 1], 1).into())),
         Arc::new(Panics),
         Arc::new(PoolConfig::default()),
         Arc::clone(&resources),
-        UpstreamStats::detached(),
+        PoolStats::register(&Scope::detached()),
     );
     (pool, resources)
 }
@@ -559,11 +562,12 @@ async fn a_post_does_not_meet_a_connection_whose_end_the_reactor_has_not_seen() 
         }
     });
     let pool = Pool::new(
+        HttpVersion::Http1,
         endpoint,
         Arc::new(TcpConnector),
         Arc::new(PoolConfig::default()),
         Resources::new(&Thresholds::default()),
-        UpstreamStats::detached(),
+        PoolStats::register(&Scope::detached()),
     );
     assert_eq!(pool.send(request(Method::GET)).await.unwrap().status(), 200);
     // This thread blocks, so its reactor learns nothing before the next request is sent.

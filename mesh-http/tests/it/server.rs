@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use mesh_core::{Body, BoxFuture, Error, ErrorKind};
 use mesh_http::{
     Abort, Exchange, Handler,
-    h1::server::{Connection, Ended, ServerConfig},
+    server::{Connection, Ended, ServerConfig},
 };
 use tokio::{
     io::{

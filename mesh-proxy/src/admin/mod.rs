@@ -22,7 +22,7 @@ use std::{
 
 use http::{Method, StatusCode, header};
 use mesh_core::Address;
-use mesh_http::h1::server::{Connection, ServerConfig};
+use mesh_http::server::{Connection, ServerConfig};
 use mesh_net::{BoundSocket, Listener};
 
 use crate::{drain::Phase, process::Process};

@@ -10,9 +10,8 @@ use std::{
 use http::{Request, Response, StatusCode};
 use mesh_core::{Body, Error};
 use mesh_http::{
-    Handler,
-    h1::server::{Connection, ServerConfig},
-    reply,
+    Handler, reply,
+    server::{Connection, ServerConfig},
 };
 use mesh_net::Listener;
 

@@ -9,12 +9,12 @@ use envoy_types::pb::envoy::{
         http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
     },
 };
-use mesh_http::pool::PoolConfig;
+use mesh_http::pool::{PoolConfig, UpstreamProtocol};
 use mesh_retry::RetryConfig;
 
 use super::MESSAGE;
 use crate::{
-    convert::{context::Context, manager, retry, value},
+    convert::{context::Context, http2, manager, retry, value},
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless},
@@ -54,14 +54,17 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
     },
     MessageSupport {
         message: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.ExplicitHttpConfig",
-        fields: &[("http_protocol_options", Enforced)],
+        fields: &[
+            ("http_protocol_options", Enforced),
+            ("http2_protocol_options", Enforced),
+        ],
     },
-    // The downstream's protocol is always HTTP/1, so that the other options are for nothing.
     MessageSupport {
         message: "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.UseDownstreamHttpConfig",
         fields: &[
             ("http_protocol_options", Enforced),
-            ("http2_protocol_options", Meaningless),
+            ("http2_protocol_options", Enforced),
+            // No client speaks it here.
             ("http3_protocol_options", Meaningless),
         ],
     },
@@ -103,8 +106,10 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Prot
         }
         return protocol;
     }
-    if from.http2_protocol_options.is_some() {
-        refuse(cx, &at.field("http2_protocol_options"), "HTTP/2");
+    if let Some(options) = &from.http2_protocol_options {
+        protocol.pool.protocol = UpstreamProtocol::Http2;
+        let at = at.field("http2_protocol_options");
+        protocol.pool.http2 = http2::convert(cx, &at, Some(options));
     }
     protocol.pool.max_requests_per_connection = manager::nonzero(from.max_requests_per_connection);
     if let Some(options) = &from.common_http_protocol_options {
@@ -127,8 +132,10 @@ fn apply(cx: &Context<'_>, at: &At<'_>, from: &HttpProtocolOptions, protocol: &m
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
             let at = at.field("explicit_http_config");
             match &explicit.protocol_config {
-                Some(ProtocolConfig::Http2ProtocolOptions(_)) => {
-                    refuse(cx, &at.field("http2_protocol_options"), "HTTP/2");
+                Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
+                    protocol.pool.protocol = UpstreamProtocol::Http2;
+                    let at = at.field("http2_protocol_options");
+                    protocol.pool.http2 = http2::convert(cx, &at, Some(options));
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
                     refuse(cx, &at.field("http3_protocol_options"), "HTTP/3");
@@ -144,7 +151,14 @@ fn apply(cx: &Context<'_>, at: &At<'_>, from: &HttpProtocolOptions, protocol: &m
                 "choosing the protocol by ALPN",
             );
         }
-        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) | None => {}
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(options)) => {
+            protocol.pool.protocol = UpstreamProtocol::Downstream;
+            let at = at.field("use_downstream_protocol_config");
+            let at = at.field("http2_protocol_options");
+            let options = options.http2_protocol_options.as_ref();
+            protocol.pool.http2 = http2::convert(cx, &at, options);
+        }
+        None => {}
     }
     let policy = from.retry_policy.as_ref();
     protocol.retry = policy.map(|policy| {

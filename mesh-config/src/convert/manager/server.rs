@@ -9,11 +9,14 @@ use envoy_types::pb::{
     },
     google::protobuf::UInt32Value,
 };
-use mesh_http::h1::{HeadLimits, server::ServerConfig};
+use mesh_http::{
+    h1::HeadLimits,
+    server::{self, ServerConfig},
+};
 
 use super::MESSAGE;
 use crate::{
-    convert::{context::Context, value},
+    convert::{context::Context, http2, value},
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless},
@@ -27,6 +30,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("codec_type", Enforced),
             ("common_http_protocol_options", Enforced),
             ("http_protocol_options", Enforced),
+            ("http2_protocol_options", Enforced),
             ("max_request_headers_kb", Enforced),
             ("stream_idle_timeout", Enforced),
             ("request_timeout", Enforced),
@@ -66,13 +70,17 @@ pub(super) fn convert(
     from: &pb::HttpConnectionManager,
 ) -> ServerConfig {
     let default = ServerConfig::default();
-    if let codec @ (CodecType::Http2 | CodecType::Http3) = from.codec_type() {
-        let reason = format!(
-            "{} is not supported: use AUTO or HTTP1",
-            codec.as_str_name()
-        );
-        cx.invalid(&at.field("codec_type"), reason);
-    }
+    let codec = match from.codec_type() {
+        CodecType::Auto => server::CodecType::Auto,
+        CodecType::Http1 => server::CodecType::Http1,
+        CodecType::Http2 => server::CodecType::Http2,
+        CodecType::Http3 => {
+            let reason = "HTTP3 is not supported: use AUTO, HTTP1 or HTTP2";
+            cx.invalid(&at.field("codec_type"), reason);
+            server::CodecType::Auto
+        }
+    };
+    let http2 = from.http2_protocol_options.as_ref();
     let limits = HeadLimits {
         bytes: value::number(from.max_request_headers_kb)
             .map_or(default.limits.bytes, |kb| kb as usize * 1024),
@@ -80,6 +88,8 @@ pub(super) fn convert(
     };
     let timeout = |field, from, default| value::timeout(cx, &at.field(field), from, default);
     let mut config = ServerConfig {
+        codec,
+        http2: http2::convert(cx, &at.field("http2_protocol_options"), http2),
         limits,
         stream_idle_timeout: timeout(
             "stream_idle_timeout",

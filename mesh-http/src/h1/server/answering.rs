@@ -14,7 +14,7 @@ use mesh_core::{Error, ErrorKind, clock};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
-    Closing, Connection, Ended, NEXT, State, StateProject, Step,
+    Connection, NEXT, State, StateProject, Step,
     body::{Shared, lock},
     end,
 };
@@ -24,6 +24,7 @@ use crate::{
         encode::{self, BodyEncoder},
     },
     handler::{Abort as _, CloseConnection, Handler},
+    server::{Closing, Ended},
 };
 
 /// Bodies up to this size are likely to be copied behind the head.

@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh_core::{Body, Error, ErrorKind, LocalReply, clock};
@@ -52,10 +52,10 @@ pub(super) fn lock<IO>(shared: &Locked<IO>) -> MutexGuard<'_, Shared<IO>> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
-    pub(super) fn new(io: IO, trailers: bool, now: Instant) -> Locked<IO> {
+    pub(super) fn new(io: IO, read: BytesMut, trailers: bool, now: Instant) -> Locked<IO> {
         Arc::new(Mutex::new(Self {
             io,
-            read: ReadBuffer::default(),
+            read: ReadBuffer::holding(read),
             write: WriteBuffer::default(),
             decoder: BodyDecoder::Done,
             generation: 0,

@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
-use mesh_core::{Error, ErrorKind, LocalReply, clock};
+use mesh_core::{Error, ErrorKind, clock};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, Ended, NEXT, State, StateProject, Step, body::lock, end};
-use crate::handler::{Exchange as _, Handler};
+use super::{Connection, NEXT, State, StateProject, Step, body::lock, end};
+use crate::{
+    handler::{Exchange as _, Handler},
+    server::{Ended, idle_timeout, receive_timeout},
+};
 
 /// How long a client that has closed its side may still wait for the next byte of its answer. A client that
 /// half-closes after its request gets it; work for one that is gone ends soon.
@@ -87,25 +89,4 @@ where
                 .then(|| idle_timeout(request_done))
         })
     }
-}
-
-pub(super) fn receive_timeout() -> Error {
-    Error::new(ErrorKind::RequestReceiveTimeout).with_reply(LocalReply::new(
-        StatusCode::REQUEST_TIMEOUT,
-        "request timeout",
-        "request_overall_timeout",
-    ))
-}
-
-fn idle_timeout(request_done: bool) -> Error {
-    let status = if request_done {
-        StatusCode::GATEWAY_TIMEOUT
-    } else {
-        StatusCode::REQUEST_TIMEOUT
-    };
-    Error::new(ErrorKind::StreamIdleTimeout).with_reply(LocalReply::new(
-        status,
-        "stream timeout",
-        "stream_idle_timeout",
-    ))
 }

@@ -5,7 +5,6 @@
 
 mod answering;
 mod body;
-mod config;
 mod handling;
 mod reading;
 
@@ -17,19 +16,22 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
 use http::Method;
 use mesh_core::{Timer, clock};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::body::{Locked, Shared, lock};
-pub use self::config::ServerConfig;
 use super::{encode::BodyEncoder, head::HeadScan};
-use crate::handler::Handler;
+use crate::{
+    handler::Handler,
+    server::{Closing, Ended, ServerConfig},
+};
 
 /// Serves one connection with `handler`; the future ends with the connection.
 #[pin_project]
-pub struct Connection<IO, H: Handler> {
+pub(crate) struct Connection<IO, H: Handler> {
     shared: Locked<IO>,
     handler: H,
     config: Arc<ServerConfig>,
@@ -43,14 +45,6 @@ pub struct Connection<IO, H: Handler> {
     head_started: Option<Instant>,
     idle_since: Instant,
     closing: Closing,
-}
-
-/// How far a connection is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Closing {
-    No,
-    Announced,
-    Now,
 }
 
 #[derive(Debug, Default)]
@@ -83,30 +77,16 @@ enum State<H: Handler> {
     Done,
 }
 
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// This side closed, or both did after the last answer.
-    Closed,
-    /// The client closed or reset first.
-    ClientGone,
-    /// This side closed an idle connection.
-    Idle,
-    /// An answer that lasts until the connection closes broke off. Only a reset tells the client that it is
-    /// not complete: see [`Connection::with_io`].
-    Truncated,
-}
-
 impl<IO, H> Connection<IO, H>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Handler,
 {
-    /// A connection that has just been accepted.
-    pub fn new(io: IO, handler: H, config: Arc<ServerConfig>) -> Self {
+    /// A connection that has just been accepted, of which `read` was read already.
+    pub(crate) fn new(io: IO, read: BytesMut, handler: H, config: Arc<ServerConfig>) -> Self {
         let now = clock::now();
         Self {
-            shared: Shared::new(io, config.trailers, now),
+            shared: Shared::new(io, read, config.trailers, now),
             handler,
             config,
             timer: Timer::new(),
@@ -120,21 +100,15 @@ where
         }
     }
 
-    /// Announces with the next answer that the connection ends, and closes behind it. An idle connection
-    /// stays for that answer, so that no request meets a closed door.
-    pub fn announce_close(self: Pin<&mut Self>) {
+    /// When announced, the next answer says that the connection ends behind it; an idle connection stays
+    /// for that. When now, an idle connection ends as soon as nothing has arrived on it.
+    pub(crate) fn close_as(self: Pin<&mut Self>, closing: Closing) {
         let this = self.project();
-        *this.closing = (*this.closing).max(Closing::Announced);
-    }
-
-    /// Like [`Connection::announce_close`], but an idle connection ends as soon as nothing has arrived on
-    /// it. One that was accepted just now may still send its first request. Poll it afterwards.
-    pub fn drain(self: Pin<&mut Self>) {
-        *self.project().closing = Closing::Now;
+        *this.closing = (*this.closing).max(closing);
     }
 
     /// Shows the transport to `f`, which may set options on it.
-    pub fn with_io<T>(&self, f: impl FnOnce(&IO) -> T) -> T {
+    pub(crate) fn with_io<T>(&self, f: impl FnOnce(&IO) -> T) -> T {
         f(&lock(&self.shared).io)
     }
 }

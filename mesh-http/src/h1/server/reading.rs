@@ -3,24 +3,18 @@
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, StatusCode, Version, header};
 use mesh_core::{Error, ErrorKind, LocalReply, clock};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
-    Closing, Connection, Current, Ended, NEXT, State, Step, body, body::lock, end, handling,
-};
+use super::{Connection, Current, NEXT, State, Step, body, body::lock, end};
 use crate::{
     h1::head::{self, Malformed, RequestHead},
     handler::{Exchange as _, Handler},
+    server::{Closing, Ended, FIRST_REQUEST_GRACE, ServerConfig, receive_timeout, refusal},
 };
-
-/// How long after it was accepted a connection may still send its first request when everything drains: it
-/// may have come from the kernel's queue a moment ago.
-const FIRST_REQUEST_GRACE: Duration = Duration::from_secs(1);
 
 impl<IO, H> Connection<IO, H>
 where
@@ -94,7 +88,7 @@ where
                 "request_header_timeout",
             ))
         } else {
-            handling::receive_timeout()
+            receive_timeout()
         };
         self.reject(error)
     }
@@ -138,12 +132,7 @@ where
     }
 
     fn refuse(self: Pin<&mut Self>, malformed: &Malformed) -> Step {
-        let reason = malformed.status.canonical_reason().unwrap_or("Bad Request");
-        let reply = LocalReply::new(malformed.status, reason, malformed.details);
-        let error = Error::new(ErrorKind::DownstreamProtocol)
-            .with_message(malformed.to_string())
-            .with_reply(reply);
-        self.reject(error)
+        self.reject(refusal(malformed))
     }
 
     /// Answers what never became a request. The connection closes behind it, as there is nothing to keep
@@ -157,7 +146,7 @@ where
 }
 
 /// Whether an HTTP/1.0 request is served; sees to its `host`.
-fn allow_http10(head: &mut RequestHead, config: &super::ServerConfig) -> Result<(), Malformed> {
+fn allow_http10(head: &mut RequestHead, config: &ServerConfig) -> Result<(), Malformed> {
     if !config.accept_http_10 {
         return Err(Malformed {
             status: StatusCode::UPGRADE_REQUIRED,

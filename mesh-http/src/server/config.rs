@@ -2,11 +2,27 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::h1::HeadLimits;
+use crate::{h1::HeadLimits, h2::Http2Config};
+
+/// Which protocol a listener speaks. Envoy: `HttpConnectionManager.codec_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodecType {
+    /// HTTP/2 when the connection begins with its preface, else HTTP/1.
+    #[default]
+    Auto,
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2, by prior knowledge.
+    Http2,
+}
 
 /// How a connection behaves.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
+    /// Which protocol. Envoy: `codec_type`.
+    pub codec: CodecType,
+    /// What is particular to HTTP/2. Envoy: `http2_protocol_options`.
+    pub http2: Http2Config,
     /// How large heads may be.
     pub limits: HeadLimits,
     /// Without a request for so long, the connection closes. Envoy: `idle_timeout`, 1 hour.
@@ -34,6 +50,8 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self {
+            codec: CodecType::Auto,
+            http2: Http2Config::default(),
             limits: HeadLimits::default(),
             idle_timeout: Some(Duration::from_secs(3600)),
             headers_timeout: Some(Duration::from_secs(15)),

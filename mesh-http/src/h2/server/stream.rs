@@ -1,0 +1,259 @@
+//! One request and its answer on an HTTP/2 connection.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, server::SendResponse};
+use http::{Method, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
+use mesh_core::{Error, ErrorKind, Timer, clock};
+use pin_project::pin_project;
+
+use crate::{
+    h2::{
+        activity::Activity,
+        body, head,
+        io::Side,
+        pump::{Pump, Pumped},
+    },
+    handler::{Abort as _, Exchange as _, Handler},
+    server::{ServerConfig, idle_timeout, receive_timeout, refusal},
+};
+
+/// A stream that is reset within this time and without an answer was opened to be reset. Envoy:
+/// `overload.premature_reset_min_stream_lifetime_seconds`.
+const PREMATURE: Duration = Duration::from_secs(1);
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// The answer is with the connection.
+    Complete,
+    /// The client gave up; `premature` when it did so at once.
+    ResetByPeer {
+        /// Soon after it began, and without an answer.
+        premature: bool,
+    },
+    /// The answer broke off.
+    ResetByUs,
+}
+
+/// One request and its answer.
+#[pin_project]
+pub(super) struct Stream<H: Handler> {
+    #[pin]
+    state: State<H>,
+    respond: SendResponse<Bytes>,
+    /// The request was a HEAD.
+    head: bool,
+    activity: Arc<Activity>,
+    timer: Timer,
+    idle_timeout: Option<Duration>,
+    request_timeout: Option<Duration>,
+}
+
+#[pin_project(project = StateProject)]
+enum State<H: Handler> {
+    /// The handler works on the answer.
+    Handling(#[pin] H::Exchange),
+    /// A request that nobody was asked about has its answer ready.
+    Refused(Option<Response<H::Body>>),
+    /// The answer's body goes out.
+    Answering(#[pin] Pump<H::Body>),
+}
+
+impl<H: Handler> Stream<H> {
+    /// Hands the request to the handler.
+    pub(super) fn begin(
+        handler: &mut H,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        config: &ServerConfig,
+    ) -> Self {
+        let activity = Activity::begin(clock::now());
+        let (mut parts, recv) = request.into_parts();
+        let head = parts.method == Method::HEAD;
+        let mut idle_timeout = config.stream_idle_timeout;
+        let too_many = parts.headers.len() > config.limits.count;
+        let state = match head::canonical(&mut parts) {
+            _ if too_many => {
+                respond.send_reset(Reason::PROTOCOL_ERROR);
+                State::Refused(None)
+            }
+            Err(malformed) => State::Refused(Some(handler.reject(refusal(&malformed)))),
+            Ok(()) => {
+                parts.version = Version::HTTP_2;
+                if parts.headers.remove(header::EXPECT).is_some() && !recv.is_end_stream() {
+                    let mut go_on = Response::new(());
+                    *go_on.status_mut() = StatusCode::CONTINUE;
+                    // A client that has gone needs none.
+                    let _ = respond.send_informational(go_on);
+                }
+                if recv.is_end_stream() {
+                    activity.request_done();
+                }
+                let guard: Option<()> = None;
+                let length = body::content_length(&parts.headers);
+                let body = body::receive(recv, length, Side::Server, Some(&activity), guard);
+                let exchange = handler.call(Request::from_parts(parts, body));
+                if let Some(own) = exchange.idle_timeout() {
+                    idle_timeout = Some(own);
+                }
+                State::Handling(exchange)
+            }
+        };
+        Self {
+            state,
+            respond,
+            head,
+            activity,
+            timer: Timer::new(),
+            idle_timeout: idle_timeout.filter(|t| !t.is_zero()),
+            request_timeout: config.request_timeout,
+        }
+    }
+
+    /// Sends the head. `None` when the body follows.
+    fn answer(self: Pin<&mut Self>, response: Response<H::Body>) -> Option<StreamEnd> {
+        let mut this = self.project();
+        this.activity.touch();
+        let (mut parts, body) = response.into_parts();
+        let bodiless = *this.head
+            || parts.status == StatusCode::NO_CONTENT
+            || parts.status == StatusCode::NOT_MODIFIED;
+        let ended = bodiless || body.is_end_stream();
+        head::answer(
+            &mut parts.headers,
+            parts.status,
+            body.size_hint().exact(),
+            !bodiless,
+        );
+        parts.version = Version::HTTP_2;
+        let sent = this
+            .respond
+            .send_response(Response::from_parts(parts, ()), ended);
+        match sent {
+            // It had been reset, or its connection has ended.
+            Err(_) => Some(StreamEnd::ResetByPeer { premature: false }),
+            Ok(_) if ended => Some(StreamEnd::Complete),
+            Ok(send) => {
+                this.state.set(State::Answering(Pump::new(send, body)));
+                None
+            }
+        }
+    }
+
+    /// What ends a stream early: the client resets it, or time runs out.
+    fn poll_impatience(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
+        let this = self.project();
+        if let StateProject::Handling(_) = this.state.project()
+            && let Poll::Ready(reset) = this.respond.poll_reset(cx)
+        {
+            let kind = match reset {
+                Ok(_) => ErrorKind::DownstreamReset,
+                Err(_) => ErrorKind::DownstreamGone,
+            };
+            return Poll::Ready(Error::new(kind));
+        }
+        let done = this.activity.is_request_done();
+        let idle = this.idle_timeout.map(|t| this.activity.last() + t);
+        let request = this.request_timeout.filter(|_| !done);
+        let request = request.map(|t| this.activity.began() + t);
+        this.timer.set([idle, request].into_iter().flatten().min());
+        ready!(this.timer.poll(cx));
+        let late = request.is_some_and(|t| clock::now() >= t);
+        Poll::Ready(if late {
+            receive_timeout()
+        } else {
+            idle_timeout(done)
+        })
+    }
+
+    fn poll_handling(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<StreamEnd>> {
+        let this = self.as_mut().project();
+        let StateProject::Handling(exchange) = this.state.project() else {
+            return Poll::Ready(None);
+        };
+        let response = match exchange.poll(cx) {
+            Poll::Ready(response) => response,
+            Poll::Pending => {
+                let error = ready!(self.as_mut().poll_impatience(cx));
+                let kind = error.kind();
+                let this = self.as_mut().project();
+                let lived = clock::now() - this.activity.began();
+                let StateProject::Handling(exchange) = this.state.project() else {
+                    return Poll::Ready(None);
+                };
+                let response = exchange.cancel(error);
+                if kind.is_departure() {
+                    return Poll::Ready(Some(StreamEnd::ResetByPeer {
+                        premature: lived < PREMATURE,
+                    }));
+                }
+                response
+            }
+        };
+        Poll::Ready(self.answer(response))
+    }
+
+    fn poll_answering(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StreamEnd> {
+        let this = self.as_mut().project();
+        let StateProject::Answering(mut pump) = this.state.project() else {
+            return Poll::Ready(StreamEnd::Complete);
+        };
+        let activity = &*this.activity;
+        match pump.as_mut().poll(cx, || activity.touch()) {
+            Poll::Ready(Pumped::Complete) => return Poll::Ready(StreamEnd::Complete),
+            Poll::Ready(Pumped::Failed(_)) => {
+                pump.reset(Reason::INTERNAL_ERROR);
+                return Poll::Ready(StreamEnd::ResetByUs);
+            }
+            Poll::Ready(Pumped::Reset(reason)) => {
+                let kind = match reason {
+                    Some(_) => ErrorKind::DownstreamReset,
+                    None => ErrorKind::DownstreamGone,
+                };
+                pump.body().abort(&Error::new(kind));
+                return Poll::Ready(StreamEnd::ResetByPeer { premature: false });
+            }
+            Poll::Pending => {}
+        }
+        let error = ready!(self.as_mut().poll_impatience(cx));
+        if let StateProject::Answering(mut pump) = self.project().state.project() {
+            pump.as_mut().body().abort(&error);
+            pump.reset(Reason::INTERNAL_ERROR);
+        }
+        Poll::Ready(StreamEnd::ResetByUs)
+    }
+}
+
+impl<H: Handler> Future for Stream<H> {
+    type Output = StreamEnd;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StreamEnd> {
+        loop {
+            match self.as_mut().project().state.project() {
+                StateProject::Handling(_) => {
+                    if let Some(end) = ready!(self.as_mut().poll_handling(cx)) {
+                        return Poll::Ready(end);
+                    }
+                }
+                StateProject::Refused(response) => {
+                    let Some(response) = response.take() else {
+                        return Poll::Ready(StreamEnd::ResetByUs);
+                    };
+                    if let Some(end) = self.as_mut().answer(response) {
+                        return Poll::Ready(end);
+                    }
+                }
+                StateProject::Answering(_) => return self.as_mut().poll_answering(cx),
+            }
+        }
+    }
+}
