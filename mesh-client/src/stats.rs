@@ -89,6 +89,16 @@ mesh_core::stats! {
         counter rq_direct_response,
         /// Requests that reached the router.
         counter rq_total,
+        /// Redirects not followed, since they name no target or none of http.
+        counter passthrough_internal_redirect_bad_location,
+        /// Redirects not followed, since the target has another scheme.
+        counter passthrough_internal_redirect_unsafe_scheme,
+        /// Redirects not followed, since enough were.
+        counter passthrough_internal_redirect_too_many_redirects,
+        /// Redirects not followed, since no route matches.
+        counter passthrough_internal_redirect_no_route,
+        /// Redirects not followed, since a predicate refused.
+        counter passthrough_internal_redirect_predicate,
     }
 }
 
@@ -116,6 +126,10 @@ mesh_core::stats! {
         counter upstream_rq_timeout,
         /// Requests for which there was no endpoint.
         counter upstream_cx_none_healthy,
+        /// Redirects that were followed.
+        counter upstream_internal_redirect_succeeded_total,
+        /// Redirects that might have been followed, and were passed on.
+        counter upstream_internal_redirect_failed_total,
     }
 }
 

@@ -11,7 +11,7 @@ use mesh_net::dns::{DnsLookupFamily, RefreshConfig, ResolverConfig};
 use mesh_outlier::OutlierConfig;
 use mesh_ratelimit::{LocalRateLimitConfig, RateLimitRule};
 use mesh_retry::RetryConfig;
-use mesh_route::RouteTable;
+use mesh_route::{MirrorPolicy, RouteTable};
 use mesh_telemetry::{Filter, LogFormat, Target};
 
 use crate::language::UnsupportedReport;
@@ -179,6 +179,9 @@ pub struct Cluster {
     pub pool: Arc<PoolConfig>,
     /// The cluster's own retry policy, which wins over the route's.
     pub retry: Option<Arc<RetryConfig>>,
+    /// The cluster's own mirrors, which stand in for the route's. Envoy:
+    /// `HttpProtocolOptions.request_mirror_policies`.
+    pub mirrors: Arc<[MirrorPolicy]>,
 }
 
 /// Where a cluster's endpoints come from.

@@ -114,8 +114,9 @@ mod table;
 
 pub use action::{
     Action, BODY_MAX_DEFAULT, ClusterPick, ClusterSpecifier, DirectResponse, HostRewrite,
-    PathRedirect, PathRewrite, RedirectAction, RouteAction, SchemeRedirect, WeightedCluster,
-    WeightedClusters, rewrite_host,
+    InternalRedirectPolicy, MirrorCluster, MirrorHost, MirrorPolicy, PathRedirect, PathRewrite,
+    RedirectAction, RedirectHistory, RedirectPredicate, RedirectRefusal, RedirectTarget,
+    RouteAction, SchemeRedirect, WeightedCluster, WeightedClusters, rewrite_host,
 };
 pub use config::{
     PathMatch, PathSeparatedPrefix, RequireTls, Route, RouteConfiguration, RouteMatch,

@@ -11,10 +11,11 @@ use mesh_core::{
     Body, ConnectionInfo, Error, ErrorKind, LocalReply, RequestInfo, clock, format::RequestView,
 };
 use mesh_http::{hygiene, reply::ReplyContext};
+use mesh_route::RedirectHistory;
 use tower_service::Service as _;
 
 use super::{Manager, ManagerExchange, Shared};
-use crate::router;
+use crate::router::{self, Again};
 
 /// Takes a request in: counts it, cleans it, finds its route, and hands it to the filters.
 pub(super) fn begin(
@@ -43,9 +44,35 @@ pub(super) fn begin(
             let request_id = request.headers().get("x-request-id").filter(|_| wanted);
             let request_id = request_id.cloned();
             let future = manager.chain.call(request);
-            ManagerExchange::running(&manager.shared, info, context, request_id, future)
+            let chain = manager.follows_redirects.then(|| manager.chain.clone());
+            ManagerExchange::running(&manager.shared, info, context, request_id, future, chain)
         }
     }
+}
+
+/// Takes in a request that was sent elsewhere by its upstream: a request of its own, but for what the edge
+/// does to a client's, which was done. Envoy: `recreateStream`.
+pub(super) fn again(
+    shared: &Arc<Shared>,
+    last: &RequestInfo,
+    again: Again,
+) -> (Arc<RequestInfo>, Request<Body>) {
+    let info = shared.info(&last.connection, clock::now());
+    let stats = &shared.stats;
+    stats.downstream_rq_total().inc();
+    stats.downstream_rq_active().inc();
+    let (protocol, remote) = last.with(|facts| (facts.protocol, facts.remote));
+    info.with(|facts| {
+        facts.protocol = protocol;
+        facts.remote = remote;
+    });
+    let (parts, body) = again.request.into_parts();
+    capture(shared, &info, &parts);
+    let internal = parts.headers.contains_key("x-envoy-internal");
+    let mut request = Request::from_parts(parts, metered(body, &info));
+    RequestInfo::attach(&info, &mut request);
+    router::resolve(shared, &info, &request, internal, again.history);
+    (info, request)
 }
 
 fn admit(
@@ -74,7 +101,8 @@ fn admit(
     let body = metered(body, info);
     let mut request = Request::from_parts(parts, body);
     RequestInfo::attach(info, &mut request);
-    router::resolve(shared, info, &request, prepared.internal);
+    let none = RedirectHistory::default();
+    router::resolve(shared, info, &request, prepared.internal, none);
     if upgrade {
         return Err(refuse_upgrade(shared));
     }

@@ -7,13 +7,16 @@ use std::{
 };
 
 use http::{HeaderValue, Response, StatusCode};
-use mesh_core::{Body, BoxFuture, Error, ErrorKind, RequestInfo, ResponseFlag};
+use mesh_core::{Body, BoxFuture, BoxHttpService, Error, ErrorKind, RequestInfo, ResponseFlag};
 use mesh_http::{CloseConnection, Exchange, reply::ReplyContext};
+use tower_service::Service as _;
 
 use super::{
     Shared,
     answer::{self, AnswerBody, Outgoing},
+    begin,
 };
+use crate::router::Redirected;
 
 /// One request in the filters.
 pub struct ManagerExchange {
@@ -23,6 +26,8 @@ pub struct ManagerExchange {
     request_id: Option<HeaderValue>,
     idle_timeout: Option<Duration>,
     refused: bool,
+    /// Where a request starts again that is sent elsewhere; `None` where no route follows redirects.
+    chain: Option<BoxHttpService>,
     state: State,
 }
 
@@ -39,6 +44,7 @@ impl ManagerExchange {
         context: ReplyContext,
         request_id: Option<HeaderValue>,
         future: BoxFuture<Result<Response<Body>, Error>>,
+        chain: Option<BoxHttpService>,
     ) -> Self {
         let idle_timeout = info.with(|facts| facts.idle_timeout);
         let state = State::Running(future);
@@ -49,6 +55,7 @@ impl ManagerExchange {
             request_id,
             idle_timeout,
             refused: false,
+            chain,
             state,
         }
     }
@@ -66,6 +73,7 @@ impl ManagerExchange {
             request_id: None,
             idle_timeout: None,
             refused: true,
+            chain: None,
             state: State::Refused(Some(error)),
         }
     }
@@ -81,14 +89,19 @@ impl ManagerExchange {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<AnswerBody>, Error>> {
-        let result = match &mut self.state {
-            State::Running(future) => ready!(future.as_mut().poll(cx)),
-            State::Refused(error) => {
-                Err(error.take().unwrap_or_else(|| ErrorKind::LocalReset.into()))
+        let result = loop {
+            let result = match &mut self.state {
+                State::Running(future) => ready!(future.as_mut().poll(cx)),
+                State::Refused(error) => {
+                    Err(error.take().unwrap_or_else(|| ErrorKind::LocalReset.into()))
+                }
+                State::Done => Err(ErrorKind::LocalReset.into()),
+            };
+            self.state = State::Done;
+            if !self.starts_again(&result) {
+                break result;
             }
-            State::Done => Err(ErrorKind::LocalReset.into()),
         };
-        self.state = State::Done;
         match result {
             Ok(response) => {
                 let local = response
@@ -106,6 +119,25 @@ impl ManagerExchange {
             }
             Err(error) => Poll::Ready(Err(error)),
         }
+    }
+
+    /// Whether the answer is a redirect that is followed: then that request is over, and another runs.
+    fn starts_again(&mut self, result: &Result<Response<Body>, Error>) -> bool {
+        let (Some(chain), Ok(response)) = (&mut self.chain, result) else {
+            return false;
+        };
+        let redirected = response.extensions().get::<Redirected>();
+        let Some(again) = redirected.and_then(Redirected::take) else {
+            return false;
+        };
+        self.info.set_details("internal_redirect");
+        let (status, headers) = (response.status(), response.headers());
+        answer::settle(&self.shared, &self.info, status, headers, None);
+        let (info, request) = begin::again(&self.shared, &self.info, *again);
+        self.idle_timeout = info.with(|facts| facts.idle_timeout);
+        self.info = info;
+        self.state = State::Running(chain.call(request));
+        true
     }
 
     /// Settles the request as a local reply would, and hands the error on.

@@ -34,6 +34,8 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 pub struct Manager {
     pub(crate) shared: Arc<Shared>,
     chain: BoxHttpService,
+    /// Whether any route follows redirects.
+    follows_redirects: bool,
 }
 
 pub(crate) struct Shared {
@@ -84,7 +86,13 @@ impl Manager {
         });
         let router = BoxHttpService::new(Router::new(&shared));
         let chain = filters::chain(&shared, router);
-        Ok(Self { shared, chain })
+        let mut routes = config.routes.routes();
+        let follows_redirects = routes.any(|route| route.action().follows_redirects());
+        Ok(Self {
+            shared,
+            chain,
+            follows_redirects,
+        })
     }
 
     /// The config.

@@ -8,11 +8,11 @@ use std::{
 use http::{HeaderValue, Request, Response};
 use mesh_core::{Body, Error, ErrorKind, Origin, RequestInfo, Resource, clock};
 use mesh_http::reply;
-use mesh_retry::{DeadlineBody, RetryBody};
+use mesh_retry::DeadlineBody;
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::{Forwarding, Stack};
+use super::{Forwarding, Stack, redirect::Redirectable};
 
 type StackFuture = <Stack as Service<Request<Body>>>::Future;
 
@@ -35,6 +35,7 @@ enum State {
         stack: StackFuture,
         info: Arc<RequestInfo>,
         forwarding: Arc<Forwarding>,
+        redirectable: Option<Box<Redirectable>>,
     },
 }
 
@@ -55,12 +56,14 @@ impl RouterFuture {
         stack: StackFuture,
         info: Arc<RequestInfo>,
         forwarding: Arc<Forwarding>,
+        redirectable: Option<Box<Redirectable>>,
     ) -> Self {
         Self {
             state: State::Forwarded {
                 stack,
                 info,
                 forwarding,
+                redirectable,
             },
         }
     }
@@ -80,8 +83,17 @@ impl Future for RouterFuture {
                 stack,
                 info,
                 forwarding,
+                redirectable,
             } => {
                 let result = ready!(stack.poll(cx));
+                let mut result = result.map(|response| response.map(DeadlineBody::into_body));
+                if let (Ok(response), Some(redirectable)) = (&mut result, redirectable.take()) {
+                    let taken = std::mem::take(response);
+                    match redirectable.judge(taken, info, forwarding) {
+                        Ok(followed) => return Poll::Ready(Ok(followed)),
+                        Err(passed) => *response = passed,
+                    }
+                }
                 Poll::Ready(settle(result, info, forwarding))
             }
         }
@@ -90,15 +102,14 @@ impl Future for RouterFuture {
 
 /// Counts the outcome, and gives an answer its headers.
 fn settle(
-    result: Result<Response<DeadlineBody<RetryBody<Body>>>, Error>,
+    result: Result<Response<Body>, Error>,
     info: &RequestInfo,
     forwarding: &Forwarding,
 ) -> Result<Response<Body>, Error> {
     let stats = forwarding.worker_cluster().map(|c| &c.cluster.state.stats);
     let internal = forwarding.is_internal();
     match result {
-        Ok(response) => {
-            let mut response = response.map(DeadlineBody::into_body);
+        Ok(mut response) => {
             if let Some(stats) = stats {
                 stats.count(response.status().as_u16(), internal);
                 let start = info

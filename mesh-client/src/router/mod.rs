@@ -1,13 +1,16 @@
 //! The router: the last filter. What a route says happens here.
 //!
-//! The order inside is frozen: route deadline, retry (which holds the per-try timeout), and for each
+//! The order inside is frozen: mirrors, route deadline, retry (which holds the per-try timeout), and for each
 //! attempt the cluster's balancer, the endpoint's observer, its pool. Thresholds are checked by the pool
 //! and the retry, where Envoy checks them.
 
 mod attempt;
 mod forward;
 mod future;
+mod mirror;
+mod redirect;
 mod selection;
+mod tee;
 
 use std::{
     sync::Arc,
@@ -24,6 +27,8 @@ use tower_service::Service;
 use attempt::Attempts;
 use forward::{Charge, RouteDeadline, RouteRetry};
 pub(crate) use future::RouterFuture;
+use redirect::Redirectable;
+pub(crate) use redirect::{Again, Redirected};
 pub(crate) use selection::{Forwarding, resolve};
 
 use crate::manager::Shared;
@@ -127,7 +132,13 @@ impl Service<Request<Body>> for Router {
             return RouterFuture::refused(error);
         }
         crate::manager::capture(&self.shared, &info, &parts);
+        let body = if forwarding.mirrors().is_empty() {
+            body
+        } else {
+            self.mirror(&forwarding, &info, &parts, body)
+        };
+        let (redirectable, body) = Redirectable::new(&self.shared, &forwarding, &parts, body);
         let future = self.stack.call(Request::from_parts(parts, body));
-        RouterFuture::forwarded(future, info, forwarding)
+        RouterFuture::forwarded(future, info, forwarding, redirectable)
     }
 }

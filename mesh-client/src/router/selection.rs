@@ -6,8 +6,11 @@ use mesh_core::{
     Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, Rng, clock,
     format::RequestView,
 };
-use mesh_retry::RetryConfig;
-use mesh_route::{Action, Found, RouteAction, RouteEntry, VirtualHostEntry, WeightedCluster};
+use mesh_retry::{DEFAULT_REQUEST_BODY_BUFFER_LIMIT, RetryConfig};
+use mesh_route::{
+    Action, Found, InternalRedirectPolicy, MirrorPolicy, RedirectHistory, RouteAction, RouteEntry,
+    VirtualHostEntry, WeightedCluster,
+};
 
 use crate::{manager::Shared, worker::WorkerCluster};
 
@@ -23,11 +26,14 @@ pub(crate) struct Forwarding {
     pub(crate) suppress_envoy_headers: bool,
     pub(crate) respect_expected_rq_timeout: bool,
     internal: bool,
+    redirects: RedirectHistory,
 }
 
 enum Chosen {
     Route(Arc<RouteEntry<RoutePolicies>>),
     TlsRequired(Arc<VirtualHostEntry>),
+    /// A mirror's copy: no route, only its timeout.
+    Mirror(Duration),
 }
 
 /// Finds the route of a request, and the cluster if it names one that exists.
@@ -38,6 +44,7 @@ pub(crate) fn resolve(
     info: &RequestInfo,
     request: &Request<Body>,
     internal: bool,
+    redirects: RedirectHistory,
 ) {
     let found = match shared
         .config
@@ -57,6 +64,7 @@ pub(crate) fn resolve(
         suppress_envoy_headers: shared.config.router.suppress_envoy_headers,
         respect_expected_rq_timeout: shared.config.router.respect_expected_rq_timeout,
         internal,
+        redirects,
     };
     let mut idle_timeout = None;
     let mut cluster_name = None;
@@ -97,7 +105,7 @@ impl Forwarding {
     fn entry(&self) -> Option<&RouteEntry<RoutePolicies>> {
         match &self.found {
             Chosen::Route(entry) => Some(entry),
-            Chosen::TlsRequired(_) => None,
+            Chosen::TlsRequired(_) | Chosen::Mirror(_) => None,
         }
     }
 
@@ -162,8 +170,62 @@ impl Forwarding {
     }
 
     pub(crate) fn timeout(&self) -> Duration {
-        self.route_action()
-            .map_or(Duration::ZERO, |action| action.timeout)
+        match &self.found {
+            Chosen::Mirror(timeout) => *timeout,
+            _ => self
+                .route_action()
+                .map_or(Duration::ZERO, |action| action.timeout),
+        }
+    }
+
+    /// Who gets copies: the cluster's mirrors, or else the route's.
+    pub(super) fn mirrors(&self) -> &[MirrorPolicy] {
+        let own = self.cluster.as_ref().map(|c| &c.cluster.config.mirrors);
+        match own.filter(|own| !own.is_empty()) {
+            Some(own) => own,
+            None => self.route_action().map_or(&[], |action| &action.mirrors),
+        }
+    }
+
+    /// What a copy of the request does at `cluster`: the same as a request of this machine's own, with the
+    /// same time and no second attempt.
+    pub(super) fn mirrored(&self, cluster: Arc<WorkerCluster>) -> Self {
+        Self {
+            found: Chosen::Mirror(self.timeout()),
+            weighted: None,
+            cluster: Some(cluster),
+            retry: None,
+            rng: self.rng.clone(),
+            suppress_envoy_headers: self.suppress_envoy_headers,
+            respect_expected_rq_timeout: self.respect_expected_rq_timeout,
+            internal: true,
+            redirects: RedirectHistory::default(),
+        }
+    }
+
+    /// How many bytes of a body are kept for whoever reads it again or later.
+    pub(super) fn body_limit(&self) -> u64 {
+        self.retry
+            .as_ref()
+            .map_or(DEFAULT_REQUEST_BODY_BUFFER_LIMIT, |retry| {
+                retry.request_body_buffer_limit
+            })
+    }
+
+    /// Whether redirects are followed, and which.
+    pub(super) fn internal_redirect(&self) -> Option<&Arc<InternalRedirectPolicy>> {
+        self.route_action()?.internal_redirect.as_ref()
+    }
+
+    /// The redirects that brought the request here.
+    pub(super) fn redirects(&self) -> &RedirectHistory {
+        &self.redirects
+    }
+
+    /// The route's name; may be empty.
+    pub(super) fn route_name(&self) -> Arc<str> {
+        self.entry()
+            .map_or_else(|| Arc::from(""), |entry| Arc::clone(entry.name()))
     }
 
     pub(crate) fn avoids_tried(&self) -> bool {
@@ -177,6 +239,7 @@ impl Forwarding {
         match &self.found {
             Chosen::Route(entry) => entry.local_reply(request),
             Chosen::TlsRequired(host) => Some(host.tls_redirect(request)),
+            Chosen::Mirror(_) => None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The whole stack in process, from an Envoy bootstrap to a real socket.
 
 mod behaviour;
+mod mirror;
+mod redirect;
 mod support;
 mod swap;

@@ -1,13 +1,16 @@
 //! Upstreams with a script, and bootstraps around them.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use mesh_client::{ClientError, MeshClient};
@@ -16,7 +19,7 @@ use mesh_core::{Body, Error, RequestInfo, stats::Value};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, UdpSocket},
-    sync::watch,
+    sync::{mpsc, watch},
 };
 
 /// An upstream that answers its `n`th request with the `n`th status of its script, then with the last.
@@ -24,11 +27,29 @@ pub(crate) struct Upstream {
     pub(crate) port: u16,
     pub(crate) requests: Arc<AtomicUsize>,
     pub(crate) heads: Arc<Mutex<Vec<String>>>,
+    /// Their bodies, as far as they came.
+    pub(crate) bodies: Arc<Mutex<Vec<String>>>,
 }
 
 impl Upstream {
     /// Status 0 closes the connection without an answer.
     pub(crate) async fn start(script: &'static [u16]) -> Self {
+        Self::answering(|n, _| {
+            let status = script[n.min(script.len() - 1)];
+            let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok");
+            (status != 0).then_some(answer)
+        })
+        .await
+    }
+
+    /// Answers what `answer` makes of the number and the head of a request; on `None` the connection closes
+    /// without an answer.
+    pub(crate) async fn answering(
+        answer: impl Fn(usize, &str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        let answer = Arc::new(answer);
+        let bodies = Arc::new(Mutex::new(Vec::new()));
+        let read = Arc::clone(&bodies);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (requests, heads) = (
@@ -40,15 +61,16 @@ impl Upstream {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let (count, log) = (Arc::clone(&count), Arc::clone(&log));
+                let (answer, read) = (Arc::clone(&answer), Arc::clone(&read));
                 tokio::spawn(async move {
                     while let Some(head) = read_head(&mut stream).await {
-                        log.lock().unwrap().push(head);
+                        let body = read_body(&mut stream, &head).await;
+                        log.lock().unwrap().push(head.clone());
+                        read.lock().unwrap().push(body);
                         let n = count.fetch_add(1, Ordering::SeqCst);
-                        let status = script[n.min(script.len() - 1)];
-                        if status == 0 {
+                        let Some(answer) = answer(n, &head) else {
                             return;
-                        }
-                        let answer = format!("HTTP/1.1 {status} X\r\ncontent-length: 2\r\n\r\nok");
+                        };
                         if stream.write_all(answer.as_bytes()).await.is_err() {
                             return;
                         }
@@ -60,6 +82,7 @@ impl Upstream {
             port,
             requests,
             heads,
+            bodies,
         }
     }
 
@@ -74,6 +97,26 @@ async fn read_head(stream: &mut tokio::net::TcpStream) -> Option<String> {
         seen.push(stream.read_u8().await.ok()?);
     }
     String::from_utf8(seen).ok()
+}
+
+/// What came of the body, chunked or with a length.
+async fn read_body(stream: &mut tokio::net::TcpStream, head: &str) -> String {
+    let mut seen = Vec::new();
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let chunked = head.contains("transfer-encoding: chunked");
+    let whole = |seen: &[u8]| match length {
+        Some(length) => seen.len() >= length,
+        None => !chunked || seen.ends_with(b"\r\n0\r\n\r\n"),
+    };
+    while !whole(&seen) {
+        match stream.read_u8().await {
+            Ok(byte) => seen.push(byte),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8(seen).unwrap()
 }
 
 /// A bootstrap of one listener; `routes` and `clusters` are YAML lists in flow style.
@@ -216,11 +259,40 @@ pub(crate) async fn eventually(condition: impl Fn() -> bool) {
         .expect("it never happened");
 }
 
+/// A counter; one that nothing was counted with may not be there yet.
 pub(crate) fn counter(client: &MeshClient, name: &str) -> u64 {
-    let stats = client.mesh().registry().snapshot();
-    let stat = stats.iter().find(|stat| stat.name == name).unwrap();
-    match stat.value {
-        Value::Counter(count) => count,
+    match stat(client, name) {
+        Some(Value::Counter(count)) => count,
+        None => 0,
         _ => panic!("{name} is no counter"),
+    }
+}
+
+pub(crate) fn gauge(client: &MeshClient, name: &str) -> u64 {
+    match stat(client, name) {
+        Some(Value::Gauge(now)) => now,
+        _ => panic!("{name} is no gauge"),
+    }
+}
+
+fn stat(client: &MeshClient, name: &str) -> Option<Value> {
+    let stats = client.mesh().registry().snapshot();
+    let found = stats.into_iter().find(|stat| stat.name == name);
+    found.map(|stat| stat.value)
+}
+
+/// A body that comes when the test says so.
+pub(crate) struct Dripping(pub(crate) mpsc::UnboundedReceiver<&'static str>);
+
+impl http_body::Body for Dripping {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Error>>> {
+        let next = std::task::ready!(self.0.poll_recv(cx));
+        Poll::Ready(next.map(|text| Ok(http_body::Frame::data(text.into()))))
     }
 }

@@ -16,6 +16,7 @@ mod http2;
 mod listener;
 mod manager;
 mod matcher;
+mod mirror;
 mod mutation;
 mod ratelimit;
 mod retry;
@@ -82,7 +83,7 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
 /// What [`load`] honours, field by field.
 #[must_use]
 pub fn support_table() -> SupportTable {
-    let rows: [&[MessageSupport]; 28] = [
+    let rows: [&[MessageSupport]; 30] = [
         access_log::SUPPORT,
         access_log::FILTER_SUPPORT,
         access_log::FORMAT_SUPPORT,
@@ -101,6 +102,7 @@ pub fn support_table() -> SupportTable {
         manager::EDGE_SUPPORT,
         manager::SERVER_SUPPORT,
         matcher::SUPPORT,
+        mirror::SUPPORT,
         mutation::SUPPORT,
         ratelimit::SUPPORT,
         ratelimit::ACTION_SUPPORT,
@@ -108,6 +110,7 @@ pub fn support_table() -> SupportTable {
         route::SUPPORT,
         route::ACTION_SUPPORT,
         route::HOST_SUPPORT,
+        route::INTERNAL_REDIRECT_SUPPORT,
         route::MATCH_SUPPORT,
         route::REPLY_SUPPORT,
         value::SUPPORT,

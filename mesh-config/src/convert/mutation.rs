@@ -76,15 +76,17 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, lists: &Lists<'_>) -> Heade
 }
 
 fn removals(cx: &Context<'_>, at: &At<'_>, names: &[String]) -> Vec<HeaderName> {
-    let names = names.iter().enumerate().filter_map(|(index, name)| {
-        let at = at.index(index);
-        if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
-            cx.invalid(&at, "pseudo headers and host may not be removed");
-            return None;
-        }
-        value::header_name(cx, &at, name)
-    });
+    let names = names.iter().enumerate();
+    let names = names.filter_map(|(index, name)| removal(cx, &at.index(index), name));
     names.collect()
+}
+
+pub(super) fn removal(cx: &Context<'_>, at: &At<'_>, name: &str) -> Option<HeaderName> {
+    if name.starts_with(':') || name.eq_ignore_ascii_case("host") {
+        cx.invalid(at, "pseudo headers and host may not be removed");
+        return None;
+    }
+    value::header_name(cx, at, name)
 }
 
 /// One header that is added, and how.
@@ -95,7 +97,7 @@ pub(super) struct Addition {
 }
 
 impl Addition {
-    fn into_header_add(self) -> HeaderAdd {
+    pub(super) fn into_header_add(self) -> HeaderAdd {
         self.add
             .append_action(self.action)
             .keep_empty_value(self.keep_empty_value)
@@ -113,7 +115,11 @@ pub(super) fn additions(
         .collect()
 }
 
-fn addition(cx: &Context<'_>, at: &At<'_>, from: &pb::HeaderValueOption) -> Option<Addition> {
+pub(super) fn addition(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::HeaderValueOption,
+) -> Option<Addition> {
     let header = from.header.as_ref()?;
     let at_header = at.field("header");
     let text = match (header.value.as_str(), header.raw_value.as_slice()) {

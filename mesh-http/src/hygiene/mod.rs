@@ -12,7 +12,7 @@ mod request;
 mod response;
 
 pub use address::{Cidr, InvalidCidr};
-pub use request::{Prepared, prepare_request};
+pub use request::{Prepared, append_forwarded_for, prepare_request};
 pub use response::prepare_response;
 
 pub use crate::h1::has_token;

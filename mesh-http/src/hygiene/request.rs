@@ -353,6 +353,12 @@ fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
     Some(values.fold(first, |all, next| all + "," + next))
 }
 
+/// Appends an address to `x-forwarded-for`.
+pub fn append_forwarded_for(headers: &mut HeaderMap, address: IpAddr) {
+    let xff = joined(headers, "x-forwarded-for");
+    append_xff(headers, xff.as_deref(), address);
+}
+
 fn append_xff(headers: &mut HeaderMap, xff: Option<&str>, ip: IpAddr) {
     let value = match xff {
         Some(xff) if !xff.is_empty() => format!("{xff},{ip}"),

@@ -1,11 +1,13 @@
 //! What is done with a request that matched.
 
 mod cluster;
+mod internal_redirect;
+mod mirror;
 mod redirect;
 mod reply;
 mod rewrite;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 use mesh_core::Priority;
@@ -13,6 +15,10 @@ use mesh_core::Priority;
 use crate::TIMEOUT_DEFAULT;
 
 pub use cluster::{ClusterPick, ClusterSpecifier, WeightedCluster, WeightedClusters};
+pub use internal_redirect::{
+    InternalRedirectPolicy, RedirectHistory, RedirectPredicate, RedirectRefusal, RedirectTarget,
+};
+pub use mirror::{MirrorCluster, MirrorHost, MirrorPolicy};
 pub use redirect::{PathRedirect, RedirectAction, SchemeRedirect};
 pub use reply::{BODY_MAX_DEFAULT, DirectResponse};
 pub use rewrite::{HostRewrite, PathRewrite, rewrite_host};
@@ -33,6 +39,14 @@ pub enum Action {
     /// Nothing: a route that only carries policies, and whose cluster is never found. Envoy:
     /// `non_forwarding_action`.
     NonForwarding,
+}
+
+impl Action {
+    /// Whether redirects of the upstream are followed.
+    #[must_use]
+    pub fn follows_redirects(&self) -> bool {
+        matches!(self, Self::Route(action) if action.internal_redirect.is_some())
+    }
 }
 
 impl From<RouteAction> for Action {
@@ -77,6 +91,10 @@ pub struct RouteAction {
     pub idle_timeout: Option<Duration>,
     /// Which of the cluster's thresholds count.
     pub priority: Priority,
+    /// Who gets copies of its requests. Envoy: `request_mirror_policies`.
+    pub mirrors: Arc<[MirrorPolicy]>,
+    /// Whether redirects of the upstream are followed; off by default. Envoy: `internal_redirect_policy`.
+    pub internal_redirect: Option<Arc<InternalRedirectPolicy>>,
 }
 
 impl RouteAction {
@@ -92,6 +110,8 @@ impl RouteAction {
             timeout: TIMEOUT_DEFAULT,
             idle_timeout: None,
             priority: Priority::default(),
+            mirrors: Arc::from([]),
+            internal_redirect: None,
         }
     }
 

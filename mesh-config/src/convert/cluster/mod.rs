@@ -111,6 +111,7 @@ pub(super) fn convert(
         },
         pool: Arc::new(pool),
         retry: protocol.retry,
+        mirrors: protocol.mirrors,
     })
 }
 

@@ -11,10 +11,11 @@ use envoy_types::pb::envoy::{
 };
 use mesh_http::pool::{PoolConfig, UpstreamProtocol};
 use mesh_retry::RetryConfig;
+use mesh_route::MirrorPolicy;
 
 use super::MESSAGE;
 use crate::{
-    convert::{context::Context, http2, manager, retry, value},
+    convert::{context::Context, http2, manager, mirror, retry, value},
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless},
@@ -46,6 +47,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("auto_config", Enforced),
             ("http_filters", Enforced),
             ("retry_policy", Enforced),
+            ("request_mirror_policies", Enforced),
             // For TLS, which is reported.
             ("upstream_http_protocol_options", Meaningless),
             // No balancer that is supported looks at a hash.
@@ -79,12 +81,14 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
 pub(super) struct Protocol {
     pub(super) pool: PoolConfig,
     pub(super) retry: Option<Arc<RetryConfig>>,
+    pub(super) mirrors: Arc<[MirrorPolicy]>,
 }
 
 pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Protocol {
     let mut protocol = Protocol {
         pool: PoolConfig::default(),
         retry: None,
+        mirrors: Arc::from([]),
     };
     // The older fields count only without the typed options, as in Envoy.
     let typed = at.field("typed_extension_protocol_options");
@@ -160,6 +164,9 @@ fn apply(cx: &Context<'_>, at: &At<'_>, from: &HttpProtocolOptions, protocol: &m
         }
         None => {}
     }
+    // Whether their clusters exist is seen when they are used, as in Envoy.
+    let mirrors = at.field("request_mirror_policies");
+    protocol.mirrors = mirror::convert(cx, &mirrors, &from.request_mirror_policies, |_, _| ());
     let policy = from.retry_policy.as_ref();
     protocol.retry = policy.map(|policy| {
         let builder = retry::convert(cx, &at.field("retry_policy"), policy);

@@ -13,10 +13,12 @@ use envoy_types::pb::envoy::config::{
 };
 use http::StatusCode;
 use mesh_core::Priority;
-use mesh_route::{ClusterSpecifier, HostRewrite, PathRewrite, RouteAction, TIMEOUT_DEFAULT};
+use mesh_route::{
+    ClusterSpecifier, HostRewrite, MirrorPolicy, PathRewrite, RouteAction, TIMEOUT_DEFAULT,
+};
 
 use super::{
-    Scope,
+    Scope, internal_redirect,
     overrides::{Limits, Site},
     weighted,
 };
@@ -53,6 +55,8 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("priority", Enforced),
             ("rate_limits", Enforced),
             ("include_vh_rate_limits", Enforced),
+            ("request_mirror_policies", Enforced),
+            ("internal_redirect_policy", Enforced),
             // No balancer that is supported looks at a hash.
             ("hash_policy", Meaningless),
             // There is no early data without TLS.
@@ -95,9 +99,13 @@ pub(super) fn convert(
     at: &At<'_>,
     from: &pb::RouteAction,
     scope: &Scope<'_>,
+    mirrors: &Arc<[MirrorPolicy]>,
 ) -> Option<RouteAction> {
     let cluster = cluster(cx, at, from, scope);
-    scope.check_mirrors(cx, at, &from.request_mirror_policies);
+    let mirrors = scope.mirrors(cx, at, &from.request_mirror_policies, mirrors);
+    let redirect = from.internal_redirect_policy.as_ref();
+    let redirect = redirect
+        .map(|from| internal_redirect::convert(cx, &at.field("internal_redirect_policy"), from));
     let path_rewrite = path_rewrite(cx, at, from);
     let host_rewrite = host_rewrite(cx, at, from);
     let duration = |field, from| value::duration(cx, &at.field(field), from);
@@ -112,6 +120,8 @@ pub(super) fn convert(
     action.path_rewrite = path_rewrite;
     action.host_rewrite = host_rewrite;
     action.append_x_forwarded_host = from.append_x_forwarded_host;
+    action.mirrors = mirrors;
+    action.internal_redirect = redirect.map(Arc::new);
     action.timeout = timeout;
     action.idle_timeout = idle_timeout;
     action.priority = match from.priority() {

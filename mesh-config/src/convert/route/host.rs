@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use mesh_retry::{RetryConfig, RetryConfigBuilder};
-use mesh_route::{Action, RequireTls, Route, VirtualHost};
+use mesh_route::{Action, MirrorPolicy, RequireTls, Route, VirtualHost};
 
 use super::{
     Scope, action, matches,
@@ -46,6 +46,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("hedge_policy", Enforced),
             ("per_request_buffer_limit_bytes", Enforced),
             ("request_body_buffer_limit", Enforced),
+            ("request_mirror_policies", Enforced),
             ("metadata", Meaningless),
         ],
     },
@@ -96,6 +97,8 @@ struct HostScope<'a> {
     retry_shared: Arc<RetryConfig>,
     /// The rate limit rules of such routes.
     rules_shared: Arc<RulesByFilter>,
+    /// The mirrors of such routes.
+    mirrors: Arc<[MirrorPolicy]>,
 }
 
 pub(super) fn convert(
@@ -105,7 +108,6 @@ pub(super) fn convert(
     scope: &Scope<'_>,
 ) -> VirtualHost<RoutePolicies> {
     let host = HostScope::new(cx, at, from, scope);
-    scope.check_mirrors(cx, at, &from.request_mirror_policies);
     let list = at.field("routes");
     let routes = from.routes.iter().enumerate();
     let routes =
@@ -155,6 +157,7 @@ impl<'a> HostScope<'a> {
         Self {
             rules,
             rules_shared: Arc::new(rules_shared),
+            mirrors: scope.mirrors(cx, at, &from.request_mirror_policies, &scope.mirrors),
             retry_shared: Arc::new(shared),
             scope,
             owner,
@@ -256,7 +259,7 @@ fn route(
             rules.include_virtual_host = value::flag(action.include_vh_rate_limits, false);
             policies.weighted_rate_limits =
                 action::weighted_limits(cx, &at, action, &limits, &site);
-            action::convert(cx, &at, action, scope)?.into()
+            action::convert(cx, &at, action, scope, &host.mirrors)?.into()
         }
         Kind::Redirect(redirect) => reply::redirect(cx, &at.field("redirect"), redirect)?.into(),
         Kind::DirectResponse(response) => {

@@ -2,6 +2,7 @@
 
 mod action;
 mod host;
+mod internal_redirect;
 mod matches;
 mod overrides;
 mod reply;
@@ -11,9 +12,9 @@ use std::{collections::HashSet, sync::Arc};
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use mesh_core::format::Captures;
-use mesh_route::{BODY_MAX_DEFAULT, RouteConfiguration, RouteTable};
+use mesh_route::{BODY_MAX_DEFAULT, MirrorPolicy, RouteConfiguration, RouteTable};
 
-use super::{context::Context, filters::Chain, listener::Surroundings, mutation, value};
+use super::{context::Context, filters::Chain, listener::Surroundings, mirror, mutation, value};
 use crate::{
     language::{
         At, MessageSupport,
@@ -24,6 +25,7 @@ use crate::{
 
 pub(super) use action::SUPPORT as ACTION_SUPPORT;
 pub(super) use host::SUPPORT as HOST_SUPPORT;
+pub(super) use internal_redirect::SUPPORT as INTERNAL_REDIRECT_SUPPORT;
 pub(super) use matches::SUPPORT as MATCH_SUPPORT;
 pub(super) use reply::SUPPORT as REPLY_SUPPORT;
 
@@ -44,6 +46,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
         ("vhost_header", Enforced),
         ("ignore_path_parameters_in_path_matching", Enforced),
         ("typed_per_filter_config", Enforced),
+        ("request_mirror_policies", Enforced),
         ("metadata", Meaningless),
     ],
 }];
@@ -60,6 +63,8 @@ struct Scope<'a> {
     validate_clusters: bool,
     /// The overrides of the configuration itself.
     limits: overrides::Limits,
+    /// Its mirrors.
+    mirrors: Arc<[MirrorPolicy]>,
 }
 
 impl Scope<'_> {
@@ -70,19 +75,21 @@ impl Scope<'_> {
         }
     }
 
-    /// Nobody mirrors (the report says so); what Envoy refuses is still refused.
-    fn check_mirrors(
+    /// The mirrors of one level; those of the level above when it has none.
+    fn mirrors(
         &self,
         cx: &Context<'_>,
         at: &At<'_>,
         policies: &[pb::route_action::RequestMirrorPolicy],
-    ) {
-        let list = at.field("request_mirror_policies");
-        for (index, policy) in policies.iter().enumerate() {
-            if let Some(name) = value::nonempty(&policy.cluster) {
-                self.check_cluster(cx, &list.index(index).field("cluster"), name);
-            }
+        above: &Arc<[MirrorPolicy]>,
+    ) -> Arc<[MirrorPolicy]> {
+        if policies.is_empty() {
+            return Arc::clone(above);
         }
+        let at = at.field("request_mirror_policies");
+        mirror::convert(cx, &at, policies, |at, name| {
+            self.check_cluster(cx, at, name)
+        })
     }
 }
 
@@ -97,7 +104,8 @@ pub(super) fn convert(
     let owner = format!("listener/{}/route_config/{}", around.listener, from.name);
     let per_filter = at.field("typed_per_filter_config");
     let limits = overrides::Limits::default();
-    let scope = Scope {
+    let mut scope = Scope {
+        mirrors: Arc::from([]),
         limits: limits.overridden(
             cx,
             &per_filter,
@@ -115,7 +123,7 @@ pub(super) fn convert(
             .map_or(BODY_MAX_DEFAULT, |bytes| bytes as usize),
         validate_clusters: value::flag(from.validate_clusters, true),
     };
-    scope.check_mirrors(cx, at, &from.request_mirror_policies);
+    scope.mirrors = scope.mirrors(cx, at, &from.request_mirror_policies, &scope.mirrors);
     let list = at.field("virtual_hosts");
     let unique = no_duplicates(cx, &list, &from.virtual_hosts);
     let hosts = from.virtual_hosts.iter().enumerate();

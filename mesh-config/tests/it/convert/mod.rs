@@ -11,6 +11,7 @@ mod filters;
 mod listener;
 mod log;
 mod manager;
+mod mirror;
 mod protocol;
 mod ratelimit;
 mod retry;

@@ -123,12 +123,9 @@ fn a_matcher_in_place_of_routes_is_about_security() {
 
 #[test]
 fn what_is_not_done_is_reported() {
-    let text = vhost_text(
-        "virtual_clusters: [{name: c, headers: [{name: a}]}]\ncors: {}\nrequest_mirror_policies: [{cluster: b}]",
-    );
+    let text = vhost_text("virtual_clusters: [{name: c, headers: [{name: a}]}]\ncors: {}");
     assert_eq!(
         paths(&text),
-        ["virtual_clusters", "cors", "request_mirror_policies"]
-            .map(|path| format!("{AT}.virtual_hosts[0].{path}"))
+        ["virtual_clusters", "cors"].map(|path| format!("{AT}.virtual_hosts[0].{path}"))
     );
 }

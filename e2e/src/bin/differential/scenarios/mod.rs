@@ -11,6 +11,8 @@ mod http_messages;
 mod http_paths;
 mod http_timeouts;
 mod http_upstreams;
+mod internal_redirects;
+mod mirror;
 mod outlier;
 mod ratelimit;
 mod retries;
@@ -34,6 +36,8 @@ pub(crate) fn all() -> Vec<Group> {
         routing_match::groups(),
         routing_actions::groups(),
         routing_headers::groups(),
+        mirror::groups(),
+        internal_redirects::groups(),
         retries::groups(),
         retries_limits::groups(),
         thresholds::groups(),

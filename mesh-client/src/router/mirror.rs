@@ -1,0 +1,117 @@
+//! Copies of requests for other clusters: sent, and forgotten about.
+
+use std::{future::poll_fn, pin::Pin, sync::Arc};
+
+use http::{HeaderValue, Request, request::Parts};
+use http_body::Body as _;
+use mesh_core::{Body, RequestInfo, clock};
+use mesh_retry::RetryOverrides;
+use mesh_route::MirrorPolicy;
+use tower_service::Service as _;
+
+use super::{
+    Forwarding, Router, RouterFuture,
+    tee::{CopyBody, Tee},
+};
+use crate::worker::WorkerCluster;
+
+impl Router {
+    /// Sends a copy of the request to each mirror that wants one, and hands back the body to go on with.
+    ///
+    /// A copy costs the live request nothing but the copying: it has a task of its own, is never retried,
+    /// takes the thresholds of its own cluster, and is cut off when it falls behind by more than
+    /// `request_body_buffer_limit`.
+    pub(super) fn mirror(
+        &self,
+        forwarding: &Arc<Forwarding>,
+        info: &Arc<RequestInfo>,
+        parts: &Parts,
+        body: Body,
+    ) -> Body {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return body;
+        };
+        let mut tee = Tee::new(body);
+        for policy in forwarding.mirrors() {
+            let target = policy.target(parts, info.random);
+            let cluster = target.and_then(|name| self.shared.worker.cluster(name));
+            let Some(cluster) = cluster else {
+                continue;
+            };
+            let copy = copy_body(&mut tee, forwarding);
+            let request = self
+                .copy_head(policy, forwarding, info, parts)
+                .map(|()| copy);
+            runtime.spawn(self.send_copy(cluster, forwarding, info, request));
+        }
+        tee.into_body()
+    }
+
+    /// The head of a copy: what the first attempt of the live request has, from within this machine.
+    fn copy_head(
+        &self,
+        policy: &MirrorPolicy,
+        forwarding: &Forwarding,
+        info: &RequestInfo,
+        parts: &Parts,
+    ) -> Request<()> {
+        let mut copy = parts.clone();
+        // What is in there belongs to the live request.
+        copy.extensions.clear();
+        // The copy is not retried, whatever the client asked for.
+        let _ = RetryOverrides::take(&mut copy.headers);
+        let counted = forwarding.retry.as_ref();
+        if counted.is_some_and(|retry| retry.include_request_attempt_count) {
+            let first = HeaderValue::from_static("1");
+            copy.headers.insert("x-envoy-attempt-count", first);
+        }
+        copy.headers
+            .insert("x-envoy-internal", HeaderValue::from_static("true"));
+        let local = self.shared.config.edge.local_address;
+        mesh_http::hygiene::append_forwarded_for(&mut copy.headers, local);
+        policy.prepare(&mut copy, info);
+        Request::from_parts(copy, ())
+    }
+
+    fn send_copy(
+        &self,
+        cluster: Arc<WorkerCluster>,
+        live: &Forwarding,
+        info: &RequestInfo,
+        mut request: Request<Body>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let copy_info = Arc::new(RequestInfo::new(
+            clock::now(),
+            info.random,
+            Arc::clone(&info.connection),
+            Arc::clone(&info.config_version),
+        ));
+        let forwarding = Arc::new(live.mirrored(cluster));
+        copy_info.with(|facts| facts.route = Some(Arc::clone(&forwarding) as _));
+        RequestInfo::attach(&copy_info, &mut request);
+        let future = self.stack.clone().call(request);
+        let future = RouterFuture::forwarded(future, copy_info, forwarding, None);
+        async move {
+            if let Ok(response) = future.await {
+                let mut body = response.into_body();
+                while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
+            }
+        }
+    }
+}
+
+/// A body of the copy's own: the same bytes where they are in memory.
+fn copy_body(tee: &mut Tee, forwarding: &Forwarding) -> Body {
+    if let Some(body) = tee.try_clone() {
+        return body;
+    }
+    let length = tee.length();
+    let copy = tee.copy(forwarding.body_limit());
+    let cluster = forwarding.worker_cluster().cloned();
+    Body::new(CopyBody::new(copy, length, move || {
+        if let Some(cluster) = &cluster {
+            let stats = &cluster.cluster.state.retry_stats;
+            stats.retry_or_shadow_abandoned().inc();
+        }
+    }))
+}
