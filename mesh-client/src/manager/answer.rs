@@ -143,10 +143,21 @@ pub(super) fn settle(
     headers: &HeaderMap,
     trailers: Option<&HeaderMap>,
 ) {
+    shared.stats.count_status(status.as_u16());
+    settle_uncounted(shared, info, status, headers, trailers);
+}
+
+/// The same without its status: for an answer that no client gets.
+pub(super) fn settle_uncounted(
+    shared: &Shared,
+    info: &RequestInfo,
+    status: StatusCode,
+    headers: &HeaderMap,
+    trailers: Option<&HeaderMap>,
+) {
     let end = clock::now();
     let stats = &shared.stats;
     stats.downstream_rq_active().dec();
-    stats.count_status(status.as_u16());
     let millis = u64::try_from((end - info.start).as_millis()).unwrap_or(u64::MAX);
     stats.downstream_rq_time().record(millis);
     if !shared.log.is_empty() {

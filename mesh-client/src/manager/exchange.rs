@@ -132,7 +132,7 @@ impl ManagerExchange {
         };
         self.info.set_details("internal_redirect");
         let (status, headers) = (response.status(), response.headers());
-        answer::settle(&self.shared, &self.info, status, headers, None);
+        answer::settle_uncounted(&self.shared, &self.info, status, headers, None);
         let (info, request) = begin::again(&self.shared, &self.info, *again);
         self.idle_timeout = info.with(|facts| facts.idle_timeout);
         self.info = info;

@@ -42,9 +42,9 @@ pub enum RedirectPredicate {
 /// Why a redirect is passed on to the client. Envoy: the stats `passthrough_internal_redirect_*`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedirectRefusal {
-    /// The answer names no target, or none that is an absolute URL of http or https.
+    /// The answer names no target, or none that is an absolute URL.
     BadLocation,
-    /// The target has another scheme.
+    /// The target has another scheme, or neither http nor https.
     UnsafeScheme,
     /// `max_internal_redirects` were followed already.
     TooMany,
@@ -106,9 +106,7 @@ impl InternalRedirectPolicy {
     ) -> Result<RedirectTarget, RedirectRefusal> {
         let location = answer.headers.get(header::LOCATION);
         let location = location.and_then(|location| location.to_str().ok());
-        let target = location
-            .and_then(absolute)
-            .ok_or(RedirectRefusal::BadLocation)?;
+        let target = absolute(location.unwrap_or_default())?;
         let (was_https, is_https) = (scheme == "https", target.https);
         if was_https != is_https && !self.allow_cross_scheme_redirect {
             return Err(RedirectRefusal::UnsafeScheme);
@@ -196,24 +194,26 @@ struct Absolute {
 }
 
 /// An absolute URL of http or https, without user information; a fragment is cut off.
-fn absolute(location: &str) -> Option<Absolute> {
-    let location = location.split('#').next()?;
-    let uri: Uri = location.parse().ok()?;
-    let https = match uri.scheme_str()? {
-        "http" => false,
-        "https" => true,
-        _ => return None,
-    };
-    let host = uri.authority()?.as_str();
+fn absolute(location: &str) -> Result<Absolute, RedirectRefusal> {
+    let bad = RedirectRefusal::BadLocation;
+    let location = location.split('#').next().unwrap_or_default();
+    let uri: Uri = location.parse().map_err(|_| bad)?;
+    let host = uri.authority().ok_or(bad)?.as_str();
     if host.contains('@') || host.starts_with(':') {
-        return None;
+        return Err(bad);
     }
-    let host = host.parse().ok()?;
+    let https = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        Some(_) => return Err(RedirectRefusal::UnsafeScheme),
+        None => return Err(bad),
+    };
+    let host = host.parse().map_err(|_| bad)?;
     let path = match uri.path_and_query() {
         Some(path) => Uri::from(path.clone()),
         None => Uri::from_static("/"),
     };
-    Some(Absolute { https, host, path })
+    Ok(Absolute { https, host, path })
 }
 
 #[cfg(test)]
@@ -294,14 +294,15 @@ mod tests {
         for bad in [
             "",
             "/relative",
-            "ftp://a.test/",
             "http://u@a.test/",
             "//a.test/x",
             "http://:80/",
         ] {
             assert_eq!(refused(bad), RedirectRefusal::BadLocation, "{bad}");
         }
-        assert_eq!(refused("https://b.test/"), RedirectRefusal::UnsafeScheme);
+        for other in ["https://b.test/", "ftp://b.test/"] {
+            assert_eq!(refused(other), RedirectRefusal::UnsafeScheme, "{other}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ const ROUTES: &str = r#"
     virtual_hosts:
     - name: host
       domains: [host.example]
-      request_mirror_policies: [{cluster: n, disable_shadow_host_suffix_append: true}]
+      request_mirror_policies: [{cluster: o, disable_shadow_host_suffix_append: true}]
       include_request_attempt_count: true
       routes:
       - {name: own, match: {prefix: /own}, route: {cluster: a, request_mirror_policies: [{cluster: m}]}}
@@ -23,7 +23,7 @@ const ROUTES: &str = r#"
       routes:
       - {name: never, match: {prefix: /never}, route: {cluster: a, request_mirror_policies: [{cluster: m, runtime_fraction: {default_value: {numerator: 0}}}]}}
       - {name: always, match: {prefix: /always}, route: {cluster: a, request_mirror_policies: [{cluster: m, runtime_fraction: {default_value: {numerator: 100}}}]}}
-      - {name: two, match: {prefix: /two}, route: {cluster: a, request_mirror_policies: [{cluster: m}, {cluster: n}]}}
+      - {name: two, match: {prefix: /two}, route: {cluster: a, request_mirror_policies: [{cluster: m}, {cluster: o}]}}
       - {name: byheader, match: {prefix: /byheader}, route: {cluster: a, request_mirror_policies: [{cluster_header: x-mirror}]}}
       - {name: literal, match: {prefix: /literal}, route: {cluster: a, request_mirror_policies: [{cluster: m, host_rewrite_literal: 'copy.example'}]}}
       - name: mutated
@@ -46,7 +46,7 @@ const ROUTES: &str = r#"
       - {name: gone, match: {prefix: /gone}, route: {cluster: a, request_mirror_policies: [{cluster: dead}]}}
       - {name: full, match: {prefix: /full}, route: {cluster: a, request_mirror_policies: [{cluster: full}]}}
       - {name: short, match: {prefix: /short}, route: {cluster: a, timeout: 0.2s, request_mirror_policies: [{cluster: m}]}}
-      - {name: cluster, match: {prefix: /cluster}, route: {cluster: own, request_mirror_policies: [{cluster: n}]}}
+      - {name: cluster, match: {prefix: /cluster}, route: {cluster: own, request_mirror_policies: [{cluster: o}]}}
       - {name: direct, match: {prefix: /direct}, direct_response: {status: 200}}
       - {name: plain, match: {prefix: /}, route: {cluster: a}}
 "#;
@@ -65,7 +65,7 @@ pub(super) fn groups() -> Vec<Group> {
         .listener(&hcm)
         .cluster("a", &["a"], "")
         .cluster("m", &["m"], "")
-        .cluster("n", &["n"], "")
+        .cluster("o", &["o"], "")
         .cluster("dead", &["dead"], "")
         .cluster("full", &["m"], FULL)
         .cluster("own", &["a"], &own);
@@ -105,7 +105,7 @@ fn levels(run: &mut Run<'_>) -> Result<()> {
     mirrored(
         run,
         get("/x").host("host.example"),
-        &[("n.upstream_rq_200", 1)],
+        &[("o.upstream_rq_200", 1)],
     )?;
     mirrored(
         run,
@@ -124,13 +124,13 @@ fn several(run: &mut Run<'_>) -> Result<()> {
     mirrored(
         run,
         get("/two"),
-        &[("m.upstream_rq_200", 1), ("n.upstream_rq_200", 1)],
+        &[("m.upstream_rq_200", 1), ("o.upstream_rq_200", 1)],
     )?;
     let post = request("POST", "/two").body("hello");
     mirrored(
         run,
         post,
-        &[("m.upstream_rq_200", 2), ("n.upstream_rq_200", 2)],
+        &[("m.upstream_rq_200", 2), ("o.upstream_rq_200", 2)],
     )?;
     run.counters(&[
         "cluster.a.upstream_rq_200",
@@ -146,7 +146,7 @@ fn several(run: &mut Run<'_>) -> Result<()> {
 
 fn cluster_header(run: &mut Run<'_>) -> Result<()> {
     let ask = |name: &str| get("/byheader").header("x-mirror", name);
-    mirrored(run, ask("n"), &[("n.upstream_rq_200", 1)])?;
+    mirrored(run, ask("o"), &[("o.upstream_rq_200", 1)])?;
     mirrored(run, ask("nowhere"), &[])?;
     mirrored(run, get("/byheader"), &[])
 }
@@ -214,7 +214,8 @@ fn failures(run: &mut Run<'_>) -> Result<()> {
     run.up["m"].on("/x", [Reply::close()]);
     mirrored(run, get("/gone"), &[("dead.upstream_rq_503", 1)])?;
     mirrored(run, get("/full"), &[("full.upstream_rq_503", 1)])?;
-    mirrored(run, get("/x"), &[("m.upstream_rq_503", 1)])?;
+    let post = request("POST", "/x").body("hello");
+    mirrored(run, post, &[("m.upstream_rq_503", 1)])?;
     run.counters(&[
         "cluster.dead.upstream_cx_connect_fail",
         "cluster.full.upstream_rq_pending_overflow",
