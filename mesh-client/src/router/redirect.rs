@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{Request, Response, request::Parts};
+use http_body::Body as _;
 use mesh_core::{Body, Decision, Reason, RequestInfo, format::RequestView};
 use mesh_route::{Found, InternalRedirectPolicy, RedirectHistory, RedirectRefusal};
 
@@ -22,9 +23,14 @@ pub(super) struct Redirectable {
 
 enum Kept {
     Whole(Body),
+    /// In memory, and more than `request_body_buffer_limit`.
+    TooLarge,
     /// While it is read; at most `request_body_buffer_limit` of it.
     Copied(Arc<Copied>),
 }
+
+/// Over a connection without TLS, which they all are, a request is `http` whatever it claims: as in Envoy.
+const SCHEME: &str = "http";
 
 /// In the extensions of a redirect that is followed: the request to start again with.
 #[derive(Clone)]
@@ -58,6 +64,7 @@ impl Redirectable {
         let mut parts = parts.clone();
         parts.extensions.clear();
         let (kept, body) = match body.try_clone() {
+            Some(_) if body.size_hint().lower() > forwarding.body_limit() => (Kept::TooLarge, body),
             Some(copy) => (Kept::Whole(copy), body),
             None => {
                 let mut tee = Tee::new(body);
@@ -118,13 +125,13 @@ impl Redirectable {
     ) -> Option<Again> {
         let body = match &mut self.body {
             Kept::Whole(body) => std::mem::take(body),
+            Kept::TooLarge => return None,
             Kept::Copied(copy) => Body::from(copy.whole()?),
         };
         // Nothing but a missing header is no fault of its value.
         answer.headers.get(http::header::LOCATION)?;
         let history = forwarding.redirects();
-        let scheme = RequestView::of_parts(&self.parts).scheme;
-        let target = self.policy.target(&self.parts, scheme, answer, history);
+        let target = self.policy.target(&self.parts, SCHEME, answer, history);
         let followed = target.and_then(|target| {
             let found = self
                 .shared

@@ -119,10 +119,6 @@ impl InternalRedirectPolicy {
         self.copy_headers(&mut parts, answer);
         parts.uri = target.path;
         parts.headers.insert(header::HOST, target.host);
-        let scheme = if is_https { "https" } else { "http" };
-        parts
-            .headers
-            .insert(FORWARDED_PROTO, header::HeaderValue::from_static(scheme));
         let drops_body = answer.status == StatusCode::SEE_OTHER
             && !matches!(parts.method, Method::GET | Method::HEAD);
         if drops_body {
@@ -178,7 +174,6 @@ impl InternalRedirectPolicy {
 }
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 fn original_url(last: &request::Parts, scheme: &str) -> String {
     let host = last.headers.get(header::HOST);
