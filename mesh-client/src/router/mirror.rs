@@ -87,7 +87,11 @@ impl Router {
             Arc::clone(&info.config_version),
         ));
         let forwarding = Arc::new(live.mirrored(cluster));
-        copy_info.with(|facts| facts.route = Some(Arc::clone(&forwarding) as _));
+        let protocol = info.with(|facts| facts.protocol);
+        copy_info.with(|facts| {
+            facts.route = Some(Arc::clone(&forwarding) as _);
+            facts.protocol = protocol;
+        });
         RequestInfo::attach(&copy_info, &mut request);
         let future = self.stack.clone().call(request);
         let future = RouterFuture::forwarded(future, copy_info, forwarding, None);
