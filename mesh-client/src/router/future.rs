@@ -1,5 +1,6 @@
 use std::{
     future::Future,
+    ops::ControlFlow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -90,8 +91,8 @@ impl Future for RouterFuture {
                 if let (Ok(response), Some(redirectable)) = (&mut result, redirectable.take()) {
                     let taken = std::mem::take(response);
                     match redirectable.judge(taken, info, forwarding) {
-                        Ok(followed) => return Poll::Ready(Ok(followed)),
-                        Err(passed) => *response = passed,
+                        ControlFlow::Break(followed) => return Poll::Ready(Ok(followed)),
+                        ControlFlow::Continue(passed) => *response = passed,
                     }
                 }
                 Poll::Ready(settle(result, info, forwarding))

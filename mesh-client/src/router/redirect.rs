@@ -1,6 +1,9 @@
 //! Redirects of the upstream that are followed here, in place of the client.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use http::{Request, Response, request::Parts};
 use http_body::Body as _;
@@ -83,15 +86,15 @@ impl Redirectable {
         (Some(Box::new(this)), body)
     }
 
-    /// The redirect as it is, or as one to follow.
+    /// Breaks off with a redirect that is followed; goes on with any other answer.
     pub(super) fn judge(
         mut self,
         response: Response<Body>,
         info: &RequestInfo,
         forwarding: &Forwarding,
-    ) -> Result<Response<Body>, Response<Body>> {
+    ) -> ControlFlow<Response<Body>, Response<Body>> {
         if !self.policy.concerns(response.status()) {
-            return Err(response);
+            return ControlFlow::Continue(response);
         }
         let (answer, body) = response.into_parts();
         let stats = forwarding
@@ -106,13 +109,13 @@ impl Redirectable {
                 let mut response = Response::from_parts(answer, Body::empty());
                 let again = Arc::new(Mutex::new(Some(Box::new(again))));
                 response.extensions_mut().insert(Redirected(again));
-                Ok(response)
+                ControlFlow::Break(response)
             }
             None => {
                 if let Some(stats) = stats {
                     stats.upstream_internal_redirect_failed_total().inc();
                 }
-                Err(Response::from_parts(answer, body))
+                ControlFlow::Continue(Response::from_parts(answer, body))
             }
         }
     }
