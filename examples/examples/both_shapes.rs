@@ -21,7 +21,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use mesh_client::{Manager, Mesh, MeshClient, Worker};
 use mesh_config::{LoadOptions, language::Source, model::Config};
-use mesh_core::{Address, Body, Error, Rng, stats::Registry};
+use mesh_core::{Address, Body, ConnectionInfo, Error, Rng, stats::Registry};
 use mesh_http::{
     Handler, reply,
     server::{Connection, ServerConfig},
@@ -154,7 +154,9 @@ impl Handler for Upstream {
 }
 
 /// Listens on a port of the kernel's choice, and serves each connection with what `handler` makes.
-fn serve<H: Handler>(handler: impl Fn(&TcpPeer) -> H + Send + 'static) -> anyhow::Result<u16> {
+fn serve<H: Handler>(
+    handler: impl Fn(ConnectionInfo) -> H + Send + 'static,
+) -> anyhow::Result<u16> {
     let any = Address::Socket(([127, 0, 0, 1], 0).into());
     let socket = mesh_net::bind(&any, 1)?.pop().context("no socket")?;
     let Address::Socket(bound) = socket.local_address()? else {
@@ -163,20 +165,12 @@ fn serve<H: Handler>(handler: impl Fn(&TcpPeer) -> H + Send + 'static) -> anyhow
     let listener = Listener::from_std(socket)?;
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
-            let peer = TcpPeer {
-                local: stream.local_addr(),
-                peer,
-            };
+            let connection = ConnectionInfo::accepted(stream.local_addr(), peer);
             let config = Arc::new(ServerConfig::default());
-            tokio::spawn(Connection::new(stream, handler(&peer), config));
+            tokio::spawn(Connection::new(stream, handler(connection), config));
         }
     });
     Ok(bound.port())
-}
-
-struct TcpPeer {
-    local: Option<std::net::SocketAddr>,
-    peer: Option<std::net::SocketAddr>,
 }
 
 /// The requests, the same for both shapes.
@@ -245,8 +239,9 @@ async fn as_a_sidecar(config: Config) -> anyhow::Result<()> {
     );
     mesh.apply(&config)?;
     let worker = Worker::new(mesh.clone(), Arc::new(TcpConnector));
-    let manager = Manager::new(&worker, &config.listeners[0].manager, &config.version)?;
-    let port = serve(move |peer| manager.connection(peer.local, peer.peer))?;
+    let manager = config.listeners[0].manager().context("no manager")?;
+    let manager = Manager::new(&worker, manager, &config.version)?;
+    let port = serve(move |connection| manager.connection(Arc::new(connection)))?;
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
     for (number, ask) in requests().iter().enumerate() {
         let head = format!(

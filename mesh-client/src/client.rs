@@ -60,6 +60,9 @@ pub enum ClientError {
     /// There is no listener of that name.
     #[error("the bootstrap has no listener {0:?}")]
     NoListener(String),
+    /// The listener has no HTTP connection manager.
+    #[error("the listener {0:?} has no HTTP connection manager")]
+    NoManager(Arc<str>),
     /// Something that protects this config is not enforced.
     #[error("refusing to run without what protects this config: {0}")]
     Unprotected(String),
@@ -79,7 +82,7 @@ pub struct MeshClientBuilder {
 }
 
 impl MeshClientBuilder {
-    /// The listener whose connection manager it is; the first by default.
+    /// The listener whose connection manager it is; by default the first that has one.
     #[must_use]
     pub fn listener(mut self, name: impl Into<String>) -> Self {
         self.listener = Some(name.into());
@@ -131,7 +134,6 @@ impl MeshClientBuilder {
             &self.config.version,
             Arc::new(TcpConnector),
         )
-        .map_err(Into::into)
     }
 
     fn find_listener(&self) -> Result<&Listener, ClientError> {
@@ -139,7 +141,8 @@ impl MeshClientBuilder {
             None => self
                 .config
                 .listeners
-                .first()
+                .iter()
+                .find(|listener| listener.manager().is_some())
                 .ok_or(ClientError::NoListener(String::new())),
             Some(name) => self
                 .config
@@ -178,18 +181,22 @@ impl MeshClient {
         .await
     }
 
-    /// A client of one listener in a process that has a [`Mesh`] already.
+    /// A client of one listener in a process that has a [`Mesh`] already: of the first connection manager
+    /// of its filter chains.
     ///
     /// # Errors
-    /// When a log file cannot be opened.
+    /// When there is none, or a log file cannot be opened.
     pub fn of(
         mesh: &Mesh,
         listener: &Listener,
         version: &Arc<str>,
         connector: Arc<dyn Connect>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, ClientError> {
         let worker = Worker::new(mesh.clone(), connector);
-        let manager = Manager::new(&worker, &listener.manager, version)?;
+        let config = listener
+            .manager()
+            .ok_or_else(|| ClientError::NoManager(Arc::clone(&listener.name)))?;
+        let manager = Manager::new(&worker, config, version)?;
         let weak = Arc::downgrade(&worker);
         let sweep = tokio::spawn(async move {
             loop {

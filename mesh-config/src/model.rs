@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use mesh_balance::BalanceConfig;
 use mesh_core::{Address, Locality, Thresholds, format::Captures};
 use mesh_http::{hygiene::EdgeConfig, pool::PoolConfig, server::ServerConfig};
-use mesh_net::dns::{DnsLookupFamily, RefreshConfig, ResolverConfig};
+use mesh_net::{
+    dns::{DnsLookupFamily, RefreshConfig, ResolverConfig},
+    filter_chain::ChainMatcher,
+};
 use mesh_outlier::OutlierConfig;
 use mesh_ratelimit::{LocalRateLimitConfig, RateLimitRule};
 use mesh_retry::RetryConfig;
@@ -53,11 +56,13 @@ pub struct Admin {
     pub address: Address,
 }
 
-/// Envoy: `Listener`, with one filter chain of one HTTP connection manager.
+/// Envoy: `Listener`.
 #[derive(Debug, Clone)]
 pub struct Listener {
     /// Its name; made from the address when the config gives none.
     pub name: Arc<str>,
+    /// Two listeners of one name and one fingerprint behave alike.
+    pub fingerprint: u64,
     /// The part of its stats' names: `stat_prefix`, or the address; `None` means the real address, which
     /// is known only once it listens.
     pub stat_prefix: Option<String>,
@@ -65,8 +70,41 @@ pub struct Listener {
     pub address: Address,
     /// One socket per worker, rather than one for all. Envoy: `enable_reuse_port`, true.
     pub reuse_port: bool,
-    /// What it does.
-    pub manager: Arc<ConnectionManager>,
+    /// What may become of a connection, in the order of the config; the default chain is the last.
+    pub chains: Vec<FilterChain>,
+    /// Which of the chains takes a connection, by its number.
+    pub matcher: ChainMatcher,
+    /// The chain for connections that no other takes. Envoy: `default_filter_chain`.
+    pub default_chain: Option<usize>,
+}
+
+impl Listener {
+    /// The first HTTP connection manager of its filter chains.
+    #[must_use]
+    pub fn manager(&self) -> Option<&Arc<ConnectionManager>> {
+        let mut filters = self.chains.iter().flat_map(|chain| &chain.filters);
+        let NetworkFilter::Http(manager) = filters.next()?;
+        Some(manager)
+    }
+}
+
+/// Envoy: `FilterChain`.
+#[derive(Debug, Clone)]
+pub struct FilterChain {
+    /// `name`, for people; empty if it has none.
+    pub name: Arc<str>,
+    /// Two chains of one listener and one fingerprint behave alike.
+    pub fingerprint: u64,
+    /// What the connection passes, in order. The last one ends it; there is at least one.
+    pub filters: Vec<NetworkFilter>,
+}
+
+/// What a connection passes. Envoy: the network filters.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum NetworkFilter {
+    /// `envoy.filters.network.http_connection_manager`; ends the chain.
+    Http(Arc<ConnectionManager>),
 }
 
 /// Envoy: `HttpConnectionManager`.

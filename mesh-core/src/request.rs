@@ -13,37 +13,7 @@ use std::{
 use http::{HeaderValue, Request, Version};
 use smallvec::SmallVec;
 
-use crate::{Decision, DecisionTrace, Endpoint, ResponseFlag, ResponseFlags};
-
-/// What is known about the client's connection, shared by its requests.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct ConnectionInfo {
-    /// Counts connections of this process.
-    pub id: u64,
-    /// Where the client connected to.
-    pub local: Option<SocketAddr>,
-    /// Who connected: the other end of the socket.
-    pub peer: Option<SocketAddr>,
-}
-
-impl ConnectionInfo {
-    /// A connection between two sockets.
-    #[must_use]
-    pub const fn new(id: u64, local: Option<SocketAddr>, peer: Option<SocketAddr>) -> Self {
-        Self { id, local, peer }
-    }
-
-    /// No socket at all: a request made in process.
-    #[must_use]
-    pub const fn in_process() -> Self {
-        Self {
-            id: 0,
-            local: None,
-            peer: None,
-        }
-    }
-}
+use crate::{ConnectionInfo, Decision, DecisionTrace, Endpoint, ResponseFlag, ResponseFlags};
 
 /// Facts that come to be known while a request runs. Written where they happen, read by the access log
 /// at the end, also when the request fails.
@@ -234,8 +204,8 @@ mod tests {
 
     use http::Request;
 
-    use super::{ConnectionInfo, RequestInfo};
-    use crate::{Decision, Reason, clock};
+    use super::RequestInfo;
+    use crate::{ConnectionInfo, Decision, Reason, clock};
 
     #[test]
     fn what_one_attempt_learns_is_seen_by_all() {

@@ -2,9 +2,11 @@
 //!
 //! [`Listener`] opens the sockets of one address, one for each worker; [`connect`] opens a [`Stream`] to
 //! an endpoint; [`Stream`] is the one type of byte stream that codecs see, whatever carries it;
-//! [`dns`] keeps the endpoints of named clusters fresh.
+//! [`dns`] keeps the endpoints of named clusters fresh; [`filter_chain`] says which filter chain takes a
+//! connection.
 
 pub mod dns;
+pub mod filter_chain;
 
 mod connect;
 mod listen;

@@ -125,6 +125,19 @@ impl BoundSocket {
     }
 }
 
+impl BoundSocket {
+    /// Another handle to the same socket and its queue.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener) => Self::Unix(listener.try_clone()?),
+        })
+    }
+}
+
 impl Listener {
     /// Hands the socket to the current runtime.
     ///

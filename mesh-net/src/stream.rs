@@ -39,6 +39,15 @@ impl Stream {
         }
     }
 
+    /// Closing will reset the connection, so that the peer takes nothing for an orderly end. A Unix socket
+    /// knows no such end.
+    pub fn reset_on_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // A socket that refuses has been reset by its peer already.
+            let _ = stream.set_zero_linger();
+        }
+    }
+
     /// Asks the kernel, not the reactor, whether an idle connection is still open and silent.
     ///
     /// The reactor learns of a FIN only at its next turn; a request that must not be sent twice is worth

@@ -1,8 +1,8 @@
-//! The end of a process, in two steps.
+//! The end of a process or of a filter chain, in two steps.
 
 use tokio::sync::watch;
 
-/// How far the process is on its way out.
+/// How far something is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// It serves.
@@ -11,6 +11,8 @@ pub(crate) enum Phase {
     Announcing,
     /// It accepts no more; what runs may finish.
     Finishing,
+    /// What still runs is ended.
+    Over,
 }
 
 /// Tells everybody about the [`Phase`].
@@ -31,8 +33,9 @@ impl Drain {
         });
     }
 
-    pub(crate) fn phase(&self) -> Phase {
-        *self.0.borrow()
+    /// Whether both are one and the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0.same_channel(&other.0)
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Phase> {

@@ -1,32 +1,31 @@
 //! A process from start to end: config, workers, listeners, admin, signals, drain.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use mesh_client::{Mesh, Worker};
 use mesh_config::model;
-use mesh_core::{Address, Rng, clock, stats, stats::Registry};
+use mesh_core::{Rng, clock, stats, stats::Registry};
 use mesh_net::TcpConnector;
 use mesh_telemetry::LogWriterConfig;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{Notify, oneshot},
+    sync::Notify,
 };
 
 use crate::{
     admin,
-    drain::{Drain, Phase},
+    drain::Phase,
     flags::Flags,
-    listener::ListenerStats,
+    listener::Listeners,
     server_stats,
-    worker::{self, Command, Handle, Listen},
+    worker::{self, Handle},
 };
 
 /// How often somebody looks whether the last connection has gone.
@@ -39,11 +38,9 @@ pub(crate) struct Process {
     pub(crate) flags: Flags,
     pub(crate) config: Arc<model::Config>,
     pub(crate) mesh: Mesh,
-    pub(crate) drain: Drain,
-    pub(crate) listeners: Vec<(Arc<model::Listener>, Address)>,
+    pub(crate) listeners: Listeners,
     /// Ends the process at once.
     pub(crate) quit: Notify,
-    pub(crate) open: Arc<AtomicUsize>,
     /// Names were asked for and listeners accept.
     ready: AtomicBool,
     pub(crate) started: std::time::Instant,
@@ -62,35 +59,18 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
     };
     let mesh = Mesh::new(registry.clone(), rng, logs);
     mesh.apply(&config)?;
-    let drain = Drain::new();
-    let open = Arc::new(AtomicUsize::new(0));
-    // Addresses are taken before anything runs: a bad one ends the start with its reason.
-    let mut sockets = Vec::with_capacity(config.listeners.len());
-    for listener in &config.listeners {
-        let count = if listener.reuse_port {
-            workers_count
-        } else {
-            1
-        };
-        let bound = mesh_net::bind(&listener.address, count)
-            .with_context(|| format!("listener {:?}", listener.name))?;
-        sockets.push((Arc::new(listener.clone()), bound));
-    }
+    let (listeners, workers) = start_workers(&mesh, &flags)?;
+    // Addresses are taken before anything is served: a bad one ends the start with its reason.
+    let plan = listeners.plan(&config.listeners, &config.version)?;
     let admin_socket = match &config.admin {
         Some(admin) => Some(admin::bind(&admin.address).context("admin")?),
         None => None,
     };
-    let mut listeners = Vec::new();
-    for (listener, bound) in &sockets {
-        listeners.push((Arc::clone(listener), bound[0].local_address()?));
-    }
     let process = Arc::new(Process {
         config: Arc::new(config),
         mesh: mesh.clone(),
-        drain,
         listeners,
         quit: Notify::new(),
-        open,
         ready: AtomicBool::new(false),
         started: clock::now(),
         started_wall: clock::wall(),
@@ -110,11 +90,11 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
     mesh.resolved().await;
-    let workers = start_workers(&process, sockets).await?;
+    process.listeners.commit(plan).await?;
     process.ready.store(true, Ordering::Release);
     tracing::info!(
         workers = workers.len(),
-        listeners = process.listeners.len(),
+        listeners = process.listeners.list().len(),
         admin = admin_address.map(|a| a.to_string()).unwrap_or_default(),
         "serving"
     );
@@ -126,71 +106,16 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
     Ok(())
 }
 
-async fn start_workers(
-    process: &Arc<Process>,
-    sockets: Vec<(Arc<model::Listener>, Vec<mesh_net::BoundSocket>)>,
-) -> anyhow::Result<Vec<Handle>> {
-    let count = process.flags.workers();
-    let workers = (0..count)
-        .map(|index| {
-            worker::start(
-                index,
-                Worker::new(process.mesh.clone(), Arc::new(TcpConnector)),
-            )
-        })
-        .collect::<std::io::Result<Vec<Handle>>>()?;
-    let version = Arc::clone(&process.config.version);
-    let mut scopes: HashMap<Arc<str>, ListenerStats> = HashMap::new();
-    for (listener, bound) in sockets {
-        let address = bound[0].local_address()?;
-        let prefix = listener
-            .stat_prefix
-            .clone()
-            .unwrap_or_else(|| address.to_string().replace(':', "_"));
-        let scope = process
-            .mesh
-            .registry()
-            .scope(&format!("listener.{prefix}."));
-        let stats = scopes
-            .entry(Arc::clone(&listener.name))
-            .or_insert_with(|| ListenerStats::register(&scope))
-            .clone();
-        let bound = one_for_each(bound, count)?;
-        for (worker, socket) in workers.iter().zip(bound) {
-            let (done, result) = oneshot::channel();
-            let listen = Listen {
-                config: Arc::clone(&listener),
-                version: Arc::clone(&version),
-                socket,
-                stats: stats.clone(),
-                phase: process.drain.watch(),
-                open: Arc::clone(&process.open),
-                done,
-            };
-            if !worker.send(Command::Listen(Box::new(listen))) {
-                bail!("a worker has ended");
-            }
-            result
-                .await?
-                .with_context(|| format!("listener {:?}", listener.name))?;
-        }
+fn start_workers(mesh: &Mesh, flags: &Flags) -> std::io::Result<(Listeners, Vec<Handle>)> {
+    let mut handles = Vec::new();
+    let mut workers = Vec::new();
+    for index in 0..flags.workers() {
+        let worker = Worker::new(mesh.clone(), Arc::new(TcpConnector));
+        let handle = worker::start(index, Arc::clone(&worker))?;
+        workers.push((worker, handle.commands()));
+        handles.push(handle);
     }
-    Ok(workers)
-}
-
-/// A socket that exists once, as a Unix socket does, is shared: all workers accept from its queue.
-fn one_for_each(
-    mut bound: Vec<mesh_net::BoundSocket>,
-    workers: usize,
-) -> std::io::Result<Vec<mesh_net::BoundSocket>> {
-    use mesh_net::BoundSocket::{Tcp, Unix};
-    while bound.len() < workers {
-        bound.push(match &bound[0] {
-            Tcp(listener) => Tcp(listener.try_clone()?),
-            Unix(listener) => Unix(listener.try_clone()?),
-        });
-    }
-    Ok(bound)
+    Ok((Listeners::new(mesh.clone(), workers, flags), handles))
 }
 
 /// Serves until told to go: SIGTERM drains, a second one, SIGINT or the admin ends at once.
@@ -229,15 +154,15 @@ impl Process {
     /// Goes through both phases; returns when nothing is left, or the last deadline has passed.
     async fn drained(&self) {
         let end = clock::now() + self.flags.drain_max();
-        self.drain.advance(Phase::Announcing);
+        self.listeners.advance(Phase::Announcing);
         tokio::time::sleep(self.flags.drain_min()).await;
-        self.drain.advance(Phase::Finishing);
+        self.listeners.advance(Phase::Finishing);
         // Those that are being accepted at this moment count too.
         tokio::time::sleep(DRAIN_POLL).await;
-        while self.open.load(Ordering::Relaxed) > 0 && clock::now() < end {
+        while self.listeners.open() > 0 && clock::now() < end {
             tokio::time::sleep(DRAIN_POLL).await;
         }
-        let left = self.open.load(Ordering::Relaxed);
+        let left = self.listeners.open();
         if left > 0 {
             tracing::warn!(
                 connections = left,

@@ -1,6 +1,6 @@
 //! What the process says about itself, as `server.<stat>` and its like.
 
-use std::sync::{Arc, Weak, atomic::Ordering};
+use std::sync::{Arc, Weak};
 
 use mesh_core::{
     clock,
@@ -22,7 +22,7 @@ pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
                 value: Value::Gauge(value),
             });
         };
-        let running = process.drain.phase() == Phase::Running;
+        let running = process.listeners.phase() == Phase::Running;
         let state = match (process.is_ready(), running) {
             (true, true) => 0,
             (true, false) => 1,
@@ -32,10 +32,7 @@ pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
         gauge("server.state", state);
         gauge("server.uptime", (clock::now() - process.started).as_secs());
         gauge("server.concurrency", process.flags.workers() as u64);
-        gauge(
-            "server.total_connections",
-            process.open.load(Ordering::Relaxed) as u64,
-        );
+        gauge("server.total_connections", process.listeners.open() as u64);
         gauge(
             "cluster_manager.active_clusters",
             process.mesh.clusters().list().len() as u64,
@@ -43,10 +40,13 @@ pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
         gauge("cluster_manager.warming_clusters", 0);
         gauge(
             "listener_manager.total_listeners_active",
-            process.listeners.len() as u64,
+            process.listeners.list().len() as u64,
         );
         gauge("listener_manager.total_listeners_warming", 0);
-        gauge("listener_manager.total_listeners_draining", 0);
+        gauge(
+            "listener_manager.total_listeners_draining",
+            process.listeners.draining() as u64,
+        );
         gauge("listener_manager.workers_started", u64::from(state != 3));
         if let Some(memory) = admin::memory::resident() {
             gauge("server.memory_allocated", memory);

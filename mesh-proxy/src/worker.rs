@@ -2,47 +2,66 @@
 
 use std::{io, sync::Arc, thread, time::Duration};
 
-use mesh_client::{Manager, Worker};
-use mesh_config::model;
+use mesh_client::Worker;
 use mesh_core::{clock, stats};
 use mesh_net::{BoundSocket, Listener};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::listener::{self, Accepting, ListenerStats};
+use crate::listener::{self, Accept};
 
 /// What the control thread tells a worker.
-pub(crate) enum Command {
-    /// Serve this listener from now on; answers whether that worked.
+enum Command {
+    /// Accept from this socket from now on; answers whether that worked.
     Listen(Box<Listen>),
+    /// End, and what is still served too.
+    Quit,
 }
 
-pub(crate) struct Listen {
-    pub(crate) config: Arc<model::Listener>,
-    pub(crate) version: Arc<str>,
-    pub(crate) socket: BoundSocket,
-    pub(crate) stats: ListenerStats,
-    pub(crate) phase: tokio::sync::watch::Receiver<crate::drain::Phase>,
-    pub(crate) open: Arc<std::sync::atomic::AtomicUsize>,
-    pub(crate) done: oneshot::Sender<io::Result<()>>,
+struct Listen {
+    socket: BoundSocket,
+    accept: Accept,
+    done: oneshot::Sender<io::Result<()>>,
+}
+
+/// The way to a worker.
+#[derive(Clone)]
+pub(crate) struct Commands(mpsc::UnboundedSender<Command>);
+
+impl Commands {
+    /// Lets the worker accept from `socket`.
+    ///
+    /// # Errors
+    /// When its runtime cannot take the socket, or it has ended.
+    pub(crate) async fn listen(&self, socket: BoundSocket, accept: Accept) -> io::Result<()> {
+        let ended = || io::Error::other("the worker has ended");
+        let (done, result) = oneshot::channel();
+        let listen = Listen {
+            socket,
+            accept,
+            done,
+        };
+        let command = Command::Listen(Box::new(listen));
+        self.0.send(command).map_err(|_| ended())?;
+        result.await.map_err(|_| ended())?
+    }
 }
 
 /// A running worker thread. Dropping the handle ends it, and what it still serves.
 pub(crate) struct Handle {
-    commands: Option<mpsc::UnboundedSender<Command>>,
+    commands: Commands,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Handle {
-    pub(crate) fn send(&self, command: Command) -> bool {
-        self.commands
-            .as_ref()
-            .is_some_and(|commands| commands.send(command).is_ok())
+    pub(crate) fn commands(&self) -> Commands {
+        self.commands.clone()
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.commands = None;
+        // It cannot be told when it has ended already.
+        let _ = self.commands.0.send(Command::Quit);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -51,7 +70,7 @@ impl Drop for Handle {
 
 /// Starts worker number `index`.
 pub(crate) fn start(index: usize, worker: Arc<Worker>) -> io::Result<Handle> {
-    let (commands, mut receiver) = mpsc::unbounded_channel();
+    let (commands, receiver) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -60,39 +79,31 @@ pub(crate) fn start(index: usize, worker: Arc<Worker>) -> io::Result<Handle> {
         .spawn(move || {
             // Stripe 0 belongs to the control thread.
             stats::set_thread_stripe(index + 1);
-            runtime.block_on(async {
-                let sweep = tokio::spawn(sweep(Arc::clone(&worker)));
-                while let Some(command) = receiver.recv().await {
-                    match command {
-                        Command::Listen(listen) => begin(&worker, *listen),
-                    }
-                }
-                sweep.abort();
-            });
+            runtime.block_on(run(worker, receiver));
             // What is left of the connections ends with the runtime.
             runtime.shutdown_background();
         })?;
     Ok(Handle {
-        commands: Some(commands),
+        commands: Commands(commands),
         thread: Some(thread),
     })
 }
 
-fn begin(worker: &Arc<Worker>, listen: Listen) {
-    let started = Manager::new(worker, &listen.config.manager, &listen.version)
-        .and_then(|manager| Ok((manager, Listener::from_std(listen.socket)?)));
-    let result = started.map(|(manager, listener)| {
-        let accepting = Accepting {
-            name: Arc::clone(&listen.config.name),
-            manager,
-            stats: listen.stats,
-            phase: listen.phase,
-            open: listen.open,
-        };
-        tokio::spawn(listener::run(Arc::new(listener), accepting));
-    });
-    // Nobody waits any more when the start was given up.
-    let _ = listen.done.send(result);
+async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let sweep = tokio::spawn(sweep(worker));
+    while let Some(Command::Listen(listen)) = commands.recv().await {
+        let Listen {
+            socket,
+            accept,
+            done,
+        } = *listen;
+        let result = Listener::from_std(socket).map(|listener| {
+            tokio::spawn(listener::run(listener, accept));
+        });
+        // Nobody waits any more when the start was given up.
+        let _ = done.send(result);
+    }
+    sweep.abort();
 }
 
 async fn sweep(worker: Arc<Worker>) {

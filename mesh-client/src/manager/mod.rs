@@ -5,13 +5,7 @@ mod begin;
 mod exchange;
 mod filters;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use http::{Request, Response, Version};
 use mesh_config::model;
@@ -26,8 +20,6 @@ pub(crate) use begin::capture;
 pub use exchange::ManagerExchange;
 
 use crate::{Worker, router::Router, stats::ManagerStats};
-
-static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// One connection manager of one worker: filters, router, log. Cloned for each connection.
 #[derive(Clone)]
@@ -109,15 +101,10 @@ impl Manager {
 
     /// Answers the requests of one connection.
     #[must_use]
-    pub fn connection(
-        &self,
-        local: Option<std::net::SocketAddr>,
-        peer: Option<std::net::SocketAddr>,
-    ) -> ConnectionHandler {
-        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    pub fn connection(&self, connection: Arc<ConnectionInfo>) -> ConnectionHandler {
         ConnectionHandler {
             manager: self.clone(),
-            connection: Arc::new(ConnectionInfo::new(id, local, peer)),
+            connection,
             protocol: None,
         }
     }

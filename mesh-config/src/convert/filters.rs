@@ -162,10 +162,10 @@ impl Chain {
 
 /// What the filter's state belongs to, from config to config.
 fn owner(around: &Surroundings<'_>, name: &str, index: usize, unique: bool) -> String {
-    let listener = &around.listener;
+    let chain = &around.owner;
     if unique {
-        format!("listener/{listener}/filter/{name}")
+        format!("{chain}/filter/{name}")
     } else {
-        format!("listener/{listener}/filter/{name}#{index}")
+        format!("{chain}/filter/{name}#{index}")
     }
 }

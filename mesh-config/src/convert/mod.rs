@@ -83,7 +83,7 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
 /// What [`load`] honours, field by field.
 #[must_use]
 pub fn support_table() -> SupportTable {
-    let rows: [&[MessageSupport]; 30] = [
+    let rows: &[&[MessageSupport]] = &[
         access_log::SUPPORT,
         access_log::FILTER_SUPPORT,
         access_log::FORMAT_SUPPORT,
@@ -98,6 +98,7 @@ pub fn support_table() -> SupportTable {
         filters::SUPPORT,
         http2::SUPPORT,
         listener::SUPPORT,
+        listener::CHAIN_SUPPORT,
         manager::SUPPORT,
         manager::EDGE_SUPPORT,
         manager::SERVER_SUPPORT,
@@ -115,5 +116,5 @@ pub fn support_table() -> SupportTable {
         route::REPLY_SUPPORT,
         value::SUPPORT,
     ];
-    SupportTable::new(rows.into_iter().flatten().copied())
+    SupportTable::new(rows.iter().copied().flatten().copied())
 }

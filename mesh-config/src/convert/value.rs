@@ -10,7 +10,7 @@ use envoy_types::pb::{
     google::protobuf::{self, BoolValue, UInt32Value},
 };
 use http::{HeaderName, HeaderValue};
-use mesh_core::{Address, FractionalPercent, Percent, RuntimeFraction};
+use mesh_core::{Address, Cidr, FractionalPercent, Percent, RuntimeFraction};
 
 use super::context::Context;
 use crate::language::{
@@ -223,6 +223,20 @@ pub(crate) fn address(cx: &Context<'_>, at: &At<'_>, from: &core::Address) -> Op
         // The protos' own rules have refused this already.
         None => None,
     }
+}
+
+/// A range of addresses.
+pub(crate) fn cidr(cx: &Context<'_>, at: &At<'_>, from: &core::CidrRange) -> Option<Cidr> {
+    let Ok(network) = from.address_prefix.parse::<IpAddr>() else {
+        let reason = format!("{:?} is not an IP address", from.address_prefix);
+        cx.invalid(&at.field("address_prefix"), reason);
+        return None;
+    };
+    let length = number(from.prefix_len).unwrap_or(0);
+    // More than there is counts as all of it, as in Envoy.
+    let all = if network.is_ipv4() { 32 } else { 128 };
+    let length = u8::try_from(length).map_or(all, |length| length.min(all));
+    cx.ok(&at.field("prefix_len"), Cidr::new(network, length))
 }
 
 /// Host and port of a TCP address, whatever the host is.

@@ -102,8 +102,9 @@ pub(super) fn number(
             Fact::ConnectionId => Some(signed(context.info.connection.id)),
             Fact::UpstreamConnectionId => facts.upstream_connection_id.map(signed),
             Fact::RemotePort => port(remote(context, facts)),
-            Fact::DirectRemotePort => port(context.info.connection.peer),
+            Fact::DirectRemotePort => port(context.info.connection.direct_peer),
             Fact::LocalPort => port(context.info.connection.local),
+            Fact::DirectLocalPort => port(context.info.connection.direct_local),
             Fact::UpstreamHostPort => port(upstream(facts)),
             Fact::UpstreamLocalPort => port(facts.upstream_local),
             _ => return None,
@@ -192,11 +193,13 @@ fn write_fact<S: Sink>(
         Fact::UniqueId => put_unique_id(context, out),
         Fact::LogType => put_text(Some(context.log_type.text()), out),
         Fact::Remote => put_display(remote(context, facts), out),
-        Fact::DirectRemote => put_display(connection.peer, out),
+        Fact::DirectRemote => put_display(connection.direct_peer, out),
         Fact::Local => put_display(connection.local, out),
+        Fact::DirectLocal => put_display(connection.direct_local, out),
         Fact::RemoteIp
         | Fact::DirectRemoteIp
         | Fact::LocalIp
+        | Fact::DirectLocalIp
         | Fact::UpstreamHostIp
         | Fact::UpstreamLocalIp => put_ip(address_of(fact, context, facts), out),
         Fact::UpstreamHost => put_display(facts.endpoint.as_ref().map(|e| e.address()), out),
@@ -218,6 +221,7 @@ fn write_fact<S: Sink>(
         | Fact::RemotePort
         | Fact::DirectRemotePort
         | Fact::LocalPort
+        | Fact::DirectLocalPort
         | Fact::UpstreamHostPort
         | Fact::UpstreamLocalPort => false,
     }
@@ -237,8 +241,9 @@ const fn protocol(version: Version) -> Option<&'static str> {
 fn address_of(fact: Fact, context: &FormatContext<'_>, facts: &Facts) -> Option<SocketAddr> {
     match fact {
         Fact::RemoteIp => remote(context, facts),
-        Fact::DirectRemoteIp => context.info.connection.peer,
+        Fact::DirectRemoteIp => context.info.connection.direct_peer,
         Fact::LocalIp => context.info.connection.local,
+        Fact::DirectLocalIp => context.info.connection.direct_local,
         Fact::UpstreamHostIp => upstream(facts),
         Fact::UpstreamLocalIp => facts.upstream_local,
         _ => None,

@@ -11,7 +11,6 @@ pub mod path;
 mod request;
 mod response;
 
-pub use address::{Cidr, InvalidCidr};
 pub use request::{Prepared, append_forwarded_for, prepare_request};
 pub use response::prepare_response;
 
@@ -20,6 +19,7 @@ pub use crate::h1::has_token;
 use std::{net::IpAddr, sync::Arc};
 
 use http::HeaderValue;
+use mesh_core::Cidr;
 
 /// Whether the codec's `server` header replaces the upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -11,14 +11,15 @@ pub(super) fn page(ask: &Ask<'_>) -> Page {
         let statuses: Vec<Value> = ask
             .process
             .listeners
+            .list()
             .iter()
-            .map(|(listener, address)| json!({"name": &*listener.name, "local_address": address_json(address)}))
+            .map(|(name, address)| json!({"name": &**name, "local_address": address_json(address)}))
             .collect();
         return Page::json(&json!({"listener_statuses": statuses}));
     }
     let mut out = String::new();
-    for (listener, address) in &ask.process.listeners {
-        let _ = writeln!(out, "{}::{address}", listener.name);
+    for (name, address) in ask.process.listeners.list() {
+        let _ = writeln!(out, "{name}::{address}");
     }
     Page::text(out)
 }
@@ -39,13 +40,13 @@ pub(super) fn drain(ask: &Ask<'_>) -> Page {
     } else {
         Phase::Finishing
     };
-    ask.process.drain.advance(phase);
+    ask.process.listeners.advance(phase);
     if graceful {
-        let drain = ask.process.drain.clone();
+        let listeners = ask.process.listeners.clone();
         let wait = ask.process.flags.drain_min();
         tokio::spawn(async move {
             tokio::time::sleep(wait).await;
-            drain.advance(Phase::Finishing);
+            listeners.advance(Phase::Finishing);
         });
     }
     Page::text("OK\n")

@@ -307,7 +307,7 @@ fn is_own_host(host: Option<&str>, local: Option<SocketAddr>) -> bool {
 
 /// `LIVE`, or why not.
 pub(crate) fn state(process: &Process) -> &'static str {
-    match (process.is_ready(), process.drain.phase()) {
+    match (process.is_ready(), process.listeners.phase()) {
         (false, _) => "INITIALIZING",
         (true, Phase::Running) => "LIVE",
         (true, _) => "DRAINING",

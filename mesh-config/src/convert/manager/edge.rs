@@ -1,6 +1,6 @@
 //! Headers, paths and addresses.
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::{
     config::{
@@ -15,7 +15,8 @@ use envoy_types::pb::envoy::{
         },
     },
 };
-use mesh_http::hygiene::{Cidr, EdgeConfig, EscapedSlashes, ServerHeader, Underscores};
+use mesh_core::Cidr;
+use mesh_http::hygiene::{EdgeConfig, EscapedSlashes, ServerHeader, Underscores};
 
 use super::MESSAGE;
 use crate::{
@@ -147,20 +148,10 @@ fn internal_addresses(
     let at = at.field("internal_address_config");
     let list = at.field("cidr_ranges");
     let ranges = from.map_or(&[][..], |from| &from.cidr_ranges);
-    let ranges = ranges.iter().enumerate().filter_map(|(index, range)| {
-        let at = list.index(index);
-        let Ok(network) = range.address_prefix.parse::<IpAddr>() else {
-            let reason = format!("{:?} is not an IP address", range.address_prefix);
-            cx.invalid(&at.field("address_prefix"), reason);
-            return None;
-        };
-        let length = value::number(range.prefix_len).unwrap_or(0);
-        // More than there is counts as all of it, as in Envoy.
-        let all = if network.is_ipv4() { 32 } else { 128 };
-        let length = u8::try_from(length).map_or(all, |length| length.min(all));
-        cx.ok(&at.field("prefix_len"), Cidr::new(network, length))
-    });
-    ranges.collect()
+    let ranges = ranges.iter().enumerate();
+    ranges
+        .filter_map(|(index, range)| value::cidr(cx, &list.index(index), range))
+        .collect()
 }
 
 fn internal_only_headers(

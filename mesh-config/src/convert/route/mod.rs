@@ -101,7 +101,7 @@ pub(super) fn convert(
     chain: &Chain,
     captures: &mut Captures,
 ) -> Option<RouteTable<RoutePolicies>> {
-    let owner = format!("listener/{}/route_config/{}", around.listener, from.name);
+    let owner = format!("{}/route_config/{}", around.owner, from.name);
     let per_filter = at.field("typed_per_filter_config");
     let limits = overrides::Limits::default();
     let mut scope = Scope {

@@ -60,7 +60,8 @@ fn settings_that_every_route_copies_are_counted() {
     };
     let shared = config(&text(""));
     let policies: Vec<_> = shared.listeners[0]
-        .manager
+        .manager()
+        .unwrap()
         .routes
         .routes()
         .map(|route| route.policy())

@@ -30,7 +30,7 @@ fn filters_keep_their_order_and_the_router_stands_apart() {
     let config = config(&with(&format!(
         "- {LIMIT}\n- {second}\n- {LIMIT}\n- {router}"
     )));
-    let manager = &config.listeners[0].manager;
+    let manager = config.listeners[0].manager().unwrap();
     let names: Vec<&str> = manager
         .http_filters
         .iter()
@@ -114,7 +114,13 @@ fn a_filter_that_is_optional_or_disabled_guards_nothing() {
             report(&text),
             [(format!("{AT}[0].typed_config"), None, false)]
         );
-        assert!(config(&text).listeners[0].manager.http_filters.is_empty());
+        assert!(
+            config(&text).listeners[0]
+                .manager()
+                .unwrap()
+                .http_filters
+                .is_empty()
+        );
     }
 }
 
@@ -128,7 +134,7 @@ fn a_disabled_limit_limits_nothing() {
         let limit = limit.replace("name: limit", &format!("name: limit, disabled: {disabled}"));
         let config = config(&with(&format!("- {limit}\n- {ROUTER}")));
         let HttpFilterKind::LocalRateLimit(limit) =
-            &config.listeners[0].manager.http_filters[0].kind
+            &config.listeners[0].manager().unwrap().http_filters[0].kind
         else {
             panic!("another filter")
         };

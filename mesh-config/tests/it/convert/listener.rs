@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mesh_core::Address;
+use mesh_core::{Address, ConnectionInfo};
 
 use super::{
     ADDRESS, assert_refused, bare_manager_text, config, listener_text, manager_text, paths, report,
@@ -135,6 +135,70 @@ fn what_nobody_could_connect_to_is_refused() {
 }
 
 #[test]
+fn a_listener_has_several_chains_and_says_which_takes_whom() {
+    let chain = |name: &str, matches: &str| {
+        format!("- {{name: {name}, filter_chain_match: {{{matches}}}, filters: [{HCM}]}}")
+    };
+    let text = format!(
+        "{ADDRESS}\nfilter_chains:\n{}\n{}\n{}\ndefault_filter_chain: {{name: rest, filters: [{HCM}]}}",
+        chain(
+            "port",
+            "destination_port: 80, transport_protocol: raw_buffer"
+        ),
+        chain(
+            "near",
+            "source_type: SAME_IP_OR_LOOPBACK, source_ports: [7], direct_source_prefix_ranges: [{address_prefix: '::1', prefix_len: 128}]"
+        ),
+        chain(
+            "net",
+            "source_prefix_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}], prefix_ranges: [{address_prefix: 192.0.2.0, prefix_len: 24}]"
+        ),
+    );
+    let config = config(&listener_text(&text));
+    assert!(config.report.is_empty(), "{:?}", config.report);
+    let listener = &config.listeners[0];
+    let found = |local: &str, peer: &str| {
+        let connection = ConnectionInfo::new(1, local.parse().ok(), peer.parse().ok());
+        let number = listener
+            .matcher
+            .find(&connection)
+            .or(listener.default_chain);
+        listener.chains[number.unwrap()].name.to_string()
+    };
+    assert_eq!(found("127.0.0.1:80", "127.0.0.1:7"), "port");
+    assert_eq!(found("[::1]:81", "[::1]:7"), "near");
+    assert_eq!(found("[::1]:81", "[::1]:8"), "rest");
+    assert_eq!(found("192.0.2.1:81", "10.1.2.3:7"), "net");
+    let [port, near, ..] = &listener.chains[..] else {
+        panic!()
+    };
+    assert_ne!(port.fingerprint, near.fingerprint);
+}
+
+#[test]
+fn a_match_that_makes_no_sense_is_refused() {
+    for (matches, path, reason) in [
+        (
+            "server_names: ['a*']",
+            ".server_names[0]",
+            "\"a*\" is not a server name: a wildcard must be the whole first label, as in *.example.com",
+        ),
+        (
+            "prefix_ranges: [{address_prefix: a}]",
+            ".prefix_ranges[0].address_prefix",
+            "\"a\" is not an IP address",
+        ),
+    ] {
+        let text = format!(
+            "{ADDRESS}\nfilter_chains: [{{filter_chain_match: {{{matches}}}, filters: [{HCM}]}}]"
+        );
+        let path =
+            format!("static_resources.listeners[0].filter_chains[0].filter_chain_match{path}");
+        assert_refused(&listener_text(&text), "filter_chain_match", &path, reason);
+    }
+}
+
+#[test]
 fn equal_filter_chains_are_refused() {
     assert_refused(
         &listener_text(&format!(
@@ -143,7 +207,7 @@ fn equal_filter_chains_are_refused() {
         // The chain stands where its first field does.
         "- filters",
         "static_resources.listeners[0].filter_chains[1]",
-        "an earlier filter chain has the same filter_chain_match",
+        "takes connections that filter_chains[0] takes",
     );
 }
 
@@ -156,14 +220,8 @@ fn what_guards_a_listener_is_about_security() {
         ),
         ("use_original_dst: true", "use_original_dst"),
         ("bind_to_port: false", "bind_to_port"),
-        (
-            "default_filter_chain: {filters: []}",
-            "default_filter_chain",
-        ),
     ] {
-        let text = with(fields);
-        let text = text.replace("{filters: []}", &format!("{{filters: [{HCM}]}}"));
-        let report = report(&text);
+        let report = report(&with(fields));
         let found = report
             .iter()
             .find(|(found, ..)| found.ends_with(path) || found.contains(&format!("{path}.")));
@@ -174,6 +232,18 @@ fn what_guards_a_listener_is_about_security() {
         (
             "filter_chain_match: {server_names: [a]}",
             "filter_chain_match.server_names",
+        ),
+        (
+            "filter_chain_match: {transport_protocol: tls}",
+            "filter_chain_match.transport_protocol",
+        ),
+        (
+            "filter_chain_match: {application_protocols: [h2]}",
+            "filter_chain_match.application_protocols",
+        ),
+        (
+            "filter_chain_match: {address_suffix: a}",
+            "filter_chain_match.address_suffix",
         ),
         ("use_proxy_proto: true", "use_proxy_proto"),
         (
@@ -227,7 +297,7 @@ fn a_second_connection_manager_is_never_reached() {
         &text,
         HCM,
         "static_resources.listeners[0].filter_chains[0].filters[1].typed_config",
-        "there is a connection manager before it: nothing would get here",
+        "the filter before it ends the chain: nothing would get here",
     );
 }
 
@@ -238,7 +308,7 @@ fn buffer_limits_of_a_listener_are_those_of_its_retries() {
         "name: l\n    per_connection_buffer_limit_bytes: 77\n",
     );
     let config = config(&text);
-    let routes = &config.listeners[0].manager.routes;
+    let routes = &config.listeners[0].manager().unwrap().routes;
     let retry = routes
         .routes()
         .next()

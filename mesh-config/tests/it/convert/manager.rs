@@ -79,7 +79,7 @@ fn everything_about_headers_and_paths_is_read() {
     );
     let config = config(&format!("node: {{id: me, cluster: c}}\n{text}"));
     assert!(config.report.is_empty(), "{:?}", config.report);
-    let edge = &config.listeners[0].manager.edge;
+    let edge = &config.listeners[0].manager().unwrap().edge;
     assert!(edge.use_remote_address && edge.skip_xff_append && edge.add_user_agent);
     assert_eq!(edge.xff_num_trusted_hops, 2);
     assert!(edge.internal_addresses[0].contains("10.1.2.3".parse().unwrap()));
@@ -189,7 +189,10 @@ fn what_is_not_done_is_reported() {
 fn more_headers_than_the_codec_keeps_are_reported() {
     let text = manager_text("common_http_protocol_options: {max_headers_count: 5000}");
     let config = config(&text);
-    assert_eq!(config.listeners[0].manager.server.limits.count, 1024);
+    assert_eq!(
+        config.listeners[0].manager().unwrap().server.limits.count,
+        1024
+    );
     let value = config.report.entries[0].value.as_deref();
     assert_eq!(value, Some("5000, of which 1024 are enforced"));
 }

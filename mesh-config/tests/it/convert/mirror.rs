@@ -82,7 +82,12 @@ fn a_level_without_mirrors_takes_those_above() {
     ));
     let config = config(&text);
     let mirrors = |index: usize| -> MirrorCluster {
-        let route = config.listeners[0].manager.routes.routes().nth(index);
+        let route = config.listeners[0]
+            .manager()
+            .unwrap()
+            .routes
+            .routes()
+            .nth(index);
         match route.unwrap().action() {
             Action::Route(action) => action.mirrors[0].cluster.clone(),
             other => panic!("{other:?}"),

@@ -101,7 +101,11 @@ fn manager_text(fields: &str) -> String {
 }
 
 fn manager(fields: &str) -> Arc<ConnectionManager> {
-    Arc::clone(&config(&manager_text(fields)).listeners[0].manager)
+    Arc::clone(
+        config(&manager_text(fields)).listeners[0]
+            .manager()
+            .unwrap(),
+    )
 }
 
 /// A route configuration with these fields.
@@ -127,7 +131,7 @@ fn route_text(fields: &str) -> String {
 
 fn route(fields: &str) -> Arc<RouteEntry<RoutePolicies>> {
     let config = config(&route_text(fields));
-    let routes = &config.listeners[0].manager.routes;
+    let routes = &config.listeners[0].manager().unwrap().routes;
     Arc::clone(routes.routes().next().expect("a route"))
 }
 

@@ -29,7 +29,8 @@ fn text(limit: &str, routes: &str) -> String {
 }
 
 fn of(config: &Config) -> Arc<LocalRateLimitConfig> {
-    let HttpFilterKind::LocalRateLimit(limit) = &config.listeners[0].manager.http_filters[0].kind
+    let HttpFilterKind::LocalRateLimit(limit) =
+        &config.listeners[0].manager().unwrap().http_filters[0].kind
     else {
         panic!("another filter")
     };
@@ -42,7 +43,7 @@ fn limit(fields: &str) -> Arc<LocalRateLimitConfig> {
 
 fn policies(limit: &str, routes: &str) -> Vec<Arc<RoutePolicies>> {
     let config = config(&text(limit, routes));
-    let routes = &config.listeners[0].manager.routes;
+    let routes = &config.listeners[0].manager().unwrap().routes;
     routes
         .routes()
         .map(|route| Arc::clone(route.policy()))

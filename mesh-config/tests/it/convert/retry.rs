@@ -21,7 +21,7 @@ fn policy(fields: &str) -> Arc<RetryConfig> {
 /// The policies of the routes of a virtual host.
 fn policies(fields: &str) -> Vec<Option<Arc<RetryConfig>>> {
     let config = config(&vhost_text(fields));
-    let routes = &config.listeners[0].manager.routes;
+    let routes = &config.listeners[0].manager().unwrap().routes;
     routes
         .routes()
         .map(|route| route.policy().retry.clone())

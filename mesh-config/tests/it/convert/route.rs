@@ -299,7 +299,13 @@ fn direct_responses_are_read() {
         "match: {prefix: /}\ndirect_response: {status: 418, body: {inline_string: tea}}",
     );
     let config = config(&text);
-    let route = config.listeners[0].manager.routes.routes().next().unwrap();
+    let route = config.listeners[0]
+        .manager()
+        .unwrap()
+        .routes
+        .routes()
+        .next()
+        .unwrap();
     let wanted = DirectResponse::new(418, "tea", 4096).unwrap();
     assert_eq!(*route.action(), Action::DirectResponse(wanted));
     refused(
@@ -331,7 +337,7 @@ fn headers_are_added_and_removed() {
          response_headers_to_add: [{header: {key: x-e, value: '%REQ(x-f)%'}, keep_empty_value: true}]",
     );
     let config = config(&text);
-    let manager = &config.listeners[0].manager;
+    let manager = config.listeners[0].manager().unwrap();
     assert_eq!(&**manager.routes.routes().next().unwrap().name(), "r");
     // What a response header quotes of the request is captured.
     assert_eq!(manager.captures.fields().len(), 1);

@@ -18,7 +18,7 @@ fn everything_that_a_configuration_says_is_kept() {
          routes: [{match: {path: /p}, non_forwarding_action: {}}]",
     ));
     assert!(config.report.is_empty(), "{:?}", config.report);
-    let manager = &config.listeners[0].manager;
+    let manager = config.listeners[0].manager().unwrap();
     assert_eq!(&*manager.route_config_name, "main");
     assert_eq!(manager.edge.internal_only_headers[0], "x-secret");
     assert_eq!(manager.captures.fields().len(), 1);
@@ -88,7 +88,8 @@ fn clusters_may_be_missing_if_the_config_says_so() {
     ));
     let config = config(&text);
     let names: Vec<&str> = config.listeners[0]
-        .manager
+        .manager()
+        .unwrap()
         .routes
         .clusters()
         .map(|(name, _)| name)

@@ -61,9 +61,10 @@ static_resources:
         listener.address,
         Address::Socket("127.0.0.1:0".parse().unwrap())
     );
-    assert_eq!(&*listener.manager.stat_prefix, "ingress");
+    assert_eq!(&*listener.manager().unwrap().stat_prefix, "ingress");
     let names: Vec<&str> = listener
-        .manager
+        .manager()
+        .unwrap()
         .routes
         .clusters()
         .map(|(name, _)| name)
@@ -97,7 +98,7 @@ fn a_bootstrap_as_people_write_them() {
         panic!("{:?}", config.listeners)
     };
     assert_eq!((&*ingress.name, &*ops.name), ("ingress", "0.0.0.0:8081"));
-    let manager = &ingress.manager;
+    let manager = ingress.manager().unwrap();
     assert!(manager.edge.use_remote_address && manager.edge.normalize_path);
     assert_eq!(manager.access_log[0].target, Target::Stdout);
     let HttpFilterKind::LocalRateLimit(limit) = &manager.http_filters[0].kind else {

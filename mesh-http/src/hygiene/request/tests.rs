@@ -1,8 +1,8 @@
 use http::Request;
-use mesh_core::{ConnectionInfo, ErrorKind, Rng};
+use mesh_core::{Cidr, ConnectionInfo, ErrorKind, Rng};
 
 use super::{EdgeConfig, Prepared, prepare_request};
-use crate::hygiene::{Cidr, Underscores};
+use crate::hygiene::Underscores;
 
 fn prepare(
     config: &EdgeConfig,

@@ -1,0 +1,83 @@
+//! What an HTTP connection manager does with a connection.
+
+use std::{pin::pin, sync::Arc};
+
+use mesh_client::{Manager, ManagerStats};
+use mesh_core::{ConnectionInfo, clock};
+use mesh_http::server::{Connection, Ended};
+use mesh_net::Stream;
+use tokio::sync::watch;
+
+use crate::drain::Phase;
+
+/// Serves the connection until it ends, or its filter chain has to.
+pub(super) async fn serve(
+    stream: Stream,
+    info: Arc<ConnectionInfo>,
+    manager: &Manager,
+    mut phase: watch::Receiver<Phase>,
+) {
+    let stats = manager.stats();
+    let _counted = Counted::new(stats);
+    let handler = manager.connection(info);
+    let server = Arc::clone(&manager.config().server);
+    let mut connection = pin!(Connection::new(stream, handler, server));
+    let ended = loop {
+        let now = *phase.borrow_and_update();
+        match now {
+            Phase::Running => {}
+            Phase::Announcing => connection.as_mut().announce_close(),
+            Phase::Finishing => {
+                // The runtime looks at its sockets first: a request that is here is no idle time.
+                tokio::task::yield_now().await;
+                connection.as_mut().drain();
+            }
+            Phase::Over => break Ended::Closed,
+        }
+        tokio::select! {
+            biased;
+            // First, so that no request is answered as if nothing had been said. Without a sender there is no
+            // further phase: this branch rests.
+            Ok(()) = phase.changed() => {}
+            ended = connection.as_mut() => break ended,
+        }
+    };
+    match ended {
+        Ended::ClientGone => stats.downstream_cx_destroy_remote().inc(),
+        Ended::Idle => {
+            stats.downstream_cx_idle_timeout().inc();
+            stats.downstream_cx_destroy_local().inc();
+        }
+        Ended::Truncated => {
+            connection.with_io(Stream::reset_on_close);
+            stats.downstream_cx_destroy_local().inc();
+        }
+        Ended::Closed => stats.downstream_cx_destroy_local().inc(),
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Counted<'a> {
+    stats: &'a ManagerStats,
+    opened: std::time::Instant,
+}
+
+impl<'a> Counted<'a> {
+    fn new(stats: &'a ManagerStats) -> Self {
+        stats.downstream_cx_total().inc();
+        stats.downstream_cx_active().inc();
+        Self {
+            stats,
+            opened: clock::now(),
+        }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        let lived = u64::try_from((clock::now() - self.opened).as_millis()).unwrap_or(u64::MAX);
+        self.stats.downstream_cx_active().dec();
+        self.stats.downstream_cx_destroy().inc();
+        self.stats.downstream_cx_length_ms().record(lived);
+    }
+}

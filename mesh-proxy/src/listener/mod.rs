@@ -1,0 +1,27 @@
+//! Listeners: from the process's sockets to what a connection passes.
+//!
+//! | file | what |
+//! |---|---|
+//! | `set` | the control thread's view: which listeners there are, which sockets they have, how they go |
+//! | `serving` | one listener as one worker serves it: its filter chains, built once, never changed |
+//! | `accept` | one socket on one worker |
+//! | `connection` | one connection, from the socket to its filter chain |
+//! | `http` | what an HTTP connection manager does with a connection |
+//!
+//! Sockets belong to the process and are known by their address. A listener that changes leaves them as
+//! they are: its next connections are served by the new config, and those that run are told to go, unless
+//! their filter chain is the same as before. One that is removed takes what the kernel has queued before
+//! its sockets close, since closing resets what is queued.
+
+mod accept;
+mod connection;
+mod http;
+mod serving;
+mod set;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use accept::{Accept, run};
+pub(crate) use serving::Serving;
+pub(crate) use set::Listeners;
