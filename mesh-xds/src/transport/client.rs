@@ -1,0 +1,358 @@
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use http::uri::PathAndQuery;
+use mesh_core::{Rng, clock};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, client::Grpc, transport::Endpoint};
+
+use crate::{
+    Accept, Event, Reconnect, Resource, ResourceStatus, ResourceType, Subscriber, Variant,
+    wire::Response,
+};
+
+use super::{Interest, MESSAGE_BYTES_MAX, codec::DiscoveryCodec};
+
+/// How many requests wait for the connection; while they do, nothing is read from it.
+const REQUESTS_MAX: usize = 8;
+
+/// How many commands wait for the driver; who gives more waits.
+const COMMANDS_MAX: usize = 64;
+
+/// How often a silent connection is probed, and how long it has to answer. A control plane that was
+/// unplugged is noticed after both.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// Applies what arrives, on the driver's task.
+pub trait Handler: Accept + Send {
+    /// Applies `events`, all of one response, and says in `interest` what shall be subscribed to from now
+    /// on. It comes before the acknowledgement, which is then sent along with that.
+    fn on_events(&mut self, now: Instant, events: Vec<Event>, interest: &mut Interest);
+
+    /// The control plane answers (true), or the stream to it broke (false, with the reason).
+    fn on_connection(&mut self, connected: bool, reason: &str) {
+        let _ = (connected, reason);
+    }
+}
+
+enum Command {
+    Change(Interest),
+    Restore(ResourceType, Vec<Resource>),
+    Dump(oneshot::Sender<Vec<ResourceStatus>>),
+}
+
+/// Talks to a [`Driver`] from elsewhere. The driver ends when the last of these is dropped.
+#[derive(Debug, Clone)]
+pub struct Commands(mpsc::Sender<Command>);
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Change(_) => "Change",
+            Self::Restore(..) => "Restore",
+            Self::Dump(_) => "Dump",
+        })
+    }
+}
+
+impl Commands {
+    /// Changes what is wanted; false when the driver is gone.
+    pub async fn change(&self, interest: Interest) -> bool {
+        self.0.send(Command::Change(interest)).await.is_ok()
+    }
+
+    /// Gives the driver what a cache had kept; false when the driver is gone.
+    pub async fn restore(&self, ty: ResourceType, resources: Vec<Resource>) -> bool {
+        self.0.send(Command::Restore(ty, resources)).await.is_ok()
+    }
+
+    /// Where each resource stands; nothing when the driver is gone.
+    pub async fn statuses(&self) -> Vec<ResourceStatus> {
+        let (answer, statuses) = oneshot::channel();
+        if self.0.send(Command::Dump(answer)).await.is_err() {
+            return Vec::new();
+        }
+        statuses.await.unwrap_or_default()
+    }
+}
+
+/// Where to connect, and for what.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// The servers, in order of preference.
+    pub servers: Vec<Endpoint>,
+    /// How updates are told.
+    pub variant: Variant,
+    /// A type of its own stream; `None` is the aggregated one.
+    pub only: Option<ResourceType>,
+}
+
+impl Stream {
+    /// An aggregated stream to servers at these URIs: `http://host:port`, or `unix:///path`.
+    ///
+    /// # Errors
+    /// When a URI is none.
+    pub fn aggregated<'a>(
+        variant: Variant,
+        servers: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, tonic::transport::Error> {
+        let endpoint = |uri: &str| {
+            Ok(Endpoint::from_shared(uri.to_owned())?
+                .connect_timeout(Duration::from_secs(5))
+                .http2_keep_alive_interval(KEEP_ALIVE.0)
+                .keep_alive_timeout(KEEP_ALIVE.1)
+                .keep_alive_while_idle(true))
+        };
+        Ok(Self {
+            servers: servers
+                .into_iter()
+                .map(endpoint)
+                .collect::<Result<_, _>>()?,
+            variant,
+            only: None,
+        })
+    }
+
+    fn path(&self) -> PathAndQuery {
+        let path = match self.only {
+            Some(ty) => ty.path(self.variant),
+            None => self.variant.aggregated_path().to_owned(),
+        };
+        // All paths are our own constants; the root is a method that no server has.
+        path.parse()
+            .unwrap_or_else(|_| PathAndQuery::from_static("/"))
+    }
+}
+
+/// Why a driver's stream ended.
+enum End {
+    Broken(String),
+    /// Nobody holds [`Commands`] any more.
+    Abandoned,
+}
+
+/// Keeps one stream to a control plane, for ever. Its owner runs it on a task of its own.
+pub struct Driver<H> {
+    subscriber: Subscriber,
+    handler: H,
+    commands: mpsc::Receiver<Command>,
+    stream: Stream,
+    reconnect: Reconnect,
+    rng: Rng,
+}
+
+impl<H> fmt::Debug for Driver<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<H: Handler> Driver<H> {
+    /// A driver of `subscriber`, whose variant must be that of `stream`, and whose [`Reconnect`] counts
+    /// as many servers as `stream` has.
+    pub fn new(
+        subscriber: Subscriber,
+        handler: H,
+        stream: Stream,
+        reconnect: Reconnect,
+        rng: Rng,
+    ) -> (Self, Commands) {
+        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let driver = Self {
+            subscriber,
+            handler,
+            commands,
+            stream,
+            reconnect,
+            rng,
+        };
+        (driver, Commands(sender))
+    }
+
+    /// Connects, and again whenever the stream breaks, until all [`Commands`] are dropped. Gives the
+    /// handler back.
+    ///
+    /// # Cancel safety
+    /// What was applied stays applied; a stream that was open is closed.
+    pub async fn run(mut self) -> H {
+        loop {
+            match self.connected().await {
+                End::Abandoned => return self.handler,
+                End::Broken(reason) => {
+                    tracing::debug!(%reason, "the xDS stream ended");
+                    self.subscriber.on_disconnected();
+                    self.handler.on_connection(false, &reason);
+                }
+            }
+            let wait = self.reconnect.on_failure(self.rng.next_u64());
+            if let Some(End::Abandoned) = self.idle_until(clock::now() + wait).await {
+                return self.handler;
+            }
+        }
+    }
+
+    /// One stream, from its opening to its end.
+    async fn connected(&mut self) -> End {
+        let Some(endpoint) = self.stream.servers.get(self.reconnect.server()) else {
+            return End::Broken("there is no such server".to_owned());
+        };
+        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
+        let grpc = Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let call = open(grpc, self.stream.path(), self.stream.variant, receiver);
+        let mut responses = std::pin::pin!(stream::once(call).try_flatten());
+        let mut answered = false;
+        self.subscriber.on_connected();
+        loop {
+            let now = clock::now();
+            let (due, may_send) = (
+                self.subscriber.next_deadline(),
+                self.subscriber.may_send(now),
+            );
+            tokio::select! {
+                permit = requests.reserve(), if may_send => {
+                    let Ok(permit) = permit else {
+                        // The call has let go of its requests: it is about to say why.
+                        return End::Broken(last_words(responses.next().await));
+                    };
+                    if let Some(request) = self.subscriber.poll_request(now) {
+                        permit.send(request);
+                    }
+                }
+                response = responses.next(), if requests.capacity() > 0 => match response {
+                    Some(Ok(response)) => {
+                        if !std::mem::replace(&mut answered, true) {
+                            self.reconnect.on_response();
+                            self.handler.on_connection(true, "");
+                        }
+                        self.on_response(response);
+                    }
+                    end => return End::Broken(last_words(end)),
+                },
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return End::Abandoned,
+                },
+                () = sleep_until(due) => self.on_timer(),
+            }
+        }
+    }
+
+    /// Waits for the next attempt; commands and timers go on.
+    async fn idle_until(&mut self, at: Instant) -> Option<End> {
+        loop {
+            let due = self.subscriber.next_deadline();
+            tokio::select! {
+                () = sleep_until(Some(at)) => return None,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.on_command(command),
+                    None => return Some(End::Abandoned),
+                },
+                () = sleep_until(due) => self.on_timer(),
+            }
+        }
+    }
+
+    fn on_response(&mut self, response: Response) {
+        let now = clock::now();
+        let events = self
+            .subscriber
+            .on_response(now, response, &mut self.handler);
+        self.apply(now, events);
+    }
+
+    fn on_timer(&mut self) {
+        let now = clock::now();
+        let events = self.subscriber.on_timer(now);
+        self.apply(now, events);
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = clock::now();
+        match command {
+            Command::Change(interest) => {
+                let events = interest.apply(now, &mut self.subscriber);
+                self.apply(now, events);
+            }
+            Command::Restore(ty, resources) => {
+                let events = self
+                    .subscriber
+                    .restore(now, ty, resources, &mut self.handler);
+                self.apply(now, events);
+            }
+            // Whoever asked may have gone; then nobody misses the answer.
+            Command::Dump(answer) => drop(answer.send(self.subscriber.statuses())),
+        }
+    }
+
+    fn apply(&mut self, now: Instant, events: Vec<Event>) {
+        settle(now, &mut self.subscriber, &mut self.handler, events);
+    }
+}
+
+/// Tells `events`, and what follows from the changes they cause.
+pub(super) fn settle<H: Handler>(
+    now: Instant,
+    subscriber: &mut Subscriber,
+    handler: &mut H,
+    mut events: Vec<Event>,
+) {
+    while !events.is_empty() {
+        let mut interest = Interest::default();
+        handler.on_events(now, events, &mut interest);
+        events = interest.apply(now, subscriber);
+    }
+}
+
+async fn open(
+    mut grpc: Grpc<tonic::transport::Channel>,
+    path: PathAndQuery,
+    variant: Variant,
+    requests: mpsc::Receiver<crate::wire::Request>,
+) -> Result<tonic::Streaming<Response>, Status> {
+    let unavailable = |error: tonic::transport::Error| Status::unavailable(chain(&error));
+    grpc.ready().await.map_err(unavailable)?;
+    let requests = tonic::Request::new(ReceiverStream::new(requests));
+    let response = grpc
+        .streaming(requests, path, DiscoveryCodec(variant))
+        .await?;
+    Ok(response.into_inner())
+}
+
+fn last_words(end: Option<Result<Response, Status>>) -> String {
+    match end {
+        None | Some(Ok(_)) => "the server closed the stream".to_owned(),
+        Some(Err(status)) => {
+            let cause = std::error::Error::source(&status).map(|s| format!(" ({})", chain(s)));
+            format!(
+                "{}: {}{}",
+                status.code(),
+                status.message(),
+                cause.unwrap_or_default()
+            )
+        }
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,20 @@
+//! gRPC around both halves, and files.
+
+mod body;
+mod client;
+mod codec;
+mod file;
+mod interest;
+mod server;
+mod session;
+
+pub(crate) use codec::ProtoCodec;
+
+pub use client::{Commands, Driver, Handler, Stream};
+pub use file::{FileSource, PathConfigSource};
+pub use interest::Interest;
+pub use server::{XdsService, XdsServiceBuilder};
+
+/// The longest message that is read. Envoy reads any; this only keeps a broken peer from taking all
+/// memory, and a config of that size would not be a config.
+pub const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
