@@ -58,7 +58,7 @@ const HEAVY: [&str; 9] = [
 ];
 
 /// Crates that are too big to be in one binary twice.
-const SINGLE: [&str; 18] = [
+const SINGLE: [&str; 19] = [
     "bytes",
     "clap",
     "envoy-types",
@@ -75,6 +75,7 @@ const SINGLE: [&str; 18] = [
     "rustls",
     "tokio",
     "tokio-util",
+    "tonic",
     "tower",
     "tracing",
 ];
