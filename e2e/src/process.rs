@@ -36,6 +36,8 @@ impl Binary {
     /// When it cannot be run at all.
     pub fn new(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
+        // The process runs in a folder of its own.
+        let path = std::fs::canonicalize(&path).unwrap_or(path);
         let help = Command::new(&path)
             .arg("--help")
             .output()
@@ -168,6 +170,8 @@ impl Proxy {
             .arg("--admin-address-path")
             .arg(&address)
             .args(["-l", "warning"])
+            // What the config names without a folder is this process's own.
+            .current_dir(&folder.0)
             .args(&binary.arguments)
             .args(arguments)
             .stdin(Stdio::null())

@@ -236,6 +236,7 @@ async fn as_a_sidecar(config: Config) -> anyhow::Result<()> {
         Registry::new(),
         Rng::seeded(SEED),
         LogWriterConfig::default(),
+        Arc::new(TcpConnector),
     );
     mesh.apply(&config)?;
     let worker = Worker::new(mesh.clone(), Arc::new(TcpConnector));

@@ -6,6 +6,7 @@
 //! | [`Balancer`] | picks an [`Endpoint`](mesh_core::Endpoint) and no more, for whoever keeps connections himself: one per worker, no lock, no allocation |
 //! | [`EndpointSet`] | the endpoints of a cluster at one moment |
 //! | [`priority_loads`] | how traffic splits over priorities, as a pure function |
+//! | [`health`] | active health checks |
 //!
 //! A pick goes through three choices. First a **priority**: traffic stays at the highest one until fewer
 //! than 100/140 of its endpoints are healthy, then spills over to the next by shares. Then whether to
@@ -98,6 +99,7 @@ mod balancer;
 mod config;
 mod error;
 mod future;
+pub mod health;
 mod load;
 mod metrics;
 mod service;

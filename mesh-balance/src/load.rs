@@ -1,6 +1,6 @@
 //! How much of the traffic each priority gets: Envoy's arithmetic, in whole percents.
 
-use mesh_core::{Endpoint, Health, HealthFlag};
+use mesh_core::{Endpoint, Health};
 
 use crate::{BalanceConfig, set};
 
@@ -29,7 +29,7 @@ impl PriorityCounts {
             1
         };
         self.hosts += 1;
-        if !endpoint.state.has(HealthFlag::Excluded) {
+        if !endpoint.state.is_excluded() {
             self.counted += 1;
             self.total += share;
         }

@@ -4,7 +4,7 @@ use std::{
 };
 
 use mesh_core::{
-    Endpoint, Health, HealthFlag,
+    Endpoint, Health,
     sync::{AtomicU64, Ordering},
 };
 use smallvec::SmallVec;
@@ -102,7 +102,7 @@ impl EndpointSet {
                 Health::Degraded => membership.degraded += 1,
                 Health::Unhealthy => {}
             }
-            membership.excluded += u64::from(endpoint.state.has(HealthFlag::Excluded));
+            membership.excluded += u64::from(endpoint.state.is_excluded());
         }
         membership
     }

@@ -110,7 +110,7 @@ impl MeshClientBuilder {
         self
     }
 
-    /// Starts the client on the current tokio runtime, once its names have been resolved.
+    /// Starts the client on the current tokio runtime, once its names have been resolved and its endpoints checked.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -125,15 +125,11 @@ impl MeshClientBuilder {
             return Err(ClientError::Unprotected(unprotected.join("; ")));
         }
         let listener = self.find_listener()?.clone();
-        let mesh = Mesh::new(self.registry, self.rng, self.logs);
+        let connector = Arc::new(TcpConnector);
+        let mesh = Mesh::new(self.registry, self.rng, self.logs, connector.clone());
         mesh.apply(&self.config)?;
-        mesh.resolved().await;
-        MeshClient::of(
-            &mesh,
-            &listener,
-            &self.config.version,
-            Arc::new(TcpConnector),
-        )
+        mesh.warmed().await;
+        MeshClient::of(&mesh, &listener, &self.config.version, connector)
     }
 
     fn find_listener(&self) -> Result<&Listener, ClientError> {

@@ -1,27 +1,32 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
 use mesh_balance::{BalanceStats, EndpointSet};
 use mesh_breaker::export_gauges;
-use mesh_config::model::{self, EndpointHealth, EndpointTarget};
+use mesh_config::model::{self, Discovery, EndpointCheck, EndpointHealth, EndpointTarget};
 use mesh_core::{
-    Address, Endpoint, EndpointState, HealthFlag, Priority, Resources, Rng,
-    stats::{ComputedGuard, Registry},
+    Address, Endpoint, EndpointState, HealthFlag, Priority, Resources, stats::ComputedGuard,
     sync::AtomicU64,
 };
 use mesh_http::pool::PoolStats;
 use mesh_outlier::{Detector, OutlierStats};
 use mesh_retry::RetryStats;
-use tokio::{runtime::Handle, sync::watch, task::AbortHandle};
+use mesh_telemetry::LogSink;
+use tokio::{sync::watch, task::AbortHandle};
 
-use crate::stats::ClusterStats;
+use crate::{
+    health::{Checks, Member},
+    mesh::Env,
+    stats::ClusterStats,
+};
 
 /// What outlives config pushes: all that was learnt about a cluster, keyed by its name.
 pub(crate) struct ClusterState {
@@ -31,6 +36,10 @@ pub(crate) struct ClusterState {
     pub(crate) retry_stats: RetryStats,
     pub(crate) balance_stats: Arc<BalanceStats>,
     detector: Mutex<Option<Watch>>,
+    pub(crate) checks: Checks,
+    env: Env,
+    /// The version that requests go through.
+    current: Mutex<Weak<Cluster>>,
     generation: Arc<AtomicU64>,
     /// The endpoints' lasting state, by address; bounded by the endpoints of the latest assignment.
     endpoints: Mutex<HashMap<Address, Arc<EndpointState>>>,
@@ -57,6 +66,8 @@ pub struct Cluster {
     pub(crate) answers: Mutex<Vec<Addresses>>,
     /// Whether `set` is the previous version's until all names have an answer.
     pub(crate) warms: bool,
+    /// Whether `set` is this version's own.
+    assigned: AtomicBool,
     /// There is a later version: this one changes nothing any more.
     retired: AtomicBool,
     /// Names that have not been asked for yet.
@@ -66,7 +77,8 @@ pub struct Cluster {
 }
 
 impl ClusterState {
-    pub(crate) fn new(config: &model::Cluster, registry: &Registry) -> Arc<Self> {
+    pub(crate) fn new(config: &model::Cluster, env: &Env) -> Arc<Self> {
+        let registry = &env.registry;
         let prefix = format!("cluster.{}.", config.stat_name);
         let scope = registry.scope(&prefix);
         let resources = [
@@ -92,6 +104,9 @@ impl ClusterState {
             retry_stats: RetryStats::register(&scope),
             balance_stats: BalanceStats::register(&scope),
             detector: Mutex::default(),
+            checks: Checks::default(),
+            env: env.clone(),
+            current: Mutex::default(),
             generation: Arc::new(AtomicU64::new(0)),
             endpoints: Mutex::default(),
         })
@@ -104,13 +119,28 @@ impl ClusterState {
         }
     }
 
-    fn detector(
-        &self,
-        config: &model::Cluster,
-        registry: &Registry,
-        rng: &Rng,
-        runtime: &Handle,
-    ) -> Option<Arc<Detector>> {
+    /// A check of an endpoint that does not count as failed has passed: that ends an ejection.
+    pub(crate) fn on_health_check_passed(&self, now: Instant, address: &Address) {
+        if let Some(watch) = &*lock(&self.detector) {
+            watch.detector.on_health_check_passed(now, address);
+        }
+    }
+
+    /// An endpoint that had left the assignment and stayed for its health has lost it.
+    pub(crate) fn remove(&self, address: &Address) {
+        let current = lock(&self.current).upgrade();
+        if let Some(cluster) = current {
+            cluster.remove(address);
+        }
+    }
+
+    fn detector(&self, config: &model::Cluster) -> Option<Arc<Detector>> {
+        let Env {
+            registry,
+            rng,
+            runtime,
+            ..
+        } = &self.env;
         let mut watch = lock(&self.detector);
         match (&config.outlier, watch.as_ref()) {
             (None, _) => *watch = None,
@@ -142,7 +172,7 @@ impl Drop for Watch {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -151,17 +181,17 @@ impl Cluster {
     pub(crate) fn new(
         config: Arc<model::Cluster>,
         previous: Option<&Self>,
-        registry: &Registry,
-        rng: &Rng,
-        runtime: &Handle,
+        env: &Env,
+        event_logs: Vec<LogSink>,
     ) -> Arc<Self> {
         let state = previous.map_or_else(
-            || ClusterState::new(&config, registry),
+            || ClusterState::new(&config, env),
             |previous| Arc::clone(&previous.state),
         );
         state.resources[0].update(&config.thresholds);
         state.resources[1].update(&config.thresholds_high);
-        let detector = state.detector(&config, registry, rng, runtime);
+        let detector = state.detector(&config);
+        state.checks.configure(&state, &config, env, event_logs);
         let set = previous.map_or_else(EndpointSet::empty, Self::endpoints);
         if let Some(detector) = &detector {
             detector.set_endpoints(set.endpoints().iter().map(|endpoint| &endpoint.state));
@@ -177,7 +207,7 @@ impl Cluster {
             .iter()
             .filter(|e| matches!(e.target, EndpointTarget::Name(..)));
         let unsettled = watch::Sender::new(names.count());
-        Arc::new(Self {
+        let cluster = Arc::new(Self {
             config,
             unsettled,
             state,
@@ -185,9 +215,12 @@ impl Cluster {
             detector,
             answers: Mutex::new(answers),
             warms: previous.is_some(),
+            assigned: AtomicBool::new(false),
             retired: AtomicBool::new(false),
             tasks: Mutex::default(),
-        })
+        });
+        *lock(&cluster.state.current) = Arc::downgrade(&cluster);
+        cluster
     }
 
     fn known_names(&self) -> HashMap<String, Arc<[IpAddr]>> {
@@ -254,64 +287,139 @@ impl Cluster {
             .send_modify(|left| *left = left.saturating_sub(1));
     }
 
-    /// Waits until every name was asked for once, whatever came of it.
-    pub async fn resolved(&self) {
+    /// Waits until every name was asked for once, and every endpoint that is checked has been checked
+    /// once, whatever came of it.
+    pub async fn warmed(&self) {
         let mut left = self.unsettled.subscribe();
         // It can only fail when the cluster has gone, and it is borrowed here.
         let _ = left.wait_for(|left| *left == 0).await;
+        if !self.retired.load(Ordering::Relaxed) {
+            self.state.checks.settled().await;
+        }
     }
 
     pub(crate) fn adopt(&self, task: AbortHandle) {
         lock(&self.tasks).push(task);
     }
 
-    /// Replaces the endpoints. What is known about an address that stays is kept.
+    /// Replaces the endpoints. What is known about an address that stays is kept. One that has left stays
+    /// as long as its checks pass, unless the config says otherwise.
     pub(crate) fn assign(&self, endpoints: Vec<(Address, model::EndpointConfig)>) {
         let mut known = lock(&self.state.endpoints);
         if self.retired.load(Ordering::Relaxed) {
             return;
         }
-        let mut next = HashMap::with_capacity(endpoints.len());
-        let mut list: Vec<Arc<Endpoint>> = Vec::with_capacity(endpoints.len());
+        let mut seen = HashSet::with_capacity(endpoints.len());
+        let mut members = Vec::with_capacity(endpoints.len());
         for (address, config) in endpoints {
-            if next.contains_key(&address) {
-                // The first of several equal addresses counts, as in Envoy.
-                continue;
+            // The first of several equal addresses counts, as in Envoy.
+            if seen.insert(address.clone()) {
+                let check = config.check.clone();
+                members.push((self.describe(address, config, &known), check));
             }
-            let state = known.get(&address).cloned().unwrap_or_else(|| {
-                Arc::new(EndpointState::new(
-                    address.clone(),
-                    Arc::clone(&self.state.generation),
-                ))
-            });
-            state.set_health(
-                HealthFlag::FailedEds,
-                config.health == EndpointHealth::Unhealthy,
-            );
-            state.set_health(
-                HealthFlag::DegradedEds,
-                config.health == EndpointHealth::Degraded,
-            );
-            state.set_health(
-                HealthFlag::Draining,
-                config.health == EndpointHealth::Draining,
-            );
-            let mut endpoint = Endpoint::new(Arc::clone(&state));
-            endpoint.hostname = config.hostname;
-            endpoint.weight = config.weight;
-            endpoint.priority = config.priority;
-            endpoint.locality = config.locality;
-            endpoint.metadata = config.metadata;
-            next.insert(address, state);
-            list.push(Arc::new(endpoint));
         }
+        for endpoint in self.held(&seen) {
+            if let Some(check) = self.state.checks.asked(endpoint.address()) {
+                endpoint.state.set_health(HealthFlag::PendingRemoval, true);
+                members.push((endpoint, check));
+            }
+        }
+        self.assigned.store(true, Ordering::Relaxed);
+        self.publish(&mut known, members);
+    }
+
+    /// An endpoint as the config describes it, with what is known of it.
+    fn describe(
+        &self,
+        address: Address,
+        config: model::EndpointConfig,
+        known: &HashMap<Address, Arc<EndpointState>>,
+    ) -> Arc<Endpoint> {
+        let state = known.get(&address).cloned().unwrap_or_else(|| {
+            let generation = Arc::clone(&self.state.generation);
+            Arc::new(EndpointState::new(address, generation))
+        });
+        let is = |health| config.health == health;
+        state.set_health(HealthFlag::FailedEds, is(EndpointHealth::Unhealthy));
+        state.set_health(HealthFlag::DegradedEds, is(EndpointHealth::Degraded));
+        state.set_health(HealthFlag::Draining, is(EndpointHealth::Draining));
+        state.set_health(HealthFlag::PendingRemoval, false);
+        let mut endpoint = Endpoint::new(state);
+        endpoint.hostname = config.hostname;
+        endpoint.weight = config.weight;
+        endpoint.priority = config.priority;
+        endpoint.locality = config.locality;
+        endpoint.metadata = config.metadata;
+        Arc::new(endpoint)
+    }
+
+    /// Those that have left the assignment of this version, and are well according to their checks.
+    fn held(&self, assigned: &HashSet<Address>) -> Vec<Arc<Endpoint>> {
+        let none = self.config.ignore_health_on_host_removal
+            || matches!(self.config.discovery, Discovery::Static)
+            || !self.assigned.load(Ordering::Relaxed);
+        if none {
+            return Vec::new();
+        }
+        let set = self.set.load();
+        let well = |endpoint: &Endpoint| {
+            let flags = &endpoint.state;
+            !flags.has(HealthFlag::FailedActive) && !flags.has(HealthFlag::FailedEds)
+        };
+        let left = set.endpoints().iter();
+        left.filter(|endpoint| !assigned.contains(endpoint.address()) && well(endpoint))
+            .cloned()
+            .collect()
+    }
+
+    /// Goes on without one of the endpoints.
+    fn remove(&self, address: &Address) {
+        let mut known = lock(&self.state.endpoints);
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
+        let set = self.set.load_full();
+        let stay = set.endpoints().iter().filter(|e| e.address() != address);
+        let members = stay.map(|endpoint| {
+            // One that is not checked now is not to be checked.
+            let check = self.state.checks.asked(endpoint.address());
+            let check = check.unwrap_or_else(|| EndpointCheck {
+                disabled: true,
+                ..EndpointCheck::default()
+            });
+            (Arc::clone(endpoint), check)
+        });
+        self.publish(&mut known, members.collect());
+    }
+
+    /// These are the endpoints from now on.
+    fn publish(
+        &self,
+        known: &mut HashMap<Address, Arc<EndpointState>>,
+        members: Vec<(Arc<Endpoint>, EndpointCheck)>,
+    ) {
+        let checked: Vec<Member<'_>> = members
+            .iter()
+            .map(|(endpoint, check)| Member {
+                endpoint,
+                check,
+                known: known.contains_key(endpoint.address()),
+            })
+            .collect();
+        // Before anybody can pick them: new ones count as failed at first.
+        let pending = self.config.ignore_new_hosts_until_first_hc;
+        self.state.checks.assign(&checked, pending, &self.state.env);
+        let list: Vec<Arc<Endpoint>> = members.into_iter().map(|(endpoint, _)| endpoint).collect();
         if let Some(detector) = &self.detector {
             detector.set_endpoints(list.iter().map(|endpoint| &endpoint.state));
         }
+        *known = list
+            .iter()
+            .map(|endpoint| (endpoint.address().clone(), Arc::clone(&endpoint.state)))
+            .collect();
         let set = EndpointSet::new(list);
         self.state.balance_stats.refresh(&set);
         self.set.store(set);
-        *known = next;
     }
 }
 

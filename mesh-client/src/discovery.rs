@@ -7,22 +7,22 @@ use std::{
 };
 
 use mesh_config::model::{self, DnsConfig, EndpointConfig, EndpointTarget};
-use mesh_core::{Address, Rng, stats::Scope};
+use mesh_core::Address;
 use mesh_net::dns::{DnsStats, DnsWatch, Resolver, Update};
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::sync::mpsc;
 
-use crate::{Cluster, cluster::Addresses};
+use crate::{Cluster, cluster::Addresses, mesh::Env};
 
 /// Looks the names of `cluster` up for as long as it lives.
-pub(crate) fn start(
-    cluster: &Arc<Cluster>,
-    dns: &DnsConfig,
-    resolver: &Resolver,
-    scope: &Scope,
-    runtime: &Handle,
-    rng: &Rng,
-) {
-    let stats = DnsStats::register(scope);
+pub(crate) fn start(cluster: &Arc<Cluster>, dns: &DnsConfig, resolver: &Resolver, env: &Env) {
+    let Env {
+        registry,
+        rng,
+        runtime,
+        ..
+    } = env;
+    let prefix = format!("cluster.{}.", cluster.config.stat_name);
+    let stats = DnsStats::register(&registry.scope(&prefix));
     // As many answers may wait as there are names: each watch waits for its own to be taken.
     let names = cluster.config.endpoints.len();
     let (answers, inbox) = mpsc::channel(names.max(1));

@@ -13,9 +13,10 @@ use mesh_core::{
     Rng, clock,
     stats::{ComputedGuard, Registry, Scope},
 };
-use mesh_net::dns::Resolver;
+use mesh_net::{Connect, dns::Resolver};
 use mesh_ratelimit::{LocalRateLimit, LocalRateLimitConfig, RateLimitStore};
-use mesh_telemetry::{LogWriter, LogWriterConfig};
+use mesh_telemetry::{LogSink, LogWriter, LogWriterConfig};
+use tokio::runtime::Handle;
 
 use crate::{Cluster, discovery};
 
@@ -24,16 +25,24 @@ use crate::{Cluster, discovery};
 #[derive(Clone)]
 pub struct Mesh(Arc<Inner>);
 
+/// What background work of clusters needs.
+#[derive(Clone)]
+pub(crate) struct Env {
+    pub(crate) registry: Registry,
+    pub(crate) rng: Rng,
+    pub(crate) runtime: Handle,
+    /// How health checks reach endpoints.
+    pub(crate) connector: Arc<dyn Connect>,
+}
+
 struct Inner {
-    registry: Registry,
-    rng: Rng,
+    env: Env,
     writer: LogWriter,
     limits: RateLimitStore,
     clusters: ArcSwap<Clusters>,
     generation: AtomicU64,
     /// One push at a time.
     pushing: Mutex<()>,
-    runtime: tokio::runtime::Handle,
     _membership: ComputedGuard,
 }
 
@@ -55,13 +64,18 @@ impl Clusters {
 }
 
 impl Mesh {
-    /// A process without clusters. Background work (name resolution, outlier sweeps) runs on the current
-    /// tokio runtime.
+    /// A process without clusters. Background work (name resolution, health checks, outlier sweeps) runs on
+    /// the current tokio runtime; health checks connect with `connector`.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     #[must_use]
-    pub fn new(registry: Registry, rng: Rng, logs: LogWriterConfig) -> Self {
+    pub fn new(
+        registry: Registry,
+        rng: Rng,
+        logs: LogWriterConfig,
+        connector: Arc<dyn Connect>,
+    ) -> Self {
         let writer = LogWriter::new(logs, &registry.scope(""));
         Self(Arc::new_cyclic(|weak: &Weak<Inner>| {
             let weak = weak.clone();
@@ -76,14 +90,17 @@ impl Mesh {
                 }
             });
             Inner {
-                registry,
-                rng,
+                env: Env {
+                    registry,
+                    rng,
+                    runtime: Handle::current(),
+                    connector,
+                },
                 writer,
                 limits: RateLimitStore::new(),
                 clusters: ArcSwap::default(),
                 generation: AtomicU64::new(0),
                 pushing: Mutex::default(),
-                runtime: tokio::runtime::Handle::current(),
                 _membership: membership,
             }
         }))
@@ -92,13 +109,13 @@ impl Mesh {
     /// The stats.
     #[must_use]
     pub fn registry(&self) -> &Registry {
-        &self.0.registry
+        &self.0.env.registry
     }
 
     /// Where random numbers come from.
     #[must_use]
     pub fn rng(&self) -> &Rng {
-        &self.0.rng
+        &self.0.env.rng
     }
 
     /// The log files.
@@ -133,10 +150,10 @@ impl Mesh {
     /// or an endpoint that stays is kept. Requests that run finish with the version they began with. A config
     /// that is refused changes nothing.
     ///
-    /// Names are resolved in the background: see [`Mesh::resolved`].
+    /// Names are resolved and endpoints checked in the background: see [`Mesh::warmed`].
     ///
     /// # Errors
-    /// When the name servers of a cluster cannot be used.
+    /// When the name servers of a cluster cannot be used, or an event log cannot be opened.
     pub fn apply(&self, config: &Config) -> io::Result<()> {
         let _pushing = self
             .0
@@ -148,7 +165,7 @@ impl Mesh {
         let plans = config
             .clusters
             .iter()
-            .map(|config| Plan::prepare(config, old.by_name.get(&config.name)))
+            .map(|config| Plan::prepare(config, old.by_name.get(&config.name), &self.0.writer))
             .collect::<io::Result<Vec<_>>>()?;
         let mut next = Clusters {
             generation: old.generation + 1,
@@ -173,37 +190,33 @@ impl Mesh {
     }
 
     fn commit(&self, plan: Plan) -> Arc<Cluster> {
-        let (config, previous, resolver) = match plan {
+        let (config, previous, resolver, event_logs) = match plan {
             Plan::Keep(cluster) => return cluster,
             Plan::Build {
                 config,
                 previous,
                 resolver,
-            } => (config, previous, resolver),
+                event_logs,
+            } => (config, previous, resolver, event_logs),
         };
-        let Inner {
-            registry,
-            rng,
-            runtime,
-            ..
-        } = &*self.0;
+        let env = &self.0.env;
         if let Some(previous) = &previous {
             previous.retire();
         }
-        let cluster = Cluster::new(config, previous.as_deref(), registry, rng, runtime);
+        let cluster = Cluster::new(config, previous.as_deref(), env, event_logs);
         discovery::publish(&cluster);
         if let (Discovery::Dns(dns), Some(resolver)) = (&cluster.config.discovery, resolver) {
-            let scope = registry.scope(&format!("cluster.{}.", cluster.config.stat_name));
-            discovery::start(&cluster, dns, &resolver, &scope, runtime, rng);
+            discovery::start(&cluster, dns, &resolver, env);
         }
         cluster
     }
 
-    /// Waits until every cluster with names has been resolved once, whatever came of it.
-    pub async fn resolved(&self) {
+    /// Waits until every cluster with names has been resolved once, and every endpoint that is checked has
+    /// been checked once, whatever came of it.
+    pub async fn warmed(&self) {
         let clusters: Vec<Arc<Cluster>> = self.clusters().order.clone();
         for cluster in clusters {
-            cluster.resolved().await;
+            cluster.warmed().await;
         }
     }
 }
@@ -215,11 +228,17 @@ enum Plan {
         config: Arc<model::Cluster>,
         previous: Option<Arc<Cluster>>,
         resolver: Option<Box<Resolver>>,
+        /// Of its health checks.
+        event_logs: Vec<LogSink>,
     },
 }
 
 impl Plan {
-    fn prepare(config: &Arc<model::Cluster>, previous: Option<&Arc<Cluster>>) -> io::Result<Self> {
+    fn prepare(
+        config: &Arc<model::Cluster>,
+        previous: Option<&Arc<Cluster>>,
+        writer: &LogWriter,
+    ) -> io::Result<Self> {
         if let Some(kept) = previous.filter(|previous| previous.config == *config) {
             return Ok(Self::Keep(Arc::clone(kept)));
         }
@@ -229,10 +248,15 @@ impl Plan {
             )),
             _ => None,
         };
+        let check = config.health_check.iter();
+        let event_logs = check.flat_map(|check| &check.event_logs);
         Ok(Self::Build {
             config: Arc::clone(config),
             previous: previous.cloned(),
             resolver,
+            event_logs: event_logs
+                .map(|target| writer.open(target))
+                .collect::<io::Result<_>>()?,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_balance::{Balancer, NoHealthy, PickContext};
-use mesh_core::{Endpoint, Priority, Rng};
+use mesh_core::{Endpoint, HealthFlag, Priority, Rng};
 use mesh_http::pool::{HttpVersion, Pool};
 use mesh_net::Connect;
 use mesh_outlier::Monitor;
@@ -56,6 +56,19 @@ struct Open {
     /// What `slot` was made for; `None` when a push came between, so that all but the connections may have
     /// changed.
     endpoint: Option<Arc<Endpoint>>,
+    /// Its idle connections were closed when its health checks failed, and they still do.
+    failed: bool,
+}
+
+impl Open {
+    /// The connections to an endpoint whose health checks fail since the last look: who knows what they are
+    /// worth when it is well again.
+    fn fell_ill(&mut self) -> Option<Pool> {
+        let pool = &self.slot.pool;
+        let failed = pool.endpoint().state.has(HealthFlag::FailedActive);
+        let before = std::mem::replace(&mut self.failed, failed);
+        (failed && !before).then(|| pool.clone())
+    }
 }
 
 /// The way to one endpoint.
@@ -207,6 +220,7 @@ impl WorkerCluster {
                 let open = Open {
                     slot: slot.clone(),
                     endpoint: Some(Arc::clone(&endpoint)),
+                    failed: false,
                 };
                 slots.insert(key, open);
                 slot
@@ -224,6 +238,7 @@ impl WorkerCluster {
                 monitor: None,
             },
             endpoint: None,
+            failed: open.failed,
         };
         pools.slots.iter().map(|(key, o)| (*key, open(o))).collect()
     }
@@ -263,12 +278,15 @@ impl WorkerCluster {
             let here: HashSet<usize> = members.map(|e| Arc::as_ptr(&e.state) as usize).collect();
             closed.extend(inner.slots.extract_if(|key, _| !here.contains(&key.0)));
         }
+        let open = inner.slots.values_mut();
+        let ill: Vec<Pool> = open.filter_map(Open::fell_ill).collect();
         let open = inner.slots.values();
         let pools: Vec<Pool> = open.map(|open| open.slot.pool.clone()).collect();
         drop(inner);
         for (_, open) in closed {
             open.slot.pool.close_idle();
         }
+        ill.iter().for_each(Pool::close_idle);
         pools.iter().for_each(|pool| pool.sweep(now));
     }
 }

@@ -32,7 +32,7 @@
 //!     connect_timeout: 0.25s
 //!     lb_policy: least_request
 //!     health_checks:
-//!     - {timeout: 1s, interval: 5s, unhealthy_threshold: 2, healthy_threshold: 2, tcp_health_check: {}}
+//!     - {timeout: 1s, interval: 5s, unhealthy_threshold: 2, healthy_threshold: 2, custom_health_check: {name: mine}}
 //! ");
 //! let config = load(&source, &LoadOptions::default())?;
 //! assert_eq!(config.clusters[0].pool.connect_timeout.as_millis(), 250);
@@ -41,8 +41,8 @@
 //! assert_eq!(config.report.security().count(), 0);
 //! assert_eq!(
 //!     config.report.entries[0].to_string(),
-//!     "line 7: static_resources.clusters[0].health_checks: \
-//!      envoy.config.cluster.v3.Cluster.health_checks is not enforced"
+//!     "line 8: static_resources.clusters[0].health_checks[0].custom_health_check: \
+//!      envoy.config.core.v3.HealthCheck.custom_health_check is not enforced"
 //! );
 //! # Ok::<(), mesh_config::language::ConfigError>(())
 //! ```

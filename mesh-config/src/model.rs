@@ -19,6 +19,10 @@ use mesh_telemetry::{Filter, LogFormat, Target};
 
 use crate::language::UnsupportedReport;
 
+mod health;
+
+pub use health::{EndpointCheck, HealthCheck, HttpProbe, Probe, TcpProbe};
+
 /// A bootstrap, validated.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -213,6 +217,14 @@ pub struct Cluster {
     pub track_remaining: (bool, bool),
     /// `outlier_detection`; `None` is off.
     pub outlier: Option<OutlierConfig>,
+    /// `health_checks`; `None` is off.
+    pub health_check: Option<Arc<HealthCheck>>,
+    /// Whether an endpoint that has left the assignment goes at once, even if its checks pass.
+    /// `ignore_health_on_host_removal`.
+    pub ignore_health_on_host_removal: bool,
+    /// Whether endpoints that were never checked are left out of what shares are reckoned from.
+    /// `common_lb_config.ignore_new_hosts_until_first_hc`.
+    pub ignore_new_hosts_until_first_hc: bool,
     /// Connections.
     pub pool: Arc<PoolConfig>,
     /// The cluster's own retry policy, which wins over the route's.
@@ -260,6 +272,8 @@ pub struct EndpointConfig {
     pub health: EndpointHealth,
     /// Flat `envoy.lb` metadata.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// `health_check_config`.
+    pub check: EndpointCheck,
 }
 
 /// Where an endpoint is.

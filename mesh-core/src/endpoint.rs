@@ -57,18 +57,24 @@ pub enum HealthFlag {
     Draining = 1 << 6,
     /// The endpoint asked to be left out.
     Excluded = 1 << 7,
+    /// The latest active health check was not answered in time.
+    ActiveTimeout = 1 << 8,
+    /// It has left the assignment, and stays as long as its active health checks pass.
+    PendingRemoval = 1 << 9,
 }
 
 impl HealthFlag {
-    const NAMES: [(Self, &'static str); 8] = [
+    const NAMES: [(Self, &'static str); 10] = [
         (Self::FailedActive, "/failed_active_hc"),
         (Self::FailedOutlier, "/failed_outlier_check"),
         (Self::FailedEds, "/failed_eds_health"),
         (Self::DegradedActive, "/degraded_active_hc"),
         (Self::DegradedEds, "/degraded_eds_health"),
+        (Self::PendingRemoval, "/pending_dynamic_removal"),
         (Self::PendingActive, "/pending_active_hc"),
-        (Self::Draining, "/eds_status_draining"),
         (Self::Excluded, "/excluded_via_immediate_hc_fail"),
+        (Self::ActiveTimeout, "/active_hc_timeout"),
+        (Self::Draining, "/eds_status_draining"),
     ];
 }
 
@@ -156,6 +162,12 @@ impl EndpointState {
     #[must_use]
     pub fn has(&self, flag: HealthFlag) -> bool {
         self.flags.load(Ordering::Acquire) & flag as u32 != 0
+    }
+
+    /// Whether it counts neither as well nor as ill: it asked for that, or was never checked.
+    #[must_use]
+    pub fn is_excluded(&self) -> bool {
+        self.has(HealthFlag::Excluded) || self.has(HealthFlag::PendingActive)
     }
 
     /// The class that a balancer sees.

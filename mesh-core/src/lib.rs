@@ -14,7 +14,7 @@
 //! | a random number that a test can fix | [`Rng`] |
 //! | count this | [`mod@stats`] |
 //! | test a text | [`matcher`] |
-//! | print what is known: access logs, header values, bodies | [`mod@format`] |
+//! | print what is known: access logs, header values, bodies, event logs | [`mod@format`], [`EventLine`] |
 //! | the body at a boxed seam | [`Body`], [`GuardedBody`] |
 //! | where a layer finds its policy | [`PolicySource`], [`Fixed`] |
 //!
@@ -30,6 +30,7 @@ mod connection;
 mod decision;
 mod endpoint;
 mod error;
+mod event;
 mod flag;
 pub mod format;
 pub mod matcher;
@@ -53,6 +54,7 @@ pub use connection::ConnectionInfo;
 pub use decision::{Decision, DecisionTrace, Reason, TRACE_MAX};
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointStats, Health, HealthFlag, Locality};
 pub use error::{BoxError, Error, ErrorKind, LocalReply, Origin, Sent};
+pub use event::EventLine;
 pub use flag::{FLAGS_MAX, ResponseFlag, ResponseFlags};
 pub use outcome::{Classify, HttpClassify, Outcome, grpc_to_http_status};
 pub use percent::{FractionalPercent, InvalidPercent, Percent, RuntimeFraction};

@@ -1,8 +1,6 @@
-use std::{
-    fmt::Write as _,
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::SystemTime};
+
+use mesh_core::{EventLine, format::rfc3339};
 
 use crate::state::{Action, Change, Detection, Evidence, Verdict};
 
@@ -44,108 +42,44 @@ impl Event {
             // As Envoy: a field that is not set prints as its first value.
             Action::Uneject => (Detection::Consecutive5xx, "UNEJECT", false, None),
         };
-        let mut out = String::with_capacity(256);
-        push_text(&mut out, "{\"type\":", detection.event_type());
-        push_text(&mut out, ",\"timestamp\":", &timestamp(self.at));
+        let mut line = EventLine::default();
+        line.text("type", detection.event_type())
+            .text("timestamp", &rfc3339(self.at));
         if let Some(since) = change.since_last_action {
-            let _ = write!(out, ",\"secs_since_last_action\":\"{}\"", since.as_secs());
+            line.text("secs_since_last_action", &since.as_secs().to_string());
         }
-        push_text(&mut out, ",\"cluster_name\":", &self.cluster);
-        push_text(&mut out, ",\"upstream_url\":", &change.address.to_string());
-        push_text(&mut out, ",\"action\":", action);
-        let _ = write!(
-            out,
-            ",\"num_ejections\":{},\"enforced\":{enforced}",
-            change.num_ejections
-        );
+        line.text("cluster_name", &self.cluster)
+            .text("upstream_url", &change.address.to_string())
+            .text("action", action)
+            .number("num_ejections", change.num_ejections.into())
+            .flag("enforced", enforced);
         if let Some(evidence) = body {
-            push_evidence(&mut out, evidence);
+            push_evidence(&mut line, evidence);
         }
-        out.push('}');
-        Some(out)
+        Some(line.finish())
     }
 }
 
 /// Percentages are whole numbers in Envoy's message.
-fn push_evidence(out: &mut String, evidence: Evidence) {
-    let _ = match evidence {
-        Evidence::Consecutive { .. } => write!(out, ",\"eject_consecutive_event\":{{}}"),
+fn push_evidence(line: &mut EventLine, evidence: Evidence) {
+    match evidence {
+        Evidence::Consecutive { .. } => line.object("eject_consecutive_event", |_| {}),
         Evidence::SuccessRate {
             host,
             average,
             threshold,
-        } => write!(
-            out,
-            ",\"eject_success_rate_event\":{{\"host_success_rate\":{},\
-             \"cluster_average_success_rate\":{},\
-             \"cluster_success_rate_ejection_threshold\":{}}}",
-            host as u32, average as u32, threshold as u32
-        ),
+        } => line.object("eject_success_rate_event", |event| {
+            event
+                .number("host_success_rate", host as u64)
+                .number("cluster_average_success_rate", average as u64)
+                .number("cluster_success_rate_ejection_threshold", threshold as u64);
+        }),
         Evidence::FailurePercentage {
             host_success_rate, ..
-        } => write!(
-            out,
-            ",\"eject_failure_percentage_event\":{{\"host_success_rate\":{}}}",
-            host_success_rate as u32
-        ),
+        } => line.object("eject_failure_percentage_event", |event| {
+            event.number("host_success_rate", host_success_rate as u64);
+        }),
     };
-}
-
-fn push_text(out: &mut String, key: &str, value: &str) {
-    out.push_str(key);
-    out.push('"');
-    for c in value.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if u32::from(c) < 0x20 => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
-/// RFC 3339 in UTC, with milliseconds unless they are zero.
-fn timestamp(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = date(days);
-    let mut out = format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    );
-    if since.subsec_millis() > 0 {
-        let _ = write!(out, ".{:03}", since.subsec_millis());
-    }
-    out.push('Z');
-    out
-}
-
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar.
-///
-/// Years are counted from the first of March, so that the leap day is a year's last; 400 years are 146,097
-/// days, and 153 days are five months from March on.
-const fn date(days: u64) -> (u64, u64, u64) {
-    /// From 0000-03-01 to 1970-01-01.
-    const BEFORE_EPOCH: u64 = 719_468;
-    let days = days + BEFORE_EPOCH;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
-    let year = era * 400 + year_of_era + if month <= 2 { 1 } else { 0 };
-    (year, month, day)
 }
 
 #[cfg(test)]
@@ -156,7 +90,7 @@ mod tests {
         time::{Duration, UNIX_EPOCH},
     };
 
-    use super::{Event, date, timestamp};
+    use super::Event;
     use crate::state::{Action, Change, Detection, Evidence, Verdict};
 
     fn event(action: Action, since: Option<u64>) -> Event {
@@ -216,25 +150,5 @@ mod tests {
         let row = Evidence::Consecutive { failures: 5 };
         let action = detected(Detection::Consecutive5xx, row, Verdict::Overflow);
         assert_eq!(event(action, None).to_json(), None);
-    }
-
-    #[test]
-    fn dates_are_those_of_the_calendar() {
-        for (days, expected) in [
-            (0, (1970, 1, 1)),
-            (58, (1970, 2, 28)),
-            (59, (1970, 3, 1)),
-            (11_016, (2000, 2, 29)),
-            (11_017, (2000, 3, 1)),
-            (20_777, (2026, 11, 20)),
-            (47_540, (2100, 2, 28)),
-            (47_541, (2100, 3, 1)),
-        ] {
-            assert_eq!(date(days), expected, "day {days}");
-        }
-        assert_eq!(
-            timestamp(UNIX_EPOCH + Duration::from_secs(1)),
-            "1970-01-01T00:00:01Z"
-        );
     }
 }

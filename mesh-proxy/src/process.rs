@@ -41,7 +41,7 @@ pub(crate) struct Process {
     pub(crate) listeners: Listeners,
     /// Ends the process at once.
     pub(crate) quit: Notify,
-    /// Names were asked for and listeners accept.
+    /// Names were asked for, endpoints were checked, and listeners accept.
     ready: AtomicBool,
     pub(crate) started: std::time::Instant,
     pub(crate) started_wall: SystemTime,
@@ -57,7 +57,7 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
         flush_interval: Duration::from_millis(flags.file_flush_interval_msec.max(1)),
         ..LogWriterConfig::default()
     };
-    let mesh = Mesh::new(registry.clone(), rng, logs);
+    let mesh = Mesh::new(registry.clone(), rng, logs, Arc::new(TcpConnector));
     mesh.apply(&config)?;
     let (listeners, workers) = start_workers(&mesh, &flags)?;
     // Addresses are taken before anything is served: a bad one ends the start with its reason.
@@ -77,7 +77,7 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
         flags,
     });
     let _server_stats = server_stats::export(&process);
-    // The admin answers while names are resolved, so that `/ready` can say that it is not yet.
+    // The admin answers while names are resolved and endpoints checked, so that `/ready` can say that it is not yet.
     let admin_address = admin_socket
         .as_ref()
         .map(|socket| socket.local_address())
@@ -89,7 +89,7 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
         std::fs::write(path, address.to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    mesh.resolved().await;
+    mesh.warmed().await;
     process.listeners.commit(plan).await?;
     process.ready.store(true, Ordering::Release);
     tracing::info!(

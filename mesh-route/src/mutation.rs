@@ -1,7 +1,7 @@
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 use mesh_core::{
-    Facts,
-    format::{Captures, Format, FormatContext},
+    Facts, RequestInfo,
+    format::{Captures, Format, FormatContext, RequestView},
 };
 use smallvec::SmallVec;
 
@@ -69,6 +69,24 @@ impl HeaderMutation {
     #[must_use]
     pub fn added(&self) -> &[HeaderAdd] {
         &self.add
+    }
+
+    /// Changes a request on its way, whose head values may quote.
+    pub fn apply_to_request(&self, parts: &mut request::Parts, info: &RequestInfo) {
+        info.with(|facts| self.apply_to_request_with(parts, info, facts));
+    }
+
+    pub(crate) fn apply_to_request_with(
+        &self,
+        parts: &mut request::Parts,
+        info: &RequestInfo,
+        facts: &Facts,
+    ) {
+        self.remove_from(&mut parts.headers);
+        let view = RequestView::of_parts(parts);
+        let context = FormatContext::new(info).with_request(view);
+        let values = self.evaluate(&parts.headers, &context, facts);
+        apply(values, &mut parts.headers, inline::is_inline);
     }
 
     /// Removes what is to be removed: the first half.

@@ -33,7 +33,7 @@ const INCLUDES: [&str; 7] = [
 ];
 
 /// Folders and files whose every message is kept: they can be named by a config, mostly by `@type`.
-const ROOTS: [&str; 47] = [
+const ROOTS: [&str; 48] = [
     "envoy/config/accesslog/",
     "envoy/config/bootstrap/",
     "envoy/config/cluster/",
@@ -52,6 +52,7 @@ const ROOTS: [&str; 47] = [
     "envoy/extensions/early_data/",
     "envoy/extensions/filters/",
     "envoy/extensions/formatter/",
+    "envoy/extensions/health_check/",
     "envoy/extensions/health_checkers/",
     "envoy/extensions/http/",
     "envoy/extensions/internal_redirect/",

@@ -19,6 +19,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::Forwarding;
+use crate::{cluster::ClusterState, health};
 
 /// Below the retry: picks an endpoint and sends one attempt to it.
 ///
@@ -51,6 +52,8 @@ pub(crate) struct AttemptFuture {
     state: State,
     endpoint: Option<Arc<Endpoint>>,
     info: Option<Arc<RequestInfo>>,
+    /// Where endpoints are checked: an answer may say that its endpoint wants no more requests.
+    checked: Option<Arc<ClusterState>>,
 }
 
 #[pin_project(project = StateProject)]
@@ -76,6 +79,7 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
             state: State::Refused(Some(Error::from(mesh_core::ErrorKind::NoCluster))),
             endpoint: None,
             info,
+            checked: None,
         };
         let Some(forwarding) = future
             .info
@@ -107,6 +111,11 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
             None => State::Plain(pool.call(request)),
         };
         future.endpoint = Some(endpoint);
+        future.checked = forwarding.worker_cluster().and_then(|cluster| {
+            let cluster = &cluster.cluster;
+            let is_checked = cluster.config.health_check.is_some();
+            is_checked.then(|| Arc::clone(&cluster.state))
+        });
         future
     }
 }
@@ -224,6 +233,12 @@ impl Future for AttemptFuture {
                 &stats.rq_error
             }
             .fetch_add(1, Ordering::Relaxed);
+            if let (Ok(response), Some(cluster)) = (&result, &this.checked)
+                && health::fails_at_once(response)
+                && let Some(check) = cluster.checks.session(endpoint.address())
+            {
+                check.on_passive_failure();
+            }
         }
         if let Some(info) = this.info.as_ref().filter(|_| result.is_ok()) {
             info.with(|facts| facts.response_started = Some(clock::now()));

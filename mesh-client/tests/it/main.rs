@@ -1,6 +1,7 @@
 //! The whole stack in process, from an Envoy bootstrap to a real socket.
 
 mod behaviour;
+mod health;
 mod mirror;
 mod redirect;
 mod support;

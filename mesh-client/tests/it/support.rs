@@ -208,9 +208,11 @@ pub(crate) fn dns_cluster(
     )
 }
 
-/// A name server to which every name is 127.0.0.1, and which may hold its answers back.
+/// A name server to which every name is 127.0.0.1, or another such address, and which may hold its answers
+/// back.
 pub(crate) struct NameServer {
     pub(crate) port: u16,
+    pub(crate) last_octet: Arc<AtomicUsize>,
     pub(crate) answers: watch::Sender<bool>,
 }
 
@@ -219,21 +221,27 @@ impl NameServer {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = socket.local_addr().unwrap().port();
         let (answers, mut answering) = watch::channel(answering);
+        let last_octet = Arc::new(AtomicUsize::new(1));
+        let octet = Arc::clone(&last_octet);
         tokio::spawn(async move {
             let mut question = [0; 512];
             while let Ok((n, peer)) = socket.recv_from(&mut question).await {
                 if answering.wait_for(|answering| *answering).await.is_err() {
                     return;
                 }
-                let answer = loopback(&question[..n]);
+                let answer = loopback(&question[..n], octet.load(Ordering::SeqCst) as u8);
                 socket.send_to(&answer, peer).await.unwrap();
             }
         });
-        Self { port, answers }
+        Self {
+            port,
+            last_octet,
+            answers,
+        }
     }
 }
 
-fn loopback(question: &[u8]) -> Vec<u8> {
+fn loopback(question: &[u8], last_octet: u8) -> Vec<u8> {
     let mut end = 12;
     while question[end] != 0 {
         end += 1 + usize::from(question[end]);
@@ -243,7 +251,9 @@ fn loopback(question: &[u8]) -> Vec<u8> {
     answer.extend([0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
     answer.extend(&question[12..end + 5]);
     // The name of the question, A, IN, a minute, four bytes.
-    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+    answer.extend([
+        0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, last_octet,
+    ]);
     answer
 }
 

@@ -181,7 +181,7 @@ async fn new_names_take_over_when_they_have_resolved_and_not_before() {
     get(&client, "/").await.0.unwrap();
     assert_eq!((old.count(), new.count()), (1, 0));
     server.answers.send_replace(true);
-    client.mesh().resolved().await;
+    client.mesh().warmed().await;
     get(&client, "/").await.0.unwrap();
     assert_eq!((old.count(), new.count()), (1, 1));
 }
@@ -205,12 +205,12 @@ async fn a_cluster_that_was_replaced_does_no_more_work() {
             .mesh()
             .apply(&bootstrap(ROUTES, &format!("[{named}]")))
             .unwrap();
-        client.mesh().resolved().await;
+        client.mesh().warmed().await;
     }
     let replaced = Arc::clone(&client.mesh().clusters().list()[0]);
     client.mesh().apply(&fixed).unwrap();
     eventually(|| tasks() <= before).await;
-    replaced.resolved().await;
+    replaced.warmed().await;
 }
 
 #[tokio::test]

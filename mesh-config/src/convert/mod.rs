@@ -92,6 +92,7 @@ pub fn support_table() -> SupportTable {
         cluster::BALANCE_SUPPORT,
         cluster::DNS_SUPPORT,
         cluster::ENDPOINT_SUPPORT,
+        cluster::HEALTH_SUPPORT,
         cluster::OUTLIER_SUPPORT,
         cluster::PROTOCOL_SUPPORT,
         cluster::THRESHOLDS_SUPPORT,

@@ -75,6 +75,22 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, lists: &Lists<'_>) -> Heade
     }
 }
 
+/// The lists of something that only asks.
+pub(super) fn requests(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    add: &[pb::HeaderValueOption],
+    remove: &[String],
+) -> HeaderMutation {
+    let lists = Lists {
+        request_add: add,
+        request_remove: remove,
+        response_add: &[],
+        response_remove: &[],
+    };
+    convert(cx, at, &lists).request
+}
+
 fn removals(cx: &Context<'_>, at: &At<'_>, names: &[String]) -> Vec<HeaderName> {
     let names = names.iter().enumerate();
     let names = names.filter_map(|(index, name)| removal(cx, &at.index(index), name));

@@ -73,6 +73,7 @@ pub use self::capture::{Captures, RequestField};
 pub use self::context::{AccessLogType, FormatContext, RequestView};
 pub use self::parse::FormatError;
 pub use self::sink::Sink;
+pub use time::rfc3339;
 
 use self::operator::Operator;
 

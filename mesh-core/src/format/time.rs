@@ -149,6 +149,30 @@ const fn part(specifier: char) -> Option<Part> {
     })
 }
 
+/// `time` as event logs print it: RFC 3339 in UTC, with milliseconds unless they are zero. A time before
+/// 1970 is printed as 1970.
+#[must_use]
+pub fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let date = Date::new(since.as_secs());
+    let second = date.second_of_day;
+    let mut out = format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
+        date.year,
+        date.month,
+        date.day,
+        second / 3_600,
+        second / 60 % 60,
+        second % 60
+    );
+    if since.subsec_millis() > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(out, ".{:03}", since.subsec_millis());
+    }
+    out.push('Z');
+    out
+}
+
 /// A point in time as people write it, in UTC and the Gregorian calendar.
 struct Date {
     epoch: u64,
@@ -259,7 +283,7 @@ pub(super) fn number<S: Sink>(out: &mut S, value: i64) {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use super::{DEFAULT, TimeFormat};
+    use super::{DEFAULT, TimeFormat, rfc3339};
 
     fn show(format: &str, secs: u64, nanos: u32) -> String {
         let mut out = String::new();
@@ -291,6 +315,13 @@ mod tests {
         );
         assert_eq!(show("%I%p %E3S", secs, 1_000_000), "12AM 00.001");
         assert_eq!(show("%e", 0, 0), " 1");
+    }
+
+    #[test]
+    fn event_logs_leave_out_milliseconds_that_are_zero() {
+        let show = |millis| rfc3339(UNIX_EPOCH + Duration::from_millis(millis));
+        assert_eq!(show(1_795_198_193_366), "2026-11-20T18:09:53.366Z");
+        assert_eq!(show(1_000), "1970-01-01T00:00:01Z");
     }
 
     #[test]

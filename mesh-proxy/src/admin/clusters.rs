@@ -141,6 +141,11 @@ fn cluster_json(cluster: &Cluster) -> Value {
                 "health_status": {
                     "failed_outlier_check": state.has(HealthFlag::FailedOutlier),
                     "failed_active_health_check": state.has(HealthFlag::FailedActive),
+                    "failed_active_degraded_check": state.has(HealthFlag::DegradedActive),
+                    "pending_dynamic_removal": state.has(HealthFlag::PendingRemoval),
+                    "pending_active_hc": state.has(HealthFlag::PendingActive),
+                    "excluded_via_immediate_hc_fail": state.has(HealthFlag::Excluded),
+                    "active_hc_timeout": state.has(HealthFlag::ActiveTimeout),
                     "eds_health_status": if state.has(HealthFlag::FailedEds) { "UNHEALTHY" }
                         else if state.has(HealthFlag::DegradedEds) { "DEGRADED" }
                         else if state.has(HealthFlag::Draining) { "DRAINING" }

@@ -33,7 +33,9 @@ impl Rig {
             .build()
             .unwrap();
         let entered = runtime.enter();
-        let mesh = Mesh::new(Registry::new(), Rng::seeded(1), LogWriterConfig::default());
+        let logs = LogWriterConfig::default();
+        let connector = Arc::new(TcpConnector);
+        let mesh = Mesh::new(Registry::new(), Rng::seeded(1), logs, connector);
         let worker = Worker::new(mesh.clone(), Arc::new(TcpConnector));
         let handle = worker::start(0, Arc::clone(&worker)).unwrap();
         let flags = Flags::parse_from(["mesh-proxy"].iter().chain(flags));

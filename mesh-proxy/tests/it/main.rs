@@ -2,6 +2,7 @@
 
 mod admin;
 mod drain;
+mod health;
 mod limits;
 mod start;
 mod support;

@@ -187,11 +187,7 @@ impl<P> RouteEntry<P> {
         }
         info.with(|facts| {
             for level in levels {
-                level.remove_from(&mut parts.headers);
-                let view = RequestView::of_parts(parts);
-                let context = FormatContext::new(info).with_request(view);
-                let values = level.evaluate(&parts.headers, &context, facts);
-                mutation::apply(values, &mut parts.headers, inline::is_inline);
+                level.apply_to_request_with(parts, info, facts);
             }
         });
     }

@@ -45,7 +45,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    fn apply(&self, text: &str) -> String {
+    pub(crate) fn apply(&self, text: &str) -> String {
         self.replace
             .iter()
             .fold(text.to_owned(), |text, (from, to)| text.replace(from, to))

@@ -213,7 +213,9 @@ impl<'a> Run<'a> {
             observe::log(&mut self.facts, &prefix, line, &self.names);
         }
         let mut attempts = 0;
-        for upstream in &self.up.live {
+        // Checks come when they come.
+        let asked = |upstream: &&Upstream| !upstream.name().starts_with("check");
+        for upstream in self.up.live.iter().filter(asked) {
             for request in upstream.take_requests() {
                 let part = ask.whole && !request.complete;
                 if part || request.head.start.contains("__probe") {
@@ -301,6 +303,33 @@ impl<'a> Run<'a> {
             self.facts.add(format!("stat.{name}"), now);
         }
         Ok(())
+    }
+
+    /// Notes what `/clusters` says of the health of a cluster's hosts.
+    pub(crate) fn health(&mut self, cluster: &str) -> Result<()> {
+        let text = self.proxy.admin().text("/clusters")?;
+        let rows = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(cluster)?.strip_prefix("::")?;
+            rest.split_once("::health_flags::")
+        });
+        for (host, flags) in rows {
+            let host = self.names.apply(host);
+            self.facts.add(format!("health.{cluster}.{host}"), flags);
+        }
+        Ok(())
+    }
+
+    /// Waits until a file that the proxy writes has a line with this, and hands back all lines.
+    pub(crate) fn await_line(&self, file: &str, part: &str) -> Result<Vec<String>> {
+        let path = self.proxy.folder().join(file);
+        let lines = || -> Option<Vec<String>> {
+            let text = std::fs::read_to_string(&path).ok()?;
+            Some(text.lines().map(str::to_owned).collect())
+        };
+        until(Deadline::default(), || {
+            lines().filter(|lines| lines.iter().any(|line| line.contains(part)))
+        })
+        .with_context(|| format!("{file} has no line with {part}: {:?}", lines()))
     }
 
     /// Waits until a counter has grown by so much since the scenario began.

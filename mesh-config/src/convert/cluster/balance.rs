@@ -83,9 +83,9 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("zone_aware_lb_config", Enforced),
             // Endpoints of a config file change with the config only.
             ("update_merge_window", Meaningless),
-            // For hashing policies, and for health checks; the former are refused, the latter reported.
+            // For hashing policies, which are refused.
             ("consistent_hashing_lb_config", Meaningless),
-            ("ignore_new_hosts_until_first_hc", Meaningless),
+            ("ignore_new_hosts_until_first_hc", Enforced),
             // For session filters, which are reported.
             ("override_host_status", Meaningless),
         ],

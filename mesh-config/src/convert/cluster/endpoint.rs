@@ -15,7 +15,7 @@ use envoy_types::pb::{
 use mesh_core::{Address, Locality};
 use mesh_net::dns::DnsDiscovery;
 
-use super::MESSAGE;
+use super::{MESSAGE, health};
 use crate::{
     convert::{bootstrap, context::Context, value},
     language::{
@@ -77,8 +77,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         fields: &[
             ("address", Enforced),
             ("hostname", Enforced),
-            // Health checks themselves are reported.
-            ("health_check_config", Meaningless),
+            ("health_check_config", Enforced),
             ("observability_name", Meaningless),
         ],
     },
@@ -153,6 +152,7 @@ fn one(
         }
     };
     let at = at.field("endpoint");
+    let check = health::endpoint(cx, &at, endpoint.health_check_config.as_ref());
     let at = at.field("address");
     let Some(address) = &endpoint.address else {
         cx.invalid(&at, "is missing");
@@ -179,6 +179,7 @@ fn one(
             HealthStatus::Degraded => EndpointHealth::Degraded,
         },
         metadata: Arc::new(metadata(from.metadata.as_ref())),
+        check,
     })
 }
 

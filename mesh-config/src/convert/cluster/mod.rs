@@ -3,6 +3,7 @@
 mod balance;
 mod dns;
 mod endpoint;
+mod health;
 mod outlier;
 mod protocol;
 mod thresholds;
@@ -32,6 +33,7 @@ pub(super) use balance::SUPPORT as BALANCE_SUPPORT;
 pub(super) use dns::SUPPORT as DNS_SUPPORT;
 pub(super) use dns::default_resolver;
 pub(super) use endpoint::SUPPORT as ENDPOINT_SUPPORT;
+pub(super) use health::SUPPORT as HEALTH_SUPPORT;
 pub(super) use outlier::SUPPORT as OUTLIER_SUPPORT;
 pub(super) use protocol::SUPPORT as PROTOCOL_SUPPORT;
 pub(super) use thresholds::SUPPORT as THRESHOLDS_SUPPORT;
@@ -58,7 +60,6 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             // For original destinations and control planes, of which there are none.
             ("cleanup_interval", Meaningless),
             ("eds_cluster_config", Enforced),
-            ("ignore_health_on_host_removal", Meaningless),
             ("wait_for_warm_on_init", Meaningless),
         ],
     },
@@ -81,6 +82,8 @@ pub(super) fn convert(
         .outlier_detection
         .as_ref()
         .map(|from| outlier::convert(cx, &at.field("outlier_detection"), from));
+    let health_check = health::convert(cx, at, from);
+    let common = from.common_lb_config.as_ref();
     let protocol = protocol::convert(cx, at, from);
     let connect_at = at.field("connect_timeout");
     let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
@@ -109,6 +112,10 @@ pub(super) fn convert(
             Some(outlier) => Some(outlier?),
             None => None,
         },
+        health_check,
+        ignore_health_on_host_removal: from.ignore_health_on_host_removal,
+        ignore_new_hosts_until_first_hc: common
+            .is_some_and(|common| common.ignore_new_hosts_until_first_hc),
         pool: Arc::new(pool),
         retry: protocol.retry,
         mirrors: protocol.mirrors,

@@ -8,6 +8,7 @@ mod cluster;
 mod dns;
 mod endpoint;
 mod filters;
+mod health;
 mod listener;
 mod log;
 mod manager;

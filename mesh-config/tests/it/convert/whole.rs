@@ -87,12 +87,8 @@ fn a_bootstrap_as_people_write_them() {
         .collect();
     assert_eq!(
         report,
-        [
-            "line 140: static_resources.clusters[1].health_checks: \
-             envoy.config.cluster.v3.Cluster.health_checks is not enforced",
-            "line 154: layered_runtime: \
-             envoy.config.bootstrap.v3.Bootstrap.layered_runtime is not enforced",
-        ]
+        ["line 154: layered_runtime: \
+             envoy.config.bootstrap.v3.Bootstrap.layered_runtime is not enforced",]
     );
     let [ingress, ops] = config.listeners.as_slice() else {
         panic!("{:?}", config.listeners)
@@ -132,5 +128,7 @@ fn a_bootstrap_as_people_write_them() {
         catalogue.outlier.as_ref().unwrap().max_ejection_percent(),
         50
     );
+    let check = catalogue.health_check.as_ref().unwrap();
+    assert_eq!(check.schedule.unhealthy_threshold, 2);
     assert_eq!(catalogue.pool.max_requests_per_connection, Some(1000));
 }

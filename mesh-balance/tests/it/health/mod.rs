@@ -1,0 +1,4 @@
+//! Active health checks.
+
+mod model;
+mod session;

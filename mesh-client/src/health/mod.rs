@@ -1,0 +1,302 @@
+//! Active health checks of a cluster's endpoints, on the runtime of the [`Mesh`](crate::Mesh).
+
+mod http;
+mod tcp;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use mesh_balance::health::{
+    Failure, HealthChecker, HealthSession, HealthStats, Outcome, Passed, Report,
+};
+use mesh_config::model::{Cluster, EndpointCheck, HealthCheck, Probe};
+use mesh_core::{Address, Endpoint, EndpointState, Error, HealthFlag, clock, sync::AtomicU64};
+use mesh_net::{Connect, Stream};
+use mesh_telemetry::LogSink;
+use tokio::{sync::watch, task::AbortHandle};
+use tower_service::Service;
+
+pub(crate) use http::fails_at_once;
+
+use crate::{
+    cluster::{ClusterState, lock},
+    mesh::Env,
+};
+
+/// The checks of one cluster. They outlive config pushes that change nothing about them.
+#[derive(Default)]
+pub(crate) struct Checks {
+    live: Mutex<Option<Live>>,
+    /// Ticks with each first result.
+    checked: watch::Sender<()>,
+}
+
+/// The checks as one config has them.
+struct Live {
+    config: Arc<HealthCheck>,
+    checker: Arc<HealthChecker>,
+    /// By the endpoint's own address; bounded by the endpoints of the cluster.
+    running: HashMap<Address, Running>,
+}
+
+/// The check of one endpoint, and the task that runs it.
+struct Running {
+    session: Arc<HealthSession>,
+    asked: EndpointCheck,
+    task: AbortHandle,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.session.end();
+    }
+}
+
+/// An endpoint, and what the config says about its check.
+pub(crate) struct Member<'a> {
+    pub(crate) endpoint: &'a Arc<Endpoint>,
+    pub(crate) check: &'a EndpointCheck,
+    /// It took requests before it was checked; it goes on until checks fail.
+    pub(crate) known: bool,
+}
+
+/// Whom a check asks, and how it gets there.
+struct Target {
+    /// Where the check goes: not always where requests go.
+    endpoint: Arc<Endpoint>,
+    connector: Arc<dyn Connect>,
+    /// Whether the connection is kept for the next check.
+    reuse: bool,
+}
+
+impl Target {
+    async fn connect(&self) -> Result<Stream, Error> {
+        self.connector.connect(Arc::clone(&self.endpoint)).await
+    }
+}
+
+/// What checks set; all goes when an endpoint is no longer checked.
+const FLAGS: [HealthFlag; 6] = [
+    HealthFlag::FailedActive,
+    HealthFlag::DegradedActive,
+    HealthFlag::PendingActive,
+    HealthFlag::Excluded,
+    HealthFlag::ActiveTimeout,
+    HealthFlag::PendingRemoval,
+];
+
+impl Checks {
+    /// The check as this config version has it. Endpoints that were checked stay as they were seen last.
+    pub(crate) fn configure(
+        &self,
+        state: &Arc<ClusterState>,
+        cluster: &Cluster,
+        env: &Env,
+        logs: Vec<LogSink>,
+    ) {
+        let mut live = lock(&self.live);
+        let Some(config) = &cluster.health_check else {
+            let running = live.take().map(|live| live.running);
+            for running in running.unwrap_or_default().values() {
+                forget(&running.session.endpoint().state);
+            }
+            return;
+        };
+        if live.as_ref().is_some_and(|live| live.config == *config) {
+            return;
+        }
+        let mut next = Live {
+            config: Arc::clone(config),
+            checker: checker(state, cluster, config, env, logs),
+            running: HashMap::new(),
+        };
+        // Each goes on under the new rules from where it stood.
+        for (address, old) in live.take().into_iter().flat_map(|live| live.running) {
+            let session = &old.session;
+            let new = next.start(session.endpoint(), &old.asked, session.is_checked(), env);
+            next.running.insert(address, new);
+        }
+        *live = Some(next);
+    }
+
+    /// The endpoints of the cluster are these and no others. Those that are new count as failed until they
+    /// have been checked; so this comes before anybody may pick them.
+    pub(crate) fn assign(&self, members: &[Member<'_>], pending: bool, env: &Env) {
+        let mut live = lock(&self.live);
+        let Some(live) = live.as_mut() else { return };
+        let mut next = HashMap::with_capacity(members.len());
+        for Member {
+            endpoint,
+            check,
+            known,
+        } in members
+        {
+            let address = endpoint.address();
+            let before = live.running.remove(address);
+            if check.disabled {
+                forget(&endpoint.state);
+                continue;
+            }
+            let running = match before {
+                Some(running) if running.asked == **check => running,
+                Some(running) => live.start(endpoint, check, running.session.is_checked(), env),
+                None => {
+                    if !known {
+                        endpoint.state.set_health(HealthFlag::FailedActive, true);
+                        endpoint
+                            .state
+                            .set_health(HealthFlag::PendingActive, pending);
+                    }
+                    live.start(endpoint, check, false, env)
+                }
+            };
+            next.insert(address.clone(), running);
+        }
+        live.running = next;
+    }
+
+    /// The check of the endpoint at `address`, if it is checked.
+    pub(crate) fn session(&self, address: &Address) -> Option<Arc<HealthSession>> {
+        let live = lock(&self.live);
+        let running = live.as_ref()?.running.get(address)?;
+        Some(Arc::clone(&running.session))
+    }
+
+    /// What the config says about the check of the endpoint at `address`, if it is checked.
+    pub(crate) fn asked(&self, address: &Address) -> Option<EndpointCheck> {
+        let live = lock(&self.live);
+        Some(live.as_ref()?.running.get(address)?.asked.clone())
+    }
+
+    /// Waits until every endpoint has been checked once, whatever came of it.
+    pub(crate) async fn settled(&self) {
+        let mut checked = self.checked.subscribe();
+        while !self.all_checked() {
+            if checked.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn all_checked(&self) -> bool {
+        let live = lock(&self.live);
+        let mut running = live.iter().flat_map(|live| live.running.values());
+        running.all(|running| running.session.is_checked())
+    }
+
+    /// Somebody who waits for checks should look again.
+    pub(crate) fn look_again(&self) {
+        self.checked.send_replace(());
+    }
+}
+
+impl Live {
+    fn start(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        asked: &EndpointCheck,
+        checked: bool,
+        env: &Env,
+    ) -> Running {
+        let session = self.checker.watch(endpoint, checked);
+        let target = Target {
+            endpoint: asked_endpoint(endpoint, asked),
+            connector: Arc::clone(&env.connector),
+            reuse: self.config.reuse_connection,
+        };
+        let stats = self.checker.stats().clone();
+        let task = match &self.config.probe {
+            Probe::Http(probe) => {
+                let prober = http::HttpProber::new(probe, target, &asked.hostname, stats);
+                spawn(&session, prober, env)
+            }
+            Probe::Tcp(probe) => spawn(&session, tcp::TcpProber::new(probe, target), env),
+        };
+        Running {
+            session,
+            asked: asked.clone(),
+            task,
+        }
+    }
+}
+
+/// An endpoint that is no longer checked is as well as the rest says.
+fn forget(endpoint: &EndpointState) {
+    for flag in FLAGS {
+        endpoint.set_health(flag, false);
+    }
+}
+
+fn spawn<S>(session: &Arc<HealthSession>, prober: S, env: &Env) -> AbortHandle
+where
+    S: Service<(), Response = Passed, Error = Failure, Future: Send> + Send + 'static,
+{
+    env.runtime.spawn(session.run(prober)).abort_handle()
+}
+
+/// The endpoint as checks reach it: its own description at another address.
+fn asked_endpoint(endpoint: &Arc<Endpoint>, asked: &EndpointCheck) -> Arc<Endpoint> {
+    let address = asked.address(endpoint.address());
+    if address == *endpoint.address() {
+        return Arc::clone(endpoint);
+    }
+    let state = EndpointState::new(address, Arc::new(AtomicU64::new(0)));
+    Arc::new(Endpoint {
+        state: Arc::new(state),
+        ..Endpoint::clone(endpoint)
+    })
+}
+
+fn checker(
+    state: &Arc<ClusterState>,
+    cluster: &Cluster,
+    config: &HealthCheck,
+    env: &Env,
+    logs: Vec<LogSink>,
+) -> Arc<HealthChecker> {
+    let prefix = format!("cluster.{}.health_check.", cluster.stat_name);
+    let scope = env.registry.scope(&prefix);
+    let (used, told) = (Arc::downgrade(state), Arc::downgrade(state));
+    let mut builder = HealthChecker::builder(Arc::clone(&cluster.name), config.schedule.clone())
+        .kind(config.probe.name())
+        .stats(HealthStats::register(&scope))
+        .rng(env.rng.clone())
+        .has_traffic(move || {
+            used.upgrade()
+                .is_some_and(|state| state.pool_stats.upstream.upstream_cx_total().value() > 0)
+        })
+        .on_checked(move |endpoint, outcome, report| {
+            if let Some(state) = told.upgrade() {
+                on_checked(&state, endpoint, outcome, report);
+            }
+        });
+    if !logs.is_empty() {
+        builder = builder.on_event(move |event| {
+            let json = event.to_json();
+            for log in &logs {
+                log.write(|line| {
+                    line.push_str(&json);
+                    line.push('\n');
+                });
+            }
+        });
+    }
+    builder.build()
+}
+
+fn on_checked(state: &ClusterState, endpoint: &Arc<Endpoint>, outcome: &Outcome, report: &Report) {
+    let flags = &endpoint.state;
+    let failed = flags.has(HealthFlag::FailedActive);
+    if matches!(outcome, Outcome::Passed(_)) && !failed {
+        state.on_health_check_passed(clock::now(), endpoint.address());
+    }
+    if failed && flags.has(HealthFlag::PendingRemoval) {
+        state.remove(endpoint.address());
+    }
+    if report.first {
+        state.checks.look_again();
+    }
+}
