@@ -21,7 +21,7 @@ use crate::language::UnsupportedReport;
 
 mod health;
 
-pub use health::{EndpointCheck, HealthCheck, HttpProbe, Probe, TcpProbe};
+pub use health::{EndpointCheck, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 
 /// A bootstrap, validated.
 #[derive(Debug, Clone)]

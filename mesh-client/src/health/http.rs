@@ -1,88 +1,55 @@
-//! Asking over HTTP/1.1.
+//! Asking over HTTP.
 
 use std::{
-    future::poll_fn,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
-use http_body::Body as _;
+use http::{HeaderName, HeaderValue, Request, Response, header};
 use mesh_balance::health::{Failure, FailureKind, HealthStats, Passed};
 use mesh_config::model::HttpProbe;
-use mesh_core::{Body, BoxFuture, ConnectionInfo, Endpoint, Error, RequestInfo, clock};
-use mesh_http::h1::{
-    HeadLimits,
-    client::{Connection, Exchange, Return},
-};
-use mesh_net::Stream;
+use mesh_core::{Body, BoxFuture, ConnectionInfo, Endpoint, RequestInfo, clock};
 use tower_service::Service;
 
-use super::Target;
+use super::way::{Answer, Way};
 
 const DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
 /// The endpoint wants no requests.
-pub(crate) const IMMEDIATE_FAIL: HeaderName =
-    HeaderName::from_static("x-envoy-immediate-health-check-fail");
+const IMMEDIATE_FAIL: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
 const CHECKED_CLUSTER: HeaderName =
     HeaderName::from_static("x-envoy-upstream-healthchecked-cluster");
 
-/// Asks one endpoint, mostly over one connection.
+/// Asks one endpoint.
 pub(super) struct HttpProber(Arc<Asking>);
 
 struct Asking {
     probe: HttpProbe,
-    target: Target,
+    way: Way,
     host: HeaderValue,
     stats: HealthStats,
-    idle: Idle,
-}
-
-type Idle = Arc<Mutex<Option<Connection<Stream>>>>;
-
-/// Keeps the connection for the next check, if it may carry one.
-struct Keep {
-    idle: Idle,
-    reuse: bool,
-}
-
-impl Return<Stream> for Keep {
-    fn give_back(self, connection: Option<Connection<Stream>>) {
-        if let Some(connection) = connection.filter(|_| self.reuse) {
-            *self.idle.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-        }
-    }
-}
-
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Vec<u8>,
 }
 
 impl HttpProber {
     /// `hostname` is the endpoint's own, if it has one.
-    pub(super) fn new(
-        probe: &HttpProbe,
-        target: Target,
-        hostname: &str,
-        stats: HealthStats,
-    ) -> Self {
-        let host = if hostname.is_empty() {
-            &probe.host
-        } else {
-            hostname
-        };
+    pub(super) fn new(probe: &HttpProbe, way: Way, hostname: &str, stats: HealthStats) -> Self {
         Self(Arc::new(Asking {
-            // What a header must not hold goes out as no host rather than as another request.
-            host: HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static("")),
+            host: host_value(hostname, &probe.host),
             probe: probe.clone(),
-            target,
+            way,
             stats,
-            idle: Arc::default(),
         }))
     }
+}
+
+/// The endpoint's own name, if it has one. What a header must not hold goes out as no host rather than as
+/// another request.
+pub(super) fn host_value(hostname: &str, default: &str) -> HeaderValue {
+    let host = if hostname.is_empty() {
+        default
+    } else {
+        hostname
+    };
+    HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static(""))
 }
 
 impl Service<()> for HttpProber {
@@ -97,46 +64,24 @@ impl Service<()> for HttpProber {
     fn call(&mut self, (): ()) -> Self::Future {
         let asking = Arc::clone(&self.0);
         Box::pin(async move {
-            let answer = asking.ask().await?;
+            let body = Body::from(asking.probe.send.clone());
+            let answer = asking.way.ask(asking.request(), body, asking.most()).await;
+            // What exactly went wrong below HTTP does not matter.
+            let answer = answer.map_err(|_| Failure::new(FailureKind::Network))?;
             judge(&asking.probe, &answer, &asking.stats)
         })
     }
 }
 
 impl Asking {
-    async fn ask(&self) -> Result<Answer, Failure> {
-        let answer = async {
-            let connection = match self.kept() {
-                Some(kept) => kept,
-                None => Connection::new(self.target.connect().await?, HeadLimits::default()),
-            };
-            self.exchange(connection).await
+    /// How many bytes of the answer are looked at.
+    fn most(&self) -> usize {
+        let most = match self.probe.response_buffer_size {
+            _ if self.probe.receive.is_empty() => 0,
+            0 => HttpProbe::RESPONSE_BYTES_MAX,
+            size => size.min(HttpProbe::RESPONSE_BYTES_MAX),
         };
-        // What exactly went wrong below HTTP does not matter.
-        let answer = answer.await;
-        answer.map_err(|_: Error| Failure::new(FailureKind::Network))
-    }
-
-    fn kept(&self) -> Option<Connection<Stream>> {
-        let kept = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut kept = { kept }.take()?;
-        (kept.is_idle() && kept.io().is_quiet()).then_some(kept)
-    }
-
-    async fn exchange(&self, connection: Connection<Stream>) -> Result<Answer, Error> {
-        let keep = Keep {
-            idle: Arc::clone(&self.idle),
-            reuse: self.target.reuse,
-        };
-        let body = Body::from(self.probe.send.clone());
-        let mut exchange = Exchange::new(connection, keep, &self.request(), body);
-        let head = poll_fn(|cx| exchange.poll_head(cx)).await?;
-        let (head, ()) = head.into_parts();
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            body: self.read(exchange.into_body()).await?,
-        })
+        most as usize
     }
 
     fn request(&self) -> Request<()> {
@@ -148,32 +93,15 @@ impl Asking {
         let agent = HeaderValue::from_static("Envoy/HC");
         parts.headers.insert(header::USER_AGENT, agent);
         if !self.probe.headers.is_empty() {
-            let info = facts(&self.target.endpoint);
+            let info = facts(&self.way.target().endpoint);
             self.probe.headers.apply_to_request(&mut parts, &info);
         }
         Request::from_parts(parts, ())
     }
-
-    /// The answer's body to its end, and what of it is looked at.
-    async fn read(&self, mut body: Body) -> Result<Vec<u8>, Error> {
-        let most = match self.probe.response_buffer_size {
-            _ if self.probe.receive.is_empty() => 0,
-            0 => HttpProbe::RESPONSE_BYTES_MAX,
-            size => size.min(HttpProbe::RESPONSE_BYTES_MAX),
-        } as usize;
-        let mut kept = Vec::new();
-        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-            if let Ok(data) = frame?.into_data() {
-                let room = most - kept.len();
-                kept.extend_from_slice(&data[..data.len().min(room)]);
-            }
-        }
-        Ok(kept)
-    }
 }
 
 /// What header templates may quote: the endpoint.
-fn facts(endpoint: &Arc<Endpoint>) -> RequestInfo {
+pub(super) fn facts(endpoint: &Arc<Endpoint>) -> RequestInfo {
     let connection = Arc::new(ConnectionInfo::in_process());
     let info = RequestInfo::new(clock::now(), 0, connection, Arc::from(""));
     info.with(|facts| facts.endpoint = Some(Arc::clone(endpoint)));
@@ -182,12 +110,12 @@ fn facts(endpoint: &Arc<Endpoint>) -> RequestInfo {
 
 /// What an answer means: the body counts first, then the status, then the name.
 fn judge(probe: &HttpProbe, answer: &Answer, stats: &HealthStats) -> Result<Passed, Failure> {
-    let status = answer.status.as_u16();
+    let status = answer.head.status().as_u16();
     let failure = Failure {
         status: Some(status),
         ..Failure::new(FailureKind::Active)
     };
-    let excludes = answer.headers.contains_key(IMMEDIATE_FAIL);
+    let excludes = answer.head.headers().contains_key(IMMEDIATE_FAIL);
     if !probe.receive.matches(&answer.body) {
         return Err(Failure {
             excludes,
@@ -204,13 +132,13 @@ fn judge(probe: &HttpProbe, answer: &Answer, stats: &HealthStats) -> Result<Pass
     }
     if let Some(name) = &probe.service_name {
         stats.verify_cluster().inc();
-        let said = answer.headers.get(CHECKED_CLUSTER);
+        let said = answer.head.headers().get(CHECKED_CLUSTER);
         if !name.matches(said.map_or(b"", HeaderValue::as_bytes)) {
             return Err(failure);
         }
     }
     Ok(Passed {
-        degraded: answer.headers.contains_key(DEGRADED),
+        degraded: answer.head.headers().contains_key(DEGRADED),
     })
 }
 
@@ -223,7 +151,7 @@ pub(crate) fn fails_at_once<B>(response: &Response<B>) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use http::{HeaderMap, Method, StatusCode, uri::PathAndQuery};
+    use http::{HeaderMap, Method, Response, uri::PathAndQuery};
     use mesh_balance::health::{Failure, FailureKind, HealthStats, Passed, Payload};
     use mesh_config::model::HttpProbe;
     use mesh_route::{HeaderMutation, StringMatcher};
@@ -242,6 +170,7 @@ mod tests {
             expected: vec![200..201, 300..302],
             retriable: vec![500..502, 502..504],
             service_name: None,
+            http2: false,
         }
     }
 
@@ -256,10 +185,12 @@ mod tests {
             let (name, value) = name.split_once(": ").unwrap_or((name, ""));
             map.insert(name, value.parse().unwrap());
         }
+        let mut head = Response::builder().status(status).body(()).unwrap();
+        *head.headers_mut() = map;
         let answer = Answer {
-            status: StatusCode::from_u16(status).unwrap(),
-            headers: map,
+            head,
             body: body.into(),
+            trailers: None,
         };
         judge(probe, &answer, &HealthStats::detached())
     }

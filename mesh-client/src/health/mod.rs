@@ -1,7 +1,9 @@
 //! Active health checks of a cluster's endpoints, on the runtime of the [`Mesh`](crate::Mesh).
 
+mod grpc;
 mod http;
 mod tcp;
+mod way;
 
 use std::{
     collections::HashMap,
@@ -19,6 +21,7 @@ use tokio::{sync::watch, task::AbortHandle};
 use tower_service::Service;
 
 pub(crate) use http::fails_at_once;
+use way::Way;
 
 use crate::{
     cluster::{ClusterState, lock},
@@ -210,7 +213,17 @@ impl Live {
         let stats = self.checker.stats().clone();
         let task = match &self.config.probe {
             Probe::Http(probe) => {
-                let prober = http::HttpProber::new(probe, target, &asked.hostname, stats);
+                let way = if probe.http2 {
+                    Way::http2(target)
+                } else {
+                    Way::http1(target)
+                };
+                let prober = http::HttpProber::new(probe, way, &asked.hostname, stats);
+                spawn(&session, prober, env)
+            }
+            Probe::Grpc(probe) => {
+                let (way, timeout) = (Way::http2(target), self.config.schedule.timeout);
+                let prober = grpc::GrpcProber::new(probe, way, &asked.hostname, timeout);
                 spawn(&session, prober, env)
             }
             Probe::Tcp(probe) => spawn(&session, tcp::TcpProber::new(probe, target), env),
@@ -237,12 +250,10 @@ where
     env.runtime.spawn(session.run(prober)).abort_handle()
 }
 
-/// The endpoint as checks reach it: its own description at another address.
+/// The endpoint as checks reach it, maybe at another address. What happens there is not counted as the
+/// endpoint's own requests and connections.
 fn asked_endpoint(endpoint: &Arc<Endpoint>, asked: &EndpointCheck) -> Arc<Endpoint> {
     let address = asked.address(endpoint.address());
-    if address == *endpoint.address() {
-        return Arc::clone(endpoint);
-    }
     let state = EndpointState::new(address, Arc::new(AtomicU64::new(0)));
     Arc::new(Endpoint {
         state: Arc::new(state),

@@ -91,6 +91,18 @@ pub(super) fn requests(
     convert(cx, at, &lists).request
 }
 
+/// Headers of one list, which are only added.
+pub(super) fn metadata(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    add: &[pb::HeaderValueOption],
+) -> HeaderMutation {
+    let added = additions(cx, at, add);
+    let added = added.into_iter().map(Addition::into_header_add).collect();
+    cx.ok(at, HeaderMutation::new(added, Vec::new()))
+        .unwrap_or_default()
+}
+
 fn removals(cx: &Context<'_>, at: &At<'_>, names: &[String]) -> Vec<HeaderName> {
     let names = names.iter().enumerate();
     let names = names.filter_map(|(index, name)| removal(cx, &at.index(index), name));

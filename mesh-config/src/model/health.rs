@@ -26,6 +26,8 @@ pub enum Probe {
     Http(Box<HttpProbe>),
     /// `tcp_health_check`.
     Tcp(TcpProbe),
+    /// `grpc_health_check`.
+    Grpc(Box<GrpcProbe>),
 }
 
 impl Probe {
@@ -35,6 +37,7 @@ impl Probe {
         match self {
             Self::Http(_) => "HTTP",
             Self::Tcp(_) => "TCP",
+            Self::Grpc(_) => "GRPC",
         }
     }
 }
@@ -63,6 +66,8 @@ pub struct HttpProbe {
     pub retriable: Vec<Range<u16>>,
     /// What `x-envoy-upstream-healthchecked-cluster` must say. `service_name_matcher`.
     pub service_name: Option<StringMatcher>,
+    /// Whether it is asked over HTTP/2. `codec_client_type`.
+    pub http2: bool,
 }
 
 impl HttpProbe {
@@ -77,6 +82,17 @@ pub struct TcpProbe {
     pub send: Vec<u8>,
     /// What the answer must contain; without it, a connection is enough. `receive`.
     pub receive: Payload,
+}
+
+/// Envoy: `HealthCheck.GrpcHealthCheck`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GrpcProbe {
+    /// Which service of the endpoint; empty asks for all of it. `service_name`.
+    pub service_name: String,
+    /// `authority`; the cluster's name by default. An endpoint's own wins.
+    pub authority: Arc<str>,
+    /// `initial_metadata`.
+    pub headers: HeaderMutation,
 }
 
 /// Envoy: `Endpoint.HealthCheckConfig`.

@@ -8,8 +8,8 @@ use envoy_types::pb::envoy::{
         core::v3::{
             HealthCheck as Check, RequestMethod,
             health_check::{
-                HealthChecker, HttpHealthCheck, Payload as PayloadMessage, TcpHealthCheck,
-                payload::Payload as Kind,
+                GrpcHealthCheck, HealthChecker, HttpHealthCheck, Payload as PayloadMessage,
+                TcpHealthCheck, payload::Payload as Kind,
             },
         },
         endpoint::v3::endpoint::HealthCheckConfig as EndpointMessage,
@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::{
 };
 use http::{Method, uri::PathAndQuery};
 use mesh_balance::health::{HealthCheckConfig, Payload};
+use mesh_http::pool::UpstreamProtocol;
 use mesh_telemetry::Target;
 
 use super::MESSAGE;
@@ -28,7 +29,7 @@ use crate::{
         At, MessageSupport,
         Support::{Enforced, EnforcedFor, Meaningless},
     },
-    model::{EndpointCheck, HealthCheck, HttpProbe, Probe, TcpProbe},
+    model::{EndpointCheck, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe},
 };
 
 pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
@@ -54,6 +55,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("reuse_connection", Enforced),
             ("http_health_check", Enforced),
             ("tcp_health_check", Enforced),
+            ("grpc_health_check", Enforced),
             ("no_traffic_interval", Enforced),
             ("no_traffic_healthy_interval", Enforced),
             ("unhealthy_interval", Enforced),
@@ -77,7 +79,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("request_headers_to_remove", Enforced),
             ("expected_statuses", Enforced),
             ("retriable_statuses", Enforced),
-            ("codec_client_type", EnforcedFor(&["HTTP1"])),
+            ("codec_client_type", EnforcedFor(&["HTTP1", "HTTP2"])),
             ("service_name_matcher", Enforced),
             ("method", Enforced),
         ],
@@ -85,6 +87,14 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
     MessageSupport {
         message: "envoy.config.core.v3.HealthCheck.TcpHealthCheck",
         fields: &[("send", Enforced), ("receive", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.HealthCheck.GrpcHealthCheck",
+        fields: &[
+            ("service_name", Enforced),
+            ("authority", Enforced),
+            ("initial_metadata", Enforced),
+        ],
     },
     MessageSupport {
         message: "envoy.config.core.v3.HealthCheck.Payload",
@@ -110,7 +120,12 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
 ];
 
 /// Without a check, if it is of a kind that there is not: that is in the report.
-pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &Cluster) -> Option<Arc<HealthCheck>> {
+pub(super) fn convert(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &Cluster,
+    protocol: UpstreamProtocol,
+) -> Option<Arc<HealthCheck>> {
     let list = at.field("health_checks");
     let check = match &from.health_checks[..] {
         [] => return None,
@@ -127,8 +142,15 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &Cluster) -> Option<A
             http_probe(cx, &at.field("http_health_check"), http, &from.name)?
         }
         HealthChecker::TcpHealthCheck(tcp) => tcp_probe(cx, &at.field("tcp_health_check"), tcp)?,
+        HealthChecker::GrpcHealthCheck(grpc) => {
+            let at = at.field("grpc_health_check");
+            if protocol == UpstreamProtocol::Http1 {
+                cx.invalid(&at, "needs a cluster that speaks HTTP/2");
+            }
+            grpc_probe(cx, &at, grpc, &from.name)?
+        }
         // Reported by the table.
-        HealthChecker::GrpcHealthCheck(_) | HealthChecker::CustomHealthCheck(_) => return None,
+        HealthChecker::CustomHealthCheck(_) => return None,
     };
     Some(Arc::new(HealthCheck {
         schedule: schedule?,
@@ -236,10 +258,12 @@ fn http_probe(
         .map(|from| matcher::string(cx, &at.field("service_name_matcher"), from))
         // One that is wrong has been complained about.
         .unwrap_or_default();
-    if from.codec_client_type() != CodecClientType::Http1 {
+    let http2 = match from.codec_client_type() {
+        CodecClientType::Http1 => false,
+        CodecClientType::Http2 => true,
         // Reported by the table.
-        return None;
-    }
+        CodecClientType::Http3 => return None,
+    };
     let host = value::nonempty(&from.host).unwrap_or(cluster);
     value::header_value(cx, &at.field("host"), host)?;
     Some(Probe::Http(Box::new(HttpProbe {
@@ -253,6 +277,22 @@ fn http_probe(
         expected,
         retriable,
         service_name,
+        http2,
+    })))
+}
+
+fn grpc_probe(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &GrpcHealthCheck,
+    cluster: &str,
+) -> Option<Probe> {
+    let authority = value::nonempty(&from.authority).unwrap_or(cluster);
+    value::header_value(cx, &at.field("authority"), authority)?;
+    Some(Probe::Grpc(Box::new(GrpcProbe {
+        service_name: from.service_name.clone(),
+        authority: Arc::from(authority),
+        headers: mutation::metadata(cx, &at.field("initial_metadata"), &from.initial_metadata),
     })))
 }
 

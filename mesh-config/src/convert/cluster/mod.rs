@@ -82,9 +82,9 @@ pub(super) fn convert(
         .outlier_detection
         .as_ref()
         .map(|from| outlier::convert(cx, &at.field("outlier_detection"), from));
-    let health_check = health::convert(cx, at, from);
     let common = from.common_lb_config.as_ref();
     let protocol = protocol::convert(cx, at, from);
+    let health_check = health::convert(cx, at, from, protocol.pool.protocol);
     let connect_at = at.field("connect_timeout");
     let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
     if from.eds_cluster_config.is_some() {

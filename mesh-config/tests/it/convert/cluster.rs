@@ -289,7 +289,7 @@ fn settings_of_another_type_are_refused() {
 fn what_is_not_done_is_reported() {
     let tls = "{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
     let entries = report(&cluster_text(&format!(
-        "health_checks: [{{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, grpc_health_check: {{}}}}]\n\
+        "health_checks: [{{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, custom_health_check: {{name: mine}}}}]\n\
          preconnect_policy: {{}}\ntransport_socket: {tls}\ntransport_socket_matches: [{{name: m, transport_socket: {tls}}}]\n\
          round_robin_lb_config: {{slow_start_config: {{}}}}\ncommon_lb_config: {{locality_weighted_lb_config: {{}}}}\n\
          outlier_detection: {{detect_degraded_hosts: true}}\ncircuit_breakers: {{per_host_thresholds: [{{max_connections: 1}}]}}\n\
@@ -307,7 +307,7 @@ fn what_is_not_done_is_reported() {
     assert_eq!(
         entries,
         [
-            ("health_checks[0].grpc_health_check", false),
+            ("health_checks[0].custom_health_check", false),
             ("circuit_breakers.per_host_thresholds", false),
             ("outlier_detection.detect_degraded_hosts", false),
             ("transport_socket.typed_config", true),

@@ -136,8 +136,8 @@ fn http_checks_are_read() {
             .service_name
             .is_some_and(|name| name.matches(b"users"))
     );
-    let all = text("http_health_check: {path: /, codec_client_type: HTTP1}");
-    assert_eq!(paths(&all), [""; 0]);
+    assert!(!http("codec_client_type: HTTP1").http2);
+    assert!(http("codec_client_type: HTTP2").http2);
 }
 
 #[test]
@@ -151,6 +151,37 @@ fn tcp_checks_are_read() {
         receive: Payload::new(vec![vec![1]]),
     };
     assert_eq!(check.probe, Probe::Tcp(probe));
+}
+
+#[test]
+fn grpc_checks_are_read() {
+    let check = |fields: &str| {
+        let http2 = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+            {'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
+            explicit_http_config: {http2_protocol_options: {}}}}";
+        let fields = format!("health_checks: [{{{REQUIRED}, {fields}}}]\n{http2}");
+        match &cluster(&fields)
+            .health_check
+            .as_ref()
+            .expect("a check")
+            .probe
+        {
+            Probe::Grpc(probe) => (**probe).clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let probe = check("grpc_health_check: {}");
+    assert_eq!((probe.service_name.as_str(), &*probe.authority), ("", "b"));
+    let probe = check(
+        "grpc_health_check: {service_name: s, authority: a, initial_metadata: [{header: {key: k, value: v}}]}",
+    );
+    assert_eq!((probe.service_name.as_str(), &*probe.authority), ("s", "a"));
+    assert_eq!(probe.headers.added()[0].name(), "k");
+    refused(
+        "grpc_health_check: {}",
+        ".grpc_health_check",
+        "needs a cluster that speaks HTTP/2",
+    );
 }
 
 #[test]
@@ -240,7 +271,6 @@ fn what_makes_no_sense_is_refused() {
 #[test]
 fn checks_of_other_kinds_are_reported() {
     for (fields, path) in [
-        ("grpc_health_check: {}", ".grpc_health_check"),
         ("custom_health_check: {name: redis}", ".custom_health_check"),
         (
             "http_health_check: {path: /, codec_client_type: HTTP3}",
