@@ -1,7 +1,7 @@
 //! Endpoints that are checked, over config pushes and changes of address.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -218,4 +218,125 @@ async fn an_endpoint_that_left_stays_while_its_checks_pass() {
     assert_eq!(status(&client).await, 200);
     host.is(503);
     eventually(|| members() == [member("127.0.0.2", "/failed_active_hc")]).await;
+}
+
+/// What an HTTP/2 endpoint was asked, and what it answers: a status of `grpc.health.v1`.
+struct GrpcHost {
+    port: u16,
+    serving: watch::Sender<u8>,
+    asked: Arc<Mutex<Vec<String>>>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl GrpcHost {
+    async fn start(serving: u8) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = Self {
+            port: listener.local_addr().unwrap().port(),
+            serving: watch::Sender::new(serving),
+            asked: Arc::default(),
+            connections: Arc::default(),
+        };
+        let (serving, asked) = (host.serving.subscribe(), Arc::clone(&host.asked));
+        let connections = Arc::clone(&host.connections);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(answer_checks(stream, serving.clone(), Arc::clone(&asked)));
+            }
+        });
+        host
+    }
+}
+
+async fn answer_checks(
+    stream: tokio::net::TcpStream,
+    serving: watch::Receiver<u8>,
+    asked: Arc<Mutex<Vec<String>>>,
+) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let (serving, asked) = (*serving.borrow(), Arc::clone(&asked));
+        tokio::spawn(async move {
+            let (head, mut body) = request.into_parts();
+            let header = |name| {
+                head.headers
+                    .get(name)
+                    .map(|v| v.to_str().unwrap().to_owned())
+            };
+            let mut message = Vec::new();
+            while let Some(Ok(data)) = body.data().await {
+                message.extend_from_slice(&data);
+            }
+            asked.lock().unwrap().push(format!(
+                "{} {} {:?} {:?} {:?} {:?}",
+                head.method,
+                head.uri,
+                header("content-type"),
+                header("te"),
+                header("grpc-timeout"),
+                String::from_utf8_lossy(&message),
+            ));
+            let answer = http::Response::builder().header("content-type", "application/grpc");
+            let answer = answer.body(()).unwrap();
+            let mut stream = respond.send_response(answer, false).unwrap();
+            let frame = vec![0, 0, 0, 0, 2, 8, serving];
+            stream.send_data(frame.into(), false).unwrap();
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+            stream.send_trailers(trailers).unwrap();
+        });
+    }
+}
+
+fn http2(check: &str) -> String {
+    format!(
+        "common_lb_config: {{healthy_panic_threshold: {{value: 0}}}}, typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+         {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{http2_protocol_options: {{}}}}}}}}, \
+         health_checks: [{{timeout: 2s, interval: 0.01s, no_traffic_interval: 0.01s, unhealthy_threshold: 1, healthy_threshold: 1, {check}}}],"
+    )
+}
+
+#[tokio::test]
+async fn grpc_health_is_asked_over_one_connection() {
+    let host = GrpcHost::start(1).await;
+    let more = http2("grpc_health_check: {service_name: users, authority: a.test}");
+    let clusters = format!("[{}]", cluster("a", &[host.port], &more));
+    let client = client(bootstrap(ROUTES, &clusters)).await.unwrap();
+    assert_eq!(health(&client), Health::Healthy);
+    assert_eq!(
+        host.asked.lock().unwrap()[0],
+        "POST http://a.test/grpc.health.v1.Health/Check Some(\"application/grpc\") Some(\"trailers\") \
+         Some(\"2000m\") \"\\0\\0\\0\\0\\u{7}\\n\\u{5}users\""
+    );
+    // NOT_SERVING, and SERVING again.
+    host.serving.send_replace(2);
+    eventually(|| health(&client) == Health::Unhealthy).await;
+    assert_eq!(host.connections.load(Ordering::SeqCst), 1);
+    host.serving.send_replace(1);
+    eventually(|| health(&client) == Health::Healthy).await;
+    assert_eq!(counter(&client, "cluster.a.upstream_cx_total"), 0);
+    assert_eq!(
+        counter(&client, "cluster.a.health_check.network_failure"),
+        0
+    );
+    let set = client.mesh().clusters().list()[0].endpoints();
+    let stats = &set.endpoints()[0].state.stats;
+    assert_eq!(
+        stats.cx_total.load(Ordering::SeqCst),
+        0,
+        "checks are not counted"
+    );
+}
+
+#[tokio::test]
+async fn http_checks_go_over_http2_when_told_to() {
+    let host = GrpcHost::start(1).await;
+    let more =
+        http2("http_health_check: {path: /hc, codec_client_type: HTTP2}, reuse_connection: false");
+    let clusters = format!("[{}]", cluster("a", &[host.port], &more));
+    let client = client(bootstrap(ROUTES, &clusters)).await.unwrap();
+    assert_eq!(health(&client), Health::Healthy);
+    assert!(host.asked.lock().unwrap()[0].starts_with("GET http://a/hc "));
+    eventually(|| host.connections.load(Ordering::SeqCst) >= 3).await;
 }
