@@ -1,10 +1,11 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use mesh_core::{Endpoint, Health, Rng};
 
 use crate::{
     BalanceConfig, BalanceStats, EndpointSet, NoHealthy, PriorityCounts, PriorityLoad,
-    algorithm::Pool, priority_loads, set,
+    algorithm::{Pool, SlowStart},
+    priority_loads, set,
 };
 
 /// What one pick goes by.
@@ -14,6 +15,8 @@ pub struct PickContext<'a> {
     pub rng: &'a Rng,
     /// The request's hash, for policies that keep requests and endpoints together.
     pub hash: Option<u64>,
+    /// The time, where [`Balancer::needs_time`].
+    pub now: Option<Instant>,
     /// Endpoints that had their chance, for a retry that prefers others.
     pub avoid: &'a [Arc<Endpoint>],
     /// How often an endpoint to avoid is put back for another pick; the last pick stands whatever it
@@ -28,9 +31,17 @@ impl<'a> PickContext<'a> {
         Self {
             rng,
             hash: None,
+            now: None,
             avoid: &[],
             max_attempts: 0,
         }
+    }
+
+    /// At this time.
+    #[must_use]
+    pub const fn at(mut self, now: Option<Instant>) -> Self {
+        self.now = now;
+        self
     }
 
     /// Prefers endpoints other than those of earlier attempts.
@@ -118,6 +129,18 @@ impl Balancer {
         }
     }
 
+    /// Whether picks depend on the time: with slow start. Without it in the context, everybody has all of
+    /// his weight.
+    #[must_use]
+    pub const fn needs_time(&self) -> bool {
+        self.config.slow_start.is_some()
+    }
+
+    fn slow_start(&self, context: &PickContext<'_>) -> Option<SlowStart> {
+        let config = self.config.slow_start?;
+        Some(SlowStart::new(config, context.now?))
+    }
+
     /// The set that is picked from.
     #[must_use]
     pub const fn set(&self) -> &Arc<EndpointSet> {
@@ -135,7 +158,7 @@ impl Balancer {
 
     /// The same as a place in the set.
     pub(crate) fn pick_place(&mut self, context: &PickContext<'_>) -> Result<usize, NoHealthy> {
-        self.refresh(context.rng);
+        self.refresh(context);
         let mut turns_left = context.max_attempts;
         loop {
             let Some(place) = self.pick_once(context) else {
@@ -168,6 +191,7 @@ impl Balancer {
 
     fn pick_once(&mut self, context: &PickContext<'_>) -> Option<usize> {
         self.panic = None;
+        let slow_start = self.slow_start(context);
         let (level, degraded) = self.level(context)?;
         let level = &mut self.levels[level];
         let pool = if level.load.panic {
@@ -185,7 +209,7 @@ impl Balancer {
         } else {
             &mut level.healthy
         };
-        pool.pick(self.set.endpoints(), context.rng)
+        pool.pick(self.set.endpoints(), slow_start, context.rng)
     }
 
     /// The priority whose share the request falls into, and whether its degraded endpoints are meant.
@@ -214,18 +238,19 @@ impl Balancer {
         None
     }
 
-    fn refresh(&mut self, rng: &Rng) {
+    fn refresh(&mut self, context: &PickContext<'_>) {
         // Before the flags are read: a change in between shows as a newer generation at the next pick.
         let now = (self.set.version(), self.set.generation());
         if self.built == Some(now) {
             return;
         }
         self.built = Some(now);
-        self.rebuild(rng);
+        self.rebuild(context);
         self.stats.refresh(&self.set);
     }
 
-    fn rebuild(&mut self, rng: &Rng) {
+    fn rebuild(&mut self, context: &PickContext<'_>) {
+        let slow_start = self.slow_start(context);
         let set = &self.set;
         let counts = PriorityCounts::of(set, &self.config);
         let loads = priority_loads(&counts, &self.config);
@@ -246,7 +271,8 @@ impl Balancer {
                 Vec::new()
             };
             let build = |pool: &mut Pool, members| {
-                pool.rebuild(members, set.endpoints(), self.config.policy, rng);
+                let policy = self.config.policy;
+                pool.rebuild(members, set.endpoints(), policy, slow_start, context.rng);
             };
             build(&mut level.healthy, class(Health::Healthy));
             build(&mut level.degraded, class(Health::Degraded));

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use mesh_core::Percent;
 
 /// How a [`Balancer`](crate::Balancer) chooses.
@@ -21,6 +23,9 @@ pub struct BalanceConfig {
     /// Whether a priority's health is the share of its weights rather than of its endpoints. Default: no.
     /// Envoy: `ClusterLoadAssignment.policy.weighted_priority_health`.
     pub weighted_priority_health: bool,
+    /// How endpoints that have become well get their share, with round robin and least request. Default: at
+    /// once. Envoy: `slow_start_config`.
+    pub slow_start: Option<SlowStartConfig>,
 }
 
 impl Default for BalanceConfig {
@@ -31,6 +36,7 @@ impl Default for BalanceConfig {
             fail_traffic_on_panic: false,
             overprovisioning_factor: 140,
             weighted_priority_health: false,
+            slow_start: None,
         }
     }
 }
@@ -123,6 +129,57 @@ impl ActiveRequestBias {
 }
 
 impl Default for ActiveRequestBias {
+    fn default() -> Self {
+        Self(1.0)
+    }
+}
+
+/// How the share of an endpoint grows that has become well: within `window`, its weight is multiplied by
+/// `(age / window)^(1 / aggression)`, at least `min_weight_percent`.
+///
+/// It becomes well when it is first seen, or, where health checks are configured, when they pass after they
+/// had failed. Where all endpoints are new, it changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowStartConfig {
+    /// How long it takes; zero is off. Whole milliseconds. `slow_start_window`.
+    pub window: Duration,
+    /// 1 grows evenly, the default; more grows fast at first. `aggression`.
+    pub aggression: Aggression,
+    /// Not less than this. Default 10 %. `min_weight_percent`.
+    pub min_weight_percent: Percent,
+}
+
+impl SlowStartConfig {
+    /// Grows evenly over `window`.
+    #[must_use]
+    pub fn new(window: Duration) -> Self {
+        Self {
+            window,
+            aggression: Aggression::default(),
+            min_weight_percent: Percent::whole(10),
+        }
+    }
+}
+
+/// The root that is drawn from an endpoint's age in [`SlowStartConfig`]; above 0, by default 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Aggression(f64);
+
+impl Aggression {
+    /// An aggression; one that is not above 0 is read as 1, as Envoy does.
+    #[must_use]
+    pub fn new(aggression: f64) -> Self {
+        Self(if aggression > 0.0 { aggression } else { 1.0 })
+    }
+
+    /// The root, above 0.
+    #[must_use]
+    pub const fn get(self) -> f64 {
+        self.0
+    }
+}
+
+impl Default for Aggression {
     fn default() -> Self {
         Self(1.0)
     }

@@ -92,7 +92,7 @@
 //! `Cluster.lb_policy`, `common_lb_config.healthy_panic_threshold`, `ClusterLoadAssignment.policy`; stats
 //! under `cluster.<name>.`: `lb_healthy_panic`, `membership_change`, `membership_total`,
 //! `membership_healthy`, `membership_degraded`, `membership_excluded`. Localities do not weigh in yet: no
-//! locality weights, no zone-aware routing, no slow start, no subsets, no hash policies.
+//! locality weights, no zone-aware routing, no subsets, no hash policies.
 
 mod algorithm;
 mod balancer;
@@ -107,8 +107,8 @@ mod set;
 
 pub use balancer::{Balancer, Panic, PickContext};
 pub use config::{
-    ActiveRequestBias, BalanceConfig, ChoiceCount, InvalidChoiceCount, LbPolicy,
-    LeastRequestConfig, SelectionMethod,
+    ActiveRequestBias, Aggression, BalanceConfig, ChoiceCount, InvalidChoiceCount, LbPolicy,
+    LeastRequestConfig, SelectionMethod, SlowStartConfig,
 };
 pub use error::NoHealthy;
 pub use future::ResponseFuture;

@@ -8,7 +8,7 @@ use std::{
 
 use mesh_core::{
     BoxError, Decision, EndGuard, Endpoint, Error, Http, Reason, RequestInfo, Requests,
-    ResponseFlag, Responses, Rng, StreamEnd, sync::Ordering,
+    ResponseFlag, Responses, Rng, StreamEnd, clock, sync::Ordering,
 };
 use tower_service::Service;
 
@@ -108,7 +108,8 @@ impl<S: Clone, K> Balance<S, K> {
         };
         let context = PickContext::new(&self.rng).avoiding(&tried, self.avoid_attempts);
         let mut shared = self.lock();
-        let place = shared.balancer.pick_place(&context);
+        let now = shared.balancer.needs_time().then(clock::now);
+        let place = shared.balancer.pick_place(&context.at(now));
         if let (Some(info), Some(panic)) = (info, shared.balancer.panic()) {
             info.decide(Decision::new(
                 "balance",

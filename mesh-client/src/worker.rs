@@ -6,7 +6,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_balance::{Balancer, NoHealthy, PickContext};
-use mesh_core::{Endpoint, HealthFlag, Priority, Rng};
+use mesh_core::{Endpoint, HealthFlag, Priority, Rng, clock};
 use mesh_http::pool::{HttpVersion, Pool};
 use mesh_net::Connect;
 use mesh_outlier::Monitor;
@@ -204,7 +204,8 @@ impl WorkerCluster {
             balancer, slots, ..
         } = &mut *inner;
         balancer.update(&self.cluster.set.load());
-        let endpoint = balancer.pick(context)?;
+        let now = balancer.needs_time().then(clock::now);
+        let endpoint = balancer.pick(&context.at(now))?;
         let panicked = balancer.panicked();
         let key = (Arc::as_ptr(&endpoint.state) as usize, priority, version);
         let current = |open: &Open| {

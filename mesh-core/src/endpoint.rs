@@ -1,6 +1,13 @@
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// Where an endpoint listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -113,6 +120,8 @@ pub struct EndpointState {
     address: Address,
     flags: AtomicU32,
     generation: Arc<AtomicU64>,
+    /// In the process's own milliseconds; [`NEVER`] until somebody says so.
+    well_since: AtomicI64,
     /// The measurements.
     pub stats: EndpointStats,
 }
@@ -126,6 +135,7 @@ impl EndpointState {
             address,
             flags: AtomicU32::new(0),
             generation,
+            well_since: AtomicI64::new(NEVER),
             stats: EndpointStats::default(),
         }
     }
@@ -140,6 +150,21 @@ impl EndpointState {
     #[must_use]
     pub const fn generation(&self) -> &Arc<AtomicU64> {
         &self.generation
+    }
+
+    /// When it became well, as far as anybody has said: its slow start begins there. Whole milliseconds.
+    #[must_use]
+    pub fn well_since(&self) -> Option<Instant> {
+        // Relaxed: a time by itself.
+        match self.well_since.load(Ordering::Relaxed) {
+            NEVER => None,
+            millis => Some(instant(millis)),
+        }
+    }
+
+    /// It is well from `now` on.
+    pub fn set_well_since(&self, now: Instant) {
+        self.well_since.store(millis(now), Ordering::Relaxed);
     }
 
     /// Sets or clears one flag. Returns whether that changed anything.
@@ -204,6 +229,34 @@ impl EndpointState {
     }
 }
 
+const NEVER: i64 = i64::MIN;
+
+/// Where the process's own milliseconds begin: at the first time that is noted.
+fn beginning(or: Instant) -> Instant {
+    static BEGINNING: OnceLock<Instant> = OnceLock::new();
+    *BEGINNING.get_or_init(|| or)
+}
+
+fn millis(at: Instant) -> i64 {
+    let beginning = beginning(at);
+    let count = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    match at.checked_duration_since(beginning) {
+        Some(after) => count(after),
+        None => -count(beginning.saturating_duration_since(at)),
+    }
+}
+
+fn instant(millis: i64) -> Instant {
+    let beginning = beginning(crate::clock::now());
+    let distance = Duration::from_millis(millis.unsigned_abs());
+    let at = if millis < 0 {
+        beginning.checked_sub(distance)
+    } else {
+        beginning.checked_add(distance)
+    };
+    at.unwrap_or(beginning)
+}
+
 /// One endpoint of a cluster, as one config version describes it, with its lasting state.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
@@ -255,8 +308,31 @@ impl Endpoint {
 mod tests {
     use std::sync::Arc;
 
-    use super::{Address, EndpointState, Health, HealthFlag};
+    use std::time::Duration;
+
+    use super::{Address, Endpoint, EndpointState, Health, HealthFlag};
     use crate::sync::{AtomicU64, Ordering};
+
+    #[test]
+    fn the_time_it_became_well_is_kept_before_and_after_the_first() {
+        let endpoint = Endpoint::standalone(([127, 0, 0, 1], 80).into());
+        assert_eq!(endpoint.state.well_since(), None);
+        let first = crate::clock::now() + Duration::from_secs(100);
+        let apart = |at, other: std::time::Instant| {
+            endpoint.state.set_well_since(at);
+            let kept = endpoint.state.well_since().unwrap();
+            let apart =
+                kept.saturating_duration_since(other) + other.saturating_duration_since(kept);
+            apart.as_millis()
+        };
+        assert!(apart(first, first) <= 1);
+        let (later, earlier) = (
+            first + Duration::from_secs(5),
+            first - Duration::from_secs(50),
+        );
+        assert!(apart(later, later) <= 1);
+        assert!(apart(earlier, earlier) <= 1);
+    }
 
     #[test]
     fn health_is_the_worst_of_all_flags_and_bumps_the_generation_once() {

@@ -19,7 +19,7 @@ pub(super) struct LeastRequest {
 
 impl LeastRequest {
     pub(super) fn new(config: LeastRequestConfig, members: &Members<'_>, rng: &Rng) -> Self {
-        let weighted = (!members.have_equal_weights())
+        let weighted = (!members.are_alike())
             .then(|| Edf::new(members.len(), |index| turn(&config, members, index), rng));
         Self { config, weighted }
     }
@@ -48,7 +48,7 @@ fn active(members: &Members<'_>, index: usize) -> u64 {
 }
 
 fn turn(config: &LeastRequestConfig, members: &Members<'_>, index: usize) -> u128 {
-    let weight = f64::from(members.weight(index));
+    let weight = f64::from(members.weight(index)) * members.grown(index).unwrap_or(1.0);
     let bias = config.active_request_bias.get();
     // Spared where it changes nothing: a power costs more than the rest of a pick.
     let load = (active(members, index) + 1) as f64;

@@ -4,6 +4,7 @@ mod edf;
 mod least_request;
 mod random;
 mod round_robin;
+mod slow_start;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use mesh_core::{Endpoint, Rng};
 use crate::LbPolicy;
 use least_request::LeastRequest;
 use round_robin::RoundRobin;
+pub(crate) use slow_start::SlowStart;
 
 /// A list of candidates and where its algorithm stands in it.
 #[derive(Debug, Default)]
@@ -35,16 +37,19 @@ impl Pool {
         members: Vec<usize>,
         endpoints: &[Arc<Endpoint>],
         policy: LbPolicy,
+        slow_start: Option<SlowStart>,
         rng: &Rng,
     ) {
         self.members = members;
-        if self.members.len() < 2 {
-            return;
-        }
         let members = Members {
             places: &self.members,
             endpoints,
+            slow_start,
         };
+        members.note_times();
+        if members.len() < 2 {
+            return;
+        }
         self.picker = Some(match (policy, self.picker.take()) {
             (LbPolicy::RoundRobin, Some(Picker::RoundRobin(old))) => {
                 Picker::RoundRobin(old.rebuild(&members, rng))
@@ -58,10 +63,16 @@ impl Pool {
     }
 
     /// The place in the set of the next endpoint.
-    pub(crate) fn pick(&mut self, endpoints: &[Arc<Endpoint>], rng: &Rng) -> Option<usize> {
+    pub(crate) fn pick(
+        &mut self,
+        endpoints: &[Arc<Endpoint>],
+        slow_start: Option<SlowStart>,
+        rng: &Rng,
+    ) -> Option<usize> {
         let members = Members {
             places: &self.members,
             endpoints,
+            slow_start,
         };
         if members.len() < 2 {
             return self.members.first().copied();
@@ -79,6 +90,7 @@ impl Pool {
 pub(crate) struct Members<'a> {
     places: &'a [usize],
     endpoints: &'a [Arc<Endpoint>],
+    slow_start: Option<SlowStart>,
 }
 
 impl Members<'_> {
@@ -95,8 +107,22 @@ impl Members<'_> {
         self.get(index).weight.max(1)
     }
 
-    fn have_equal_weights(&self) -> bool {
+    /// The share of its weight that an endpoint has by now; `None` is all of it.
+    fn grown(&self, index: usize) -> Option<f64> {
+        self.slow_start?.grown(&self.get(index).state)
+    }
+
+    /// Notes when those became well of whom nobody has said so.
+    fn note_times(&self) {
+        if let Some(slow_start) = self.slow_start {
+            (0..self.len()).for_each(|index| slow_start.note(&self.get(index).state));
+        }
+    }
+
+    /// Whether weights tell endpoints apart.
+    fn are_alike(&self) -> bool {
         let first = self.weight(0);
-        (1..self.len()).all(|index| self.weight(index) == first)
+        let alike = |index| self.weight(index) == first && self.grown(index).is_none();
+        self.grown(0).is_none() && (1..self.len()).all(alike)
     }
 }

@@ -2,7 +2,7 @@ use mesh_core::Rng;
 
 use super::{
     Members,
-    edf::{Edf, turn},
+    edf::{Edf, turn, turn_of},
 };
 
 /// One after the other, as often as their weights say.
@@ -17,24 +17,29 @@ pub(super) enum RoundRobin {
     Weighted(Edf),
 }
 
+/// Whole weights stay exact.
+fn next(members: &Members<'_>, index: usize) -> u128 {
+    let weight = members.weight(index);
+    match members.grown(index) {
+        None => turn(weight),
+        Some(grown) => turn_of(f64::from(weight) * grown),
+    }
+}
+
 impl RoundRobin {
     /// Starts anywhere: workers should not march in step.
     pub(super) fn new(members: &Members<'_>, rng: &Rng) -> Self {
-        if members.have_equal_weights() {
+        if members.are_alike() {
             Self::Plain(rng.below(members.len() as u64) as usize)
         } else {
-            Self::Weighted(Edf::new(
-                members.len(),
-                |index| turn(members.weight(index)),
-                rng,
-            ))
+            Self::Weighted(Edf::new(members.len(), |index| next(members, index), rng))
         }
     }
 
     /// A plain one goes on where it was, so that frequent changes do not favour the first.
     pub(super) fn rebuild(self, members: &Members<'_>, rng: &Rng) -> Self {
         match self {
-            Self::Plain(next) if members.have_equal_weights() => Self::Plain(next % members.len()),
+            Self::Plain(next) if members.are_alike() => Self::Plain(next % members.len()),
             _ => Self::new(members, rng),
         }
     }
@@ -50,7 +55,7 @@ impl RoundRobin {
                 };
                 index
             }
-            Self::Weighted(edf) => edf.pick(|index| turn(members.weight(index))),
+            Self::Weighted(edf) => edf.pick(|index| next(members, index)),
         }
     }
 }

@@ -202,6 +202,10 @@ impl Check {
         outcome: Outcome,
         context: CheckContext<'_>,
     ) -> Report {
+        if matches!(outcome, Outcome::Passed(_)) && context.endpoint.has(HealthFlag::FailedActive) {
+            // As in Envoy: the last pass before it counts as healthy is where its slow start begins.
+            context.endpoint.set_well_since(now);
+        }
         let report = self.judge(outcome, context);
         let passed = matches!(outcome, Outcome::Passed(_));
         let interval = interval(passed, report.transition, context);

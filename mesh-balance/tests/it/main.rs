@@ -5,4 +5,5 @@ mod health;
 mod loads;
 mod membership;
 mod service;
+mod slow_start;
 mod support;

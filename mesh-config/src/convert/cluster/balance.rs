@@ -20,7 +20,8 @@ use envoy_types::pb::envoy::{
 };
 use envoy_types::pb::google::protobuf::UInt32Value;
 use mesh_balance::{
-    ActiveRequestBias, BalanceConfig, ChoiceCount, LbPolicy, LeastRequestConfig, SelectionMethod,
+    ActiveRequestBias, Aggression, BalanceConfig, ChoiceCount, LbPolicy, LeastRequestConfig,
+    SelectionMethod, SlowStartConfig,
 };
 
 use super::MESSAGE;
@@ -30,7 +31,7 @@ use crate::{
         value,
     },
     language::{
-        At, MessageSupport,
+        At, MessageSupport, Support,
         Support::{Enforced, Meaningless},
     },
 };
@@ -56,11 +57,20 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         fields: &[
             ("choice_count", Enforced),
             ("active_request_bias", Enforced),
+            ("slow_start_config", Enforced),
         ],
     },
     MessageSupport {
         message: "envoy.config.cluster.v3.Cluster.RoundRobinLbConfig",
-        fields: &[],
+        fields: &[("slow_start_config", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.SlowStartConfig",
+        fields: SLOW_START_FIELDS,
+    },
+    MessageSupport {
+        message: "envoy.extensions.load_balancing_policies.common.v3.SlowStartConfig",
+        fields: SLOW_START_FIELDS,
     },
     // Without selectors, subsets do nothing; with them, the cluster is refused.
     MessageSupport {
@@ -109,12 +119,16 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("active_request_bias", Enforced),
             ("selection_method", Enforced),
             ("enable_full_scan", Enforced),
+            ("slow_start_config", Enforced),
             ("locality_lb_config", Enforced),
         ],
     },
     MessageSupport {
         message: "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
-        fields: &[("locality_lb_config", Enforced)],
+        fields: &[
+            ("locality_lb_config", Enforced),
+            ("slow_start_config", Enforced),
+        ],
     },
     MessageSupport {
         message: "envoy.extensions.load_balancing_policies.random.v3.Random",
@@ -128,6 +142,32 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         message: "envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.ZoneAwareLbConfig",
         fields: &[("fail_traffic_on_panic", Enforced)],
     },
+];
+
+/// Both messages of that name, which are alike.
+macro_rules! slow_start {
+    ($cx:expr, $at:expr, $from:expr) => {
+        $from.and_then(|from| {
+            let at = $at.field("slow_start_config");
+            let window_at = at.field("slow_start_window");
+            let window = value::duration($cx, &window_at, from.slow_start_window.as_ref());
+            let mut config = SlowStartConfig::new(window.unwrap_or_default());
+            if let Some(aggression) = &from.aggression {
+                config.aggression = Aggression::new(aggression.default_value);
+            }
+            let percent = from.min_weight_percent.as_ref();
+            if let Some(percent) = value::percent($cx, &at.field("min_weight_percent"), percent) {
+                config.min_weight_percent = percent;
+            }
+            Some(config).filter(|config| !config.window.is_zero())
+        })
+    };
+}
+
+const SLOW_START_FIELDS: &[(&str, Support)] = &[
+    ("slow_start_window", Enforced),
+    ("aggression", Enforced),
+    ("min_weight_percent", Enforced),
 ];
 
 pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Option<BalanceConfig> {
@@ -166,7 +206,7 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Opti
             &mut config,
         )?
     } else {
-        named_policy(cx, at, from)?
+        named_policy(cx, at, from, &mut config)?
     };
     Some(config)
 }
@@ -183,14 +223,27 @@ fn apply_common(cx: &Context<'_>, at: &At<'_>, from: &CommonLbConfig, config: &m
 }
 
 /// `lb_policy`, with the config that belongs to it.
-fn named_policy(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Option<LbPolicy> {
+fn named_policy(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::Cluster,
+    to: &mut BalanceConfig,
+) -> Option<LbPolicy> {
     match from.lb_policy() {
-        LbPolicyName::RoundRobin => Some(LbPolicy::RoundRobin),
+        LbPolicyName::RoundRobin => {
+            if let Some(LbConfig::RoundRobinLbConfig(config)) = &from.lb_config {
+                let at = at.field("round_robin_lb_config");
+                to.slow_start = slow_start!(cx, at, config.slow_start_config.as_ref());
+            }
+            Some(LbPolicy::RoundRobin)
+        }
         LbPolicyName::Random => Some(LbPolicy::Random),
         LbPolicyName::LeastRequest => {
             let Some(LbConfig::LeastRequestLbConfig(config)) = &from.lb_config else {
                 return Some(LbPolicy::LeastRequest(LeastRequestConfig::default()));
             };
+            let at = at.field("least_request_lb_config");
+            to.slow_start = slow_start!(cx, at, config.slow_start_config.as_ref());
             let bias = config.active_request_bias.as_ref();
             Some(least_request(config.choice_count, bias, false))
         }
@@ -251,7 +304,11 @@ fn typed_policy(
     for (index, ..) in policies {
         cx.ignored(&list.index(index));
     }
+    let at = list.index(index);
+    let at = at.field("typed_extension_config");
+    let at = at.field("typed_config");
     let (policy, localities) = if let Some(from) = cx.unpack::<RoundRobin>(any) {
+        config.slow_start = slow_start!(cx, at, from.slow_start_config.as_ref());
         (LbPolicy::RoundRobin, from.locality_lb_config)
     } else if let Some(from) = cx.unpack::<Random>(any) {
         (LbPolicy::Random, from.locality_lb_config)
@@ -260,6 +317,7 @@ fn typed_policy(
             || from.selection_method() == least_request::SelectionMethod::FullScan;
         let bias = from.active_request_bias.as_ref();
         let policy = least_request(from.choice_count, bias, full_scan);
+        config.slow_start = slow_start!(cx, at, from.slow_start_config.as_ref());
         (policy, from.locality_lb_config)
     } else {
         refuse(cx, &list.index(index), name);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_balance::{BalanceConfig, LbPolicy, SelectionMethod};
+use mesh_balance::{Aggression, BalanceConfig, LbPolicy, SelectionMethod, SlowStartConfig};
 use mesh_config::model::Discovery;
 use mesh_core::{Percent, RetryLimit, Thresholds};
 use mesh_outlier::OutlierConfig;
@@ -286,12 +286,41 @@ fn settings_of_another_type_are_refused() {
 }
 
 #[test]
+fn slow_start_is_read_wherever_it_stands() {
+    let slow = "slow_start_config: {slow_start_window: 30s, aggression: {default_value: 2, runtime_key: k}, min_weight_percent: {value: 5}}";
+    let expected = SlowStartConfig {
+        window: 30 * SECOND,
+        aggression: Aggression::new(2.0),
+        min_weight_percent: Percent::whole(5),
+    };
+    let typed = |name: &str, kind: &str| {
+        format!(
+            "load_balancing_policy: {{policies: [{{typed_extension_config: {{name: lb, typed_config: {{'@type': type.googleapis.com/envoy.extensions.load_balancing_policies.{name}.v3.{kind}, {slow}}}}}}}]}}"
+        )
+    };
+    for fields in [
+        format!("round_robin_lb_config: {{{slow}}}"),
+        format!("lb_policy: LEAST_REQUEST\nleast_request_lb_config: {{{slow}}}"),
+        typed("round_robin", "RoundRobin"),
+        typed("least_request", "LeastRequest"),
+    ] {
+        assert_eq!(cluster(&fields).balance.slow_start, Some(expected));
+        assert_eq!(paths(&cluster_text(&fields)), [""; 0]);
+    }
+    let defaults = "round_robin_lb_config: {slow_start_config: {slow_start_window: 30s}}";
+    let defaults = cluster(defaults).balance.slow_start;
+    assert_eq!(defaults, Some(SlowStartConfig::new(30 * SECOND)));
+    let off = "round_robin_lb_config: {slow_start_config: {slow_start_window: 0s}}";
+    assert_eq!(cluster(off).balance.slow_start, None);
+}
+
+#[test]
 fn what_is_not_done_is_reported() {
     let tls = "{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
     let entries = report(&cluster_text(&format!(
         "health_checks: [{{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, custom_health_check: {{name: mine}}}}]\n\
          preconnect_policy: {{}}\ntransport_socket: {tls}\ntransport_socket_matches: [{{name: m, transport_socket: {tls}}}]\n\
-         round_robin_lb_config: {{slow_start_config: {{}}}}\ncommon_lb_config: {{locality_weighted_lb_config: {{}}}}\n\
+         common_lb_config: {{locality_weighted_lb_config: {{}}}}\n\
          outlier_detection: {{detect_degraded_hosts: true}}\ncircuit_breakers: {{per_host_thresholds: [{{max_connections: 1}}]}}\n\
          upstream_connection_options: {{tcp_keepalive: {{}}}}"
     )));
@@ -315,7 +344,6 @@ fn what_is_not_done_is_reported() {
             ("upstream_connection_options", false),
             ("transport_socket_matches", true),
             ("preconnect_policy", false),
-            ("round_robin_lb_config.slow_start_config", false),
         ]
     );
 }
