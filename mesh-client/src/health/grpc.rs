@@ -1,20 +1,16 @@
 //! Asking with `grpc.health.v1.Health/Check`.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::time::Duration;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header, uri::PathAndQuery,
 };
 use mesh_balance::health::{Failure, FailureKind, Passed};
 use mesh_config::model::GrpcProbe;
-use mesh_core::{Body, BoxFuture};
-use tower_service::Service;
+use mesh_core::Body;
 
 use super::{
+    Ask,
     http::{facts, host_value},
     way::{Answer, Way},
 };
@@ -30,57 +26,42 @@ const ANSWER_BYTES_MAX: usize = 4096;
 const FRAME_HEAD: usize = 5;
 
 /// Asks one endpoint.
-pub(super) struct GrpcProber(Arc<Asking>);
-
-struct Asking {
+pub(super) struct GrpcAsking {
     probe: GrpcProbe,
     way: Way,
     authority: HeaderValue,
     timeout: HeaderValue,
 }
 
-impl GrpcProber {
+/// A timeout has at most eight digits.
+const TIMEOUT_MILLIS_MAX: u128 = 99_999_999;
+
+impl Ask for GrpcAsking {
+    async fn ask(&self) -> Result<Passed, Failure> {
+        let message = Body::from(request_frame(&self.probe.service_name));
+        let answer = self.way.ask(self.request(), message, ANSWER_BYTES_MAX);
+        match answer.await {
+            Ok(answer) if is_serving(&answer) => Ok(Passed::default()),
+            Ok(_) => Err(Failure::new(FailureKind::Active)),
+            Err(_) => Err(Failure::new(FailureKind::Network)),
+        }
+    }
+}
+
+impl GrpcAsking {
     /// `hostname` is the endpoint's own, if it has one; `timeout` is told to the endpoint.
     pub(super) fn new(probe: &GrpcProbe, way: Way, hostname: &str, timeout: Duration) -> Self {
         let millis = timeout.as_millis().min(TIMEOUT_MILLIS_MAX);
-        Self(Arc::new(Asking {
+        Self {
             authority: host_value(hostname, &probe.authority),
             // Digits and a letter are a header value.
             timeout: HeaderValue::from_str(&format!("{millis}m"))
                 .unwrap_or(HeaderValue::from_static("0m")),
             probe: probe.clone(),
             way,
-        }))
-    }
-}
-
-/// A timeout has at most eight digits.
-const TIMEOUT_MILLIS_MAX: u128 = 99_999_999;
-
-impl Service<()> for GrpcProber {
-    type Response = Passed;
-    type Error = Failure;
-    type Future = BoxFuture<Result<Passed, Failure>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
+        }
     }
 
-    fn call(&mut self, (): ()) -> Self::Future {
-        let asking = Arc::clone(&self.0);
-        Box::pin(async move {
-            let message = Body::from(request_frame(&asking.probe.service_name));
-            let answer = asking.way.ask(asking.request(), message, ANSWER_BYTES_MAX);
-            match answer.await {
-                Ok(answer) if is_serving(&answer) => Ok(Passed::default()),
-                Ok(_) => Err(Failure::new(FailureKind::Active)),
-                Err(_) => Err(Failure::new(FailureKind::Network)),
-            }
-        })
-    }
-}
-
-impl Asking {
     fn request(&self) -> Request<()> {
         let (mut parts, ()) = Request::new(()).into_parts();
         (parts.method, parts.uri) = (Method::POST, PATH.into());

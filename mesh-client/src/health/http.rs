@@ -1,17 +1,16 @@
 //! Asking over HTTP.
 
-use std::{
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Request, Response, header};
 use mesh_balance::health::{Failure, FailureKind, HealthStats, Passed};
 use mesh_config::model::HttpProbe;
-use mesh_core::{Body, BoxFuture, ConnectionInfo, Endpoint, RequestInfo, clock};
-use tower_service::Service;
+use mesh_core::{Body, ConnectionInfo, Endpoint, RequestInfo, clock};
 
-use super::way::{Answer, Way};
+use super::{
+    Ask,
+    way::{Answer, Way},
+};
 
 const DEGRADED: HeaderName = HeaderName::from_static("x-envoy-degraded");
 /// The endpoint wants no requests.
@@ -20,25 +19,11 @@ const CHECKED_CLUSTER: HeaderName =
     HeaderName::from_static("x-envoy-upstream-healthchecked-cluster");
 
 /// Asks one endpoint.
-pub(super) struct HttpProber(Arc<Asking>);
-
-struct Asking {
+pub(super) struct HttpAsking {
     probe: HttpProbe,
     way: Way,
     host: HeaderValue,
     stats: HealthStats,
-}
-
-impl HttpProber {
-    /// `hostname` is the endpoint's own, if it has one.
-    pub(super) fn new(probe: &HttpProbe, way: Way, hostname: &str, stats: HealthStats) -> Self {
-        Self(Arc::new(Asking {
-            host: host_value(hostname, &probe.host),
-            probe: probe.clone(),
-            way,
-            stats,
-        }))
-    }
 }
 
 /// The endpoint's own name, if it has one. What a header must not hold goes out as no host rather than as
@@ -52,28 +37,27 @@ pub(super) fn host_value(hostname: &str, default: &str) -> HeaderValue {
     HeaderValue::from_str(host).unwrap_or(HeaderValue::from_static(""))
 }
 
-impl Service<()> for HttpProber {
-    type Response = Passed;
-    type Error = Failure;
-    type Future = BoxFuture<Result<Passed, Failure>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, (): ()) -> Self::Future {
-        let asking = Arc::clone(&self.0);
-        Box::pin(async move {
-            let body = Body::from(asking.probe.send.clone());
-            let answer = asking.way.ask(asking.request(), body, asking.most()).await;
-            // What exactly went wrong below HTTP does not matter.
-            let answer = answer.map_err(|_| Failure::new(FailureKind::Network))?;
-            judge(&asking.probe, &answer, &asking.stats)
-        })
+impl Ask for HttpAsking {
+    async fn ask(&self) -> Result<Passed, Failure> {
+        let body = Body::from(self.probe.send.clone());
+        let answer = self.way.ask(self.request(), body, self.most()).await;
+        // What exactly went wrong below HTTP does not matter.
+        let answer = answer.map_err(|_| Failure::new(FailureKind::Network))?;
+        judge(&self.probe, &answer, &self.stats)
     }
 }
 
-impl Asking {
+impl HttpAsking {
+    /// `hostname` is the endpoint's own, if it has one.
+    pub(super) fn new(probe: &HttpProbe, way: Way, hostname: &str, stats: HealthStats) -> Self {
+        Self {
+            host: host_value(hostname, &probe.host),
+            probe: probe.clone(),
+            way,
+            stats,
+        }
+    }
+
     /// How many bytes of the answer are looked at.
     fn most(&self) -> usize {
         let most = match self.probe.response_buffer_size {

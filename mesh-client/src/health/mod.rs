@@ -8,13 +8,16 @@ mod way;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    task::{Context, Poll},
 };
 
 use mesh_balance::health::{
     Failure, HealthChecker, HealthSession, HealthStats, Outcome, Passed, Report,
 };
 use mesh_config::model::{Cluster, EndpointCheck, HealthCheck, Probe};
-use mesh_core::{Address, Endpoint, EndpointState, Error, HealthFlag, clock, sync::AtomicU64};
+use mesh_core::{
+    Address, BoxFuture, Endpoint, EndpointState, Error, HealthFlag, clock, sync::AtomicU64,
+};
 use mesh_net::{Connect, Stream};
 use mesh_telemetry::LogSink;
 use tokio::{sync::watch, task::AbortHandle};
@@ -90,6 +93,30 @@ const FLAGS: [HealthFlag; 6] = [
     HealthFlag::ActiveTimeout,
     HealthFlag::PendingRemoval,
 ];
+
+/// Asks one endpoint how it is.
+trait Ask: Send + Sync + 'static {
+    /// Asks once. Whoever gives up drops the future.
+    fn ask(&self) -> impl Future<Output = Result<Passed, Failure>> + Send;
+}
+
+/// The service that a session is given.
+struct Prober<A>(Arc<A>);
+
+impl<A: Ask> Service<()> for Prober<A> {
+    type Response = Passed;
+    type Error = Failure;
+    type Future = BoxFuture<Result<Passed, Failure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        let asking = Arc::clone(&self.0);
+        Box::pin(async move { asking.ask().await })
+    }
+}
 
 impl Checks {
     /// The check as this config version has it. Endpoints that were checked stay as they were seen last.
@@ -218,15 +245,15 @@ impl Live {
                 } else {
                     Way::http1(target)
                 };
-                let prober = http::HttpProber::new(probe, way, &asked.hostname, stats);
-                spawn(&session, prober, env)
+                let asking = http::HttpAsking::new(probe, way, &asked.hostname, stats);
+                spawn(&session, asking, env)
             }
             Probe::Grpc(probe) => {
                 let (way, timeout) = (Way::http2(target), self.config.schedule.timeout);
-                let prober = grpc::GrpcProber::new(probe, way, &asked.hostname, timeout);
-                spawn(&session, prober, env)
+                let asking = grpc::GrpcAsking::new(probe, way, &asked.hostname, timeout);
+                spawn(&session, asking, env)
             }
-            Probe::Tcp(probe) => spawn(&session, tcp::TcpProber::new(probe, target), env),
+            Probe::Tcp(probe) => spawn(&session, tcp::TcpAsking::new(probe, target), env),
         };
         Running {
             session,
@@ -243,10 +270,8 @@ fn forget(endpoint: &EndpointState) {
     }
 }
 
-fn spawn<S>(session: &Arc<HealthSession>, prober: S, env: &Env) -> AbortHandle
-where
-    S: Service<(), Response = Passed, Error = Failure, Future: Send> + Send + 'static,
-{
+fn spawn(session: &Arc<HealthSession>, asking: impl Ask, env: &Env) -> AbortHandle {
+    let prober = Prober(Arc::new(asking));
     env.runtime.spawn(session.run(prober)).abort_handle()
 }
 

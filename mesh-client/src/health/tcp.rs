@@ -2,63 +2,45 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::{Mutex, PoisonError},
 };
 
 use mesh_balance::health::{Failure, FailureKind, Passed};
 use mesh_config::model::TcpProbe;
-use mesh_core::BoxFuture;
 use mesh_net::Stream;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tower_service::Service;
 
-use super::Target;
+use super::{Ask, Target};
 
 /// An answer that has not matched after so many bytes never will: the check fails.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// Asks one endpoint, over one connection if it answers there.
-pub(super) struct TcpProber(Arc<Asking>);
-
-struct Asking {
+pub(super) struct TcpAsking {
     probe: TcpProbe,
     target: Target,
     kept: Mutex<Option<Stream>>,
 }
 
-impl TcpProber {
+impl Ask for TcpAsking {
+    async fn ask(&self) -> Result<Passed, Failure> {
+        match self.exchange().await {
+            Ok(()) => Ok(Passed::default()),
+            Err(_) => Err(Failure::new(FailureKind::Network)),
+        }
+    }
+}
+
+impl TcpAsking {
     pub(super) fn new(probe: &TcpProbe, target: Target) -> Self {
-        Self(Arc::new(Asking {
+        Self {
             probe: probe.clone(),
             target,
             kept: Mutex::default(),
-        }))
-    }
-}
-
-impl Service<()> for TcpProber {
-    type Response = Passed;
-    type Error = Failure;
-    type Future = BoxFuture<Result<Passed, Failure>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        Poll::Ready(Ok(()))
+        }
     }
 
-    fn call(&mut self, (): ()) -> Self::Future {
-        let asking = Arc::clone(&self.0);
-        Box::pin(async move {
-            match asking.ask().await {
-                Ok(()) => Ok(Passed::default()),
-                Err(_) => Err(Failure::new(FailureKind::Network)),
-            }
-        })
-    }
-}
-
-impl Asking {
-    async fn ask(&self) -> io::Result<()> {
+    async fn exchange(&self) -> io::Result<()> {
         let kept = { self.kept.lock().unwrap_or_else(PoisonError::into_inner) }.take();
         let mut stream = match kept.filter(Stream::is_quiet) {
             Some(kept) => kept,
