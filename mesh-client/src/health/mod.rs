@@ -54,6 +54,14 @@ struct Running {
     task: AbortHandle,
 }
 
+impl Running {
+    /// Whether connections to the endpoint are made as they were when this began.
+    fn knows(&self, endpoint: &Endpoint) -> bool {
+        let known = self.session.endpoint();
+        known.hostname == endpoint.hostname && known.metadata == endpoint.metadata
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
@@ -171,7 +179,7 @@ impl Checks {
                 continue;
             }
             let running = match before {
-                Some(running) if running.asked == **check => running,
+                Some(running) if running.asked == **check && running.knows(endpoint) => running,
                 Some(running) => live.start(endpoint, check, running.session.is_checked(), env),
                 None => {
                     if !known {
