@@ -81,7 +81,7 @@ load_assignment:
         routes: &routes,
         ..Hcm::default()
     });
-    vec![group(
+    let checks = group(
         bootstrap,
         [
             (
@@ -103,7 +103,77 @@ load_assignment:
             ("health/silent_from_the_start", silent_from_the_start),
             ("health/what_is_asked", what_is_asked),
         ],
-    )]
+    );
+    vec![checks, slow_start_group()]
+}
+
+/// How long slow start takes, in checks: two seconds at one in 50 ms, and some more.
+const WINDOW_CHECKS: i64 = 50;
+
+fn slow_start_group() -> Group {
+    let host = |host: &str, asked: &str| {
+        format!(
+            "    - endpoint:
+        address: {{socket_address: {{address: 127.0.0.1, port_value: {{{{{host}}}}}}}}}
+        health_check_config: {{port_value: {{{{{asked}}}}}}}
+"
+        )
+    };
+    let fields = format!(
+        "round_robin_lb_config: {{slow_start_config: {{slow_start_window: 2s}}}}
+health_checks: [{{timeout: 0.5s, interval: 0.05s, no_traffic_interval: 0.05s, healthy_threshold: 1, unhealthy_threshold: 1, {HTTP}}}]
+load_assignment:
+  cluster_name: slow
+  endpoints:
+  - lb_endpoints:
+{}{}",
+        host("a", "checka"),
+        host("b", "checkb")
+    );
+    let routes = "virtual_hosts: [{name: all, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: slow}}]}]";
+    let bootstrap = Bootstrap::default()
+        .cluster_with("slow", &fields)
+        .listener(&Hcm {
+            routes,
+            ..Hcm::default()
+        });
+    group(bootstrap, [("health/slow_start", slow_start)])
+}
+
+/// How many of 44 requests the host gets that was ill.
+fn share_of_b(run: &mut Run<'_>) -> Result<usize> {
+    for _ in 0..44 {
+        run.quietly(&get("/").any_host().expect(200))?;
+    }
+    let seen = [
+        run.up["a"].take_requests().len(),
+        run.up["b"].take_requests().len(),
+    ];
+    ensure!(seen[0] + seen[1] == 44, "requests were lost: {seen:?}");
+    Ok(seen[1])
+}
+
+/// A host that was ill gets a small share at first, and all of it in the end.
+fn slow_start(run: &mut Run<'_>) -> Result<()> {
+    run.up["checkb"].on("/hc", [Reply::status(503)]);
+    run.await_gauge("cluster.slow.membership_healthy", 1)?;
+    // By now the other one is not new any more.
+    run.await_counter(&stat("slow", "attempt"), 2 * WINDOW_CHECKS)?;
+    run.up["checkb"].on("/hc", [Reply::ok("well")]);
+    run.await_gauge("cluster.slow.membership_healthy", 2)?;
+    let first = share_of_b(run)?;
+    run.note(
+        "a share, and a small one",
+        (1..=14).contains(&first).to_string(),
+    );
+    let attempts = 2 * WINDOW_CHECKS + 2 * WINDOW_CHECKS;
+    run.await_counter(&stat("slow", "attempt"), attempts)?;
+    let last = share_of_b(run)?;
+    run.note("all of it", (20..=24).contains(&last).to_string());
+    if first > 14 || last < 20 {
+        run.problem(format!("{first} of 44 at first, {last} in the end"));
+    }
+    Ok(())
 }
 
 fn stat(cluster: &str, name: &str) -> String {
