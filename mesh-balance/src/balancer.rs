@@ -13,7 +13,8 @@ use crate::{
 pub struct PickContext<'a> {
     /// Where random numbers come from.
     pub rng: &'a Rng,
-    /// The request's hash, for policies that keep requests and endpoints together.
+    /// The request's hash, for policies that keep requests and endpoints together; drawn at random where it
+    /// is missing.
     pub hash: Option<u64>,
     /// The time, where [`Balancer::needs_time`].
     pub now: Option<Instant>,
@@ -159,9 +160,15 @@ impl Balancer {
     /// The same as a place in the set.
     pub(crate) fn pick_place(&mut self, context: &PickContext<'_>) -> Result<usize, NoHealthy> {
         self.refresh(context);
+        let mut context = *context;
+        if self.config.policy.goes_by_hash() && context.hash.is_none() {
+            // One for all turns, so that a request without a hash goes through the same table.
+            context.hash = Some(context.rng.next_u64());
+        }
         let mut turns_left = context.max_attempts;
         loop {
-            let Some(place) = self.pick_once(context) else {
+            let skipped = context.max_attempts - turns_left;
+            let Some(place) = self.pick_once(&context, skipped) else {
                 let total = self.set.endpoints().len();
                 return Err(NoHealthy { total });
             };
@@ -189,7 +196,7 @@ impl Balancer {
         self.levels.iter().map(|level| level.load)
     }
 
-    fn pick_once(&mut self, context: &PickContext<'_>) -> Option<usize> {
+    fn pick_once(&mut self, context: &PickContext<'_>, skipped: u32) -> Option<usize> {
         self.panic = None;
         let slow_start = self.slow_start(context);
         let (level, degraded) = self.level(context)?;
@@ -209,7 +216,8 @@ impl Balancer {
         } else {
             &mut level.healthy
         };
-        pool.pick(self.set.endpoints(), slow_start, context.rng)
+        let hash = (context.hash.unwrap_or_default(), skipped);
+        pool.pick(self.set.endpoints(), slow_start, hash, context.rng)
     }
 
     /// The priority whose share the request falls into, and whether its degraded endpoints are meant.

@@ -19,6 +19,8 @@
 //! | [`RoundRobin`](LbPolicy::RoundRobin) | exact shares by weight, evenly spread | knows nothing of load: a slow endpoint gets as much |
 //! | [`LeastRequest`](LbPolicy::LeastRequest) | requests that differ in cost, endpoints that differ in speed | an endpoint that fails fast looks idle: eject such ones |
 //! | [`Random`](LbPolicy::Random) | nothing to keep in step | ignores weights; uneven when requests are few |
+//! | [`RingHash`](LbPolicy::RingHash) | the same endpoint for the same hash, and few changes when endpoints come and go | a popular hash makes a hot endpoint; give [`PickContext::hash`] |
+//! | [`Maglev`](LbPolicy::Maglev) | the same, more even and quicker to pick | a change moves more requests than a ring would |
 //!
 //! Health belongs to the endpoint: outlier detection, active checks and the assignment write the flags of
 //! [`EndpointState`](mesh_core::EndpointState), and every balancer that holds the endpoint notices at its next
@@ -92,7 +94,7 @@
 //! `Cluster.lb_policy`, `common_lb_config.healthy_panic_threshold`, `ClusterLoadAssignment.policy`; stats
 //! under `cluster.<name>.`: `lb_healthy_panic`, `membership_change`, `membership_total`,
 //! `membership_healthy`, `membership_degraded`, `membership_excluded`. Localities do not weigh in yet: no
-//! locality weights, no zone-aware routing, no subsets, no hash policies.
+//! locality weights, no zone-aware routing, no subsets, no bounded loads.
 
 mod algorithm;
 mod balancer;
@@ -107,8 +109,9 @@ mod set;
 
 pub use balancer::{Balancer, Panic, PickContext};
 pub use config::{
-    ActiveRequestBias, Aggression, BalanceConfig, ChoiceCount, InvalidChoiceCount, LbPolicy,
-    LeastRequestConfig, SelectionMethod, SlowStartConfig,
+    ActiveRequestBias, Aggression, BalanceConfig, ChoiceCount, HashFunction, InvalidChoiceCount,
+    InvalidRingSizes, InvalidTableSize, LbPolicy, LeastRequestConfig, MaglevConfig, RING_SIZE_MAX,
+    RingHashConfig, RingSizes, SelectionMethod, SlowStartConfig, TABLE_SIZE_MAX, TableSize,
 };
 pub use error::NoHealthy;
 pub use future::ResponseFuture;

@@ -1,8 +1,11 @@
 //! Which endpoint of a list: one file per algorithm.
 
 mod edf;
+mod hash;
 mod least_request;
+mod maglev;
 mod random;
+mod ring;
 mod round_robin;
 mod slow_start;
 
@@ -12,6 +15,8 @@ use mesh_core::{Endpoint, Rng};
 
 use crate::LbPolicy;
 use least_request::LeastRequest;
+use maglev::Maglev;
+use ring::Ring;
 use round_robin::RoundRobin;
 pub(crate) use slow_start::SlowStart;
 
@@ -28,6 +33,8 @@ enum Picker {
     RoundRobin(RoundRobin),
     LeastRequest(LeastRequest),
     Random,
+    Ring(Ring),
+    Maglev(Maglev),
 }
 
 impl Pool {
@@ -59,14 +66,18 @@ impl Pool {
                 Picker::LeastRequest(LeastRequest::new(config, &members, rng))
             }
             (LbPolicy::Random, _) => Picker::Random,
+            (LbPolicy::RingHash(config), _) => Picker::Ring(Ring::new(config, &members)),
+            (LbPolicy::Maglev(config), _) => Picker::Maglev(Maglev::new(config, &members)),
         });
     }
 
-    /// The place in the set of the next endpoint.
+    /// The place in the set of the next endpoint. `hash` is the request's, with how many picks for it were
+    /// put back before.
     pub(crate) fn pick(
         &mut self,
         endpoints: &[Arc<Endpoint>],
         slow_start: Option<SlowStart>,
+        (hash, skipped): (u64, u32),
         rng: &Rng,
     ) -> Option<usize> {
         let members = Members {
@@ -81,6 +92,8 @@ impl Pool {
             Picker::RoundRobin(picker) => picker.pick(&members),
             Picker::LeastRequest(picker) => picker.pick(&members, rng),
             Picker::Random => random::pick(&members, rng),
+            Picker::Ring(picker) => picker.pick(hash, skipped),
+            Picker::Maglev(picker) => picker.pick(hash, skipped),
         };
         self.members.get(index).copied()
     }

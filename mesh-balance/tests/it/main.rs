@@ -1,6 +1,7 @@
 //! Picking endpoints, held against naive ways to do the same.
 
 mod algorithms;
+mod hashing;
 mod health;
 mod loads;
 mod membership;

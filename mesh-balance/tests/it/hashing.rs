@@ -1,0 +1,233 @@
+//! Ring hash and Maglev, held against numbers from an implementation of its own in another language.
+
+use std::collections::BTreeMap;
+
+use mesh_balance::{
+    Balancer, EndpointSet, HashFunction, LbPolicy, MaglevConfig, PickContext, RING_SIZE_MAX,
+    RingHashConfig, RingSizes, TableSize,
+};
+use mesh_core::{Endpoint, Health, Rng};
+use proptest::{collection::vec, prelude::*};
+
+use crate::support::{Spec, address, endpoints};
+
+/// xxHash64 of `request 0` to `request 11`.
+const HASHES: [u64; 12] = [
+    6868145643888956895,
+    3384442932550083324,
+    1042579638949182444,
+    17741376161065608913,
+    18260889308267602161,
+    2620363189664099351,
+    10245748638042154116,
+    9486404567070544119,
+    6158400424785189379,
+    4438389421973633116,
+    14039693101278417324,
+    14478405836526473681,
+];
+
+fn ring(minimum: u64, maximum: u64, hash_function: HashFunction) -> LbPolicy {
+    LbPolicy::RingHash(RingHashConfig {
+        sizes: RingSizes::new(minimum, maximum).unwrap(),
+        hash_function,
+        use_hostname_for_hashing: false,
+    })
+}
+
+fn maglev(size: u32) -> LbPolicy {
+    LbPolicy::Maglev(MaglevConfig {
+        table_size: TableSize::new(size).unwrap(),
+        use_hostname_for_hashing: false,
+    })
+}
+
+/// Which endpoint each hash leads to.
+fn picks_of(policy: LbPolicy, members: Vec<Endpoint>, hashes: &[u64]) -> Vec<usize> {
+    let mut balancer = Balancer::new(policy.into(), EndpointSet::new(members));
+    let rng = Rng::seeded(1);
+    let pick = |hash: &u64| {
+        let mut context = PickContext::new(&rng);
+        context.hash = Some(*hash);
+        let picked = balancer.pick(&context).unwrap();
+        (0..).find(|n| address(*n) == *picked.address()).unwrap()
+    };
+    hashes.iter().map(pick).collect()
+}
+
+fn of_weights(weights: &[u32]) -> Vec<Endpoint> {
+    let specs: Vec<Spec> = weights.iter().map(|weight| Spec::weight(*weight)).collect();
+    endpoints(&specs)
+}
+
+fn equal(n: usize) -> Vec<Endpoint> {
+    of_weights(&vec![1; n])
+}
+
+#[test]
+fn requests_go_where_envoys_ring_sends_them() {
+    let picks = picks_of(ring(16, 1024, HashFunction::XxHash), equal(4), &HASHES);
+    assert_eq!(picks, [1, 2, 1, 1, 1, 2, 2, 2, 1, 3, 2, 0]);
+    let picks = picks_of(ring(16, 1024, HashFunction::MurmurHash2), equal(4), &HASHES);
+    assert_eq!(picks, [1, 0, 3, 0, 0, 0, 1, 1, 1, 2, 2, 2]);
+}
+
+#[test]
+fn requests_go_where_envoys_table_sends_them() {
+    assert_eq!(
+        picks_of(maglev(17), equal(4), &HASHES),
+        [3, 2, 1, 3, 1, 3, 0, 0, 2, 3, 2, 3]
+    );
+    let slots: Vec<u64> = (0..31).collect();
+    assert_eq!(
+        picks_of(maglev(31), of_weights(&[1, 2, 3, 4]), &slots),
+        [
+            1, 3, 0, 3, 2, 3, 3, 2, 3, 0, 3, 1, 3, 2, 2, 1, 2, 3, 3, 2, 1, 1, 2, 2, 3, 2, 1, 3, 0,
+            0, 1
+        ]
+    );
+}
+
+#[test]
+fn a_request_that_avoids_its_endpoint_goes_to_the_next_on_the_ring() {
+    let policy = ring(16, 1024, HashFunction::XxHash);
+    let set = EndpointSet::new(equal(4));
+    let mut balancer = Balancer::new(policy.into(), set.clone());
+    let rng = Rng::seeded(1);
+    let mut second = Vec::new();
+    for hash in HASHES {
+        let mut context = PickContext::new(&rng);
+        context.hash = Some(hash);
+        let tried = [balancer.pick(&context).unwrap()];
+        let next = balancer.pick(&context.avoiding(&tried, 1)).unwrap();
+        second.push((0..4).find(|n| address(*n) == *next.address()).unwrap());
+    }
+    assert_eq!(second, [0, 3, 3, 3, 3, 3, 3, 3, 0, 1, 0, 1]);
+}
+
+#[test]
+fn what_an_endpoint_is_known_by_decides_its_place() {
+    let named = |name: &str, key: Option<&str>| {
+        let mut members = equal(4);
+        for (n, member) in members.iter_mut().enumerate() {
+            member.hostname = format!("{name}{n}").into();
+            let key = key.map(|key| ("hash_key".to_owned(), format!("{key}{n}")));
+            member.metadata = BTreeMap::from_iter(key).into();
+        }
+        members
+    };
+    let by_address = ring(64, 64, HashFunction::XxHash);
+    let LbPolicy::RingHash(config) = by_address else {
+        panic!("a ring")
+    };
+    let by_name = LbPolicy::RingHash(RingHashConfig {
+        use_hostname_for_hashing: true,
+        ..config
+    });
+    let hashes: Vec<u64> = (0..64).map(|n| n << 58).collect();
+    let plain = picks_of(by_address, named("a", None), &hashes);
+    assert_eq!(plain, picks_of(by_address, named("b", None), &hashes));
+    let a = picks_of(by_name, named("a", None), &hashes);
+    assert_ne!(a, picks_of(by_name, named("b", None), &hashes));
+    assert_ne!(a, plain);
+    // A key of its own wins over both.
+    assert_eq!(picks_of(by_name, named("b", Some("a")), &hashes), a);
+    assert_eq!(picks_of(by_address, named("b", Some("a")), &hashes), a);
+}
+
+#[test]
+fn endpoints_that_are_ill_are_not_on_the_ring() {
+    let specs: Vec<Spec> = (0..4)
+        .map(|n| match n {
+            1 => Spec::at(0, Health::Unhealthy),
+            _ => Spec::weight(1),
+        })
+        .collect();
+    for policy in [ring(16, 1024, HashFunction::XxHash), maglev(17)] {
+        let picks = picks_of(policy, endpoints(&specs), &HASHES);
+        assert!(!picks.contains(&1), "{picks:?}");
+        let before = picks_of(policy, equal(4), &HASHES);
+        assert!(before.contains(&1));
+    }
+}
+
+#[test]
+fn requests_without_a_hash_go_anywhere() {
+    for policy in [ring(1024, 1024, HashFunction::XxHash), maglev(65_537)] {
+        let mut balancer = Balancer::new(policy.into(), EndpointSet::new(equal(4)));
+        let rng = Rng::seeded(1);
+        let mut seen = [0; 4];
+        for _ in 0..400 {
+            let picked = balancer.pick(&PickContext::new(&rng)).unwrap();
+            seen[(0..4).find(|n| address(*n) == *picked.address()).unwrap()] += 1;
+        }
+        assert!(
+            seen.iter().all(|count| (40..200).contains(count)),
+            "{seen:?}"
+        );
+    }
+}
+
+#[test]
+fn sizes_that_make_no_sense_are_refused() {
+    assert!(RingSizes::new(0, 1).is_err());
+    assert!(RingSizes::new(2, 1).is_err());
+    assert!(RingSizes::new(1, RING_SIZE_MAX + 1).is_err());
+    for (size, prime) in [
+        (0, false),
+        (1, false),
+        (2, true),
+        (4, false),
+        (65_536, false),
+    ] {
+        assert_eq!(TableSize::new(size).is_ok(), prime, "{size}");
+    }
+    assert!(TableSize::new(5_000_011).is_ok());
+    assert!(TableSize::new(5_000_077).is_err(), "prime, and too large");
+}
+
+proptest! {
+    /// Where each has one place, only requests of an endpoint that leaves change theirs.
+    #[test]
+    fn a_ring_moves_only_requests_of_the_one_that_left(
+        n in 3..12usize,
+        gone in 0..12usize,
+        hashes in vec(any::<u64>(), 1..50),
+    ) {
+        let gone = gone % n;
+        let policy = ring(1, RING_SIZE_MAX, HashFunction::XxHash);
+        let before = picks_of(policy, equal(n), &hashes);
+        let mut members = equal(n);
+        members.remove(gone);
+        let after = picks_of(policy, members, &hashes);
+        for (before, after) in before.iter().zip(&after) {
+            prop_assert!(before == after || *before == gone);
+            prop_assert!(*after != gone);
+        }
+    }
+
+    /// Every endpoint has its share of the table's slots, give or take one for each of them.
+    #[test]
+    fn model_of_a_tables_shares(weights in vec(1..30u32, 2..8)) {
+        let size = 1_009u32;
+        let slots: Vec<u64> = (0..u64::from(size)).collect();
+        let picks = picks_of(maglev(size), of_weights(&weights), &slots);
+        let sum: u32 = weights.iter().sum();
+        for (n, weight) in weights.iter().enumerate() {
+            let count = picks.iter().filter(|pick| **pick == n).count() as f64;
+            let share = f64::from(size) * f64::from(*weight) / f64::from(sum);
+            prop_assert!((count - share).abs() <= weights.len() as f64, "{} of {}", count, share);
+        }
+    }
+
+    /// The order of the config decides nothing.
+    #[test]
+    fn a_table_does_not_depend_on_the_order(rotate in 0..6usize, hashes in vec(any::<u64>(), 1..30)) {
+        let mut members = equal(6);
+        members.rotate_left(rotate);
+        prop_assert_eq!(
+            picks_of(maglev(251), equal(6), &hashes),
+            picks_of(maglev(251), members, &hashes)
+        );
+    }
+}
