@@ -5,7 +5,7 @@
 //! and write down the statuses with `expect`, so that a scenario that tests nothing is noticed.
 
 mod balance;
-mod health;
+mod health_checks;
 mod http_headers;
 mod http_hygiene;
 mod http_messages;
@@ -45,7 +45,7 @@ pub(crate) fn all() -> Vec<Group> {
         outlier::groups(),
         ratelimit::groups(),
         balance::groups(),
-        health::groups(),
+        health_checks::groups(),
     ]
     .into_iter()
     .flatten()
