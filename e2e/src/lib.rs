@@ -31,6 +31,7 @@
 
 pub mod admin;
 pub mod client;
+pub mod coding;
 pub mod process;
 pub mod upstream;
 pub mod wait;

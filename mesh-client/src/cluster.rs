@@ -277,6 +277,14 @@ impl Cluster {
         self.detector.as_ref()
     }
 
+    /// How many endpoints there are, and how many of them take traffic or would in need.
+    pub(crate) fn membership(&self) -> (u64, u64) {
+        self.refresh_membership();
+        let stats = self.state.balance_stats.stats();
+        let usable = stats.membership_healthy().value() + stats.membership_degraded().value();
+        (stats.membership_total().value(), usable)
+    }
+
     pub(crate) fn refresh_membership(&self) {
         self.state.balance_stats.refresh(&self.set.load());
     }

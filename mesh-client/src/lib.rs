@@ -24,6 +24,7 @@
 mod client;
 mod cluster;
 mod discovery;
+mod filters;
 mod health;
 mod manager;
 mod mesh;

@@ -10,7 +10,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use mesh_config::model::{self, Config, Discovery};
 use mesh_core::{
-    Rng, clock,
+    Rng, ServerHealth, clock,
     stats::{ComputedGuard, Registry, Scope},
 };
 use mesh_net::{Connect, dns::Resolver};
@@ -41,6 +41,7 @@ struct Inner {
     limits: RateLimitStore,
     clusters: ArcSwap<Clusters>,
     generation: AtomicU64,
+    health: ServerHealth,
     /// One push at a time.
     pushing: Mutex<()>,
     _membership: ComputedGuard,
@@ -100,6 +101,7 @@ impl Mesh {
                 limits: RateLimitStore::new(),
                 clusters: ArcSwap::default(),
                 generation: AtomicU64::new(0),
+                health: ServerHealth::default(),
                 pushing: Mutex::default(),
                 _membership: membership,
             }
@@ -110,6 +112,12 @@ impl Mesh {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.0.env.registry
+    }
+
+    /// Whether this process asks for traffic.
+    #[must_use]
+    pub fn server_health(&self) -> &ServerHealth {
+        &self.0.health
     }
 
     /// Where random numbers come from.

@@ -2,6 +2,9 @@
 //!
 //! Nothing here is a protobuf, and nothing on the data path reads anything else.
 
+mod filters;
+mod health;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_balance::BalanceConfig;
@@ -12,15 +15,18 @@ use mesh_net::{
     filter_chain::ChainMatcher,
 };
 use mesh_outlier::OutlierConfig;
-use mesh_ratelimit::{LocalRateLimitConfig, RateLimitRule};
+use mesh_ratelimit::RateLimitRule;
 use mesh_retry::RetryConfig;
 use mesh_route::{MirrorPolicy, RouteTable};
 use mesh_telemetry::{Filter, LogFormat, Target};
 
 use crate::language::UnsupportedReport;
 
-mod health;
-
+pub use filters::{
+    BufferConfig, CompressorFilter, CompressorOverride, DecompressorFilter, FilterOverride,
+    FilterOverrides, HeaderMutationConfig, HealthCheckConfig, HealthCheckMode, HttpFilter,
+    HttpFilterKind, RateLimitFilter, RouteFilterKind, RuleSelection,
+};
 pub use health::{EndpointCheck, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 
 /// A bootstrap, validated.
@@ -134,26 +140,6 @@ pub struct ConnectionManager {
     pub access_log: Vec<AccessLogConfig>,
 }
 
-/// One filter of the chain.
-#[derive(Debug, Clone)]
-pub struct HttpFilter {
-    /// Its name in the config: the key of per-route overrides.
-    pub name: Arc<str>,
-    /// The path that names its state (buckets) across config pushes: listener and name, so that two
-    /// connection managers of the same `stat_prefix` do not share it.
-    pub owner: Arc<str>,
-    /// What it does.
-    pub kind: HttpFilterKind,
-}
-
-/// The filters that there are.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum HttpFilterKind {
-    /// `envoy.filters.http.local_ratelimit`.
-    LocalRateLimit(Arc<LocalRateLimitConfig>),
-}
-
 /// Envoy: `envoy.filters.http.router`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RouterConfig {
@@ -179,20 +165,16 @@ pub struct AccessLogConfig {
 pub struct RoutePolicies {
     /// The retry policy of the route or its virtual host.
     pub retry: Option<Arc<RetryConfig>>,
-    /// Overrides of `local_ratelimit` filters, by the filter's name; each with the path of its owner, which
-    /// names its buckets across config pushes.
-    pub local_rate_limits: Arc<BTreeMap<Arc<str>, RateLimitOverride>>,
+    /// What is different about the filters of the chain: each entry is the sum of all levels.
+    pub filters: Arc<FilterOverrides>,
     /// The same for each weighted cluster, by its place, where some cluster has overrides of its own; then
-    /// these stand in for `local_rate_limits` altogether. Empty otherwise.
-    pub weighted_rate_limits: Vec<Arc<BTreeMap<Arc<str>, RateLimitOverride>>>,
+    /// these stand in for `filters` altogether. Empty otherwise.
+    pub weighted_filters: Vec<Arc<FilterOverrides>>,
     /// The `rate_limits` of the route and its virtual host, for each `local_ratelimit` filter (by name) that
     /// has descriptors and no rules of its own: those of the filter's stage, put together as its
     /// `vh_rate_limits` says.
     pub rate_limit_rules: Arc<BTreeMap<Arc<str>, Arc<[RateLimitRule]>>>,
 }
-
-/// A `local_ratelimit` config of a route's own, behind the path of its owner.
-pub type RateLimitOverride = (Arc<str>, Arc<LocalRateLimitConfig>);
 
 /// Envoy: `Cluster`.
 ///

@@ -77,6 +77,12 @@ reasons! {
     RequestRefused = "request_refused",
     /// A filter refused.
     Denied = "denied",
+    /// A fault: the request waits; observed: milliseconds.
+    DelayInjected = "delay_injected",
+    /// A fault: the request fails; observed: the status.
+    AbortInjected = "abort_injected",
+    /// A fault: the answer trickles; observed: KiB per second.
+    BandwidthLimited = "bandwidth_limited",
 }
 
 /// One decision of one policy about one request, with the numbers that were compared.

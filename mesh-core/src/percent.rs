@@ -99,6 +99,19 @@ impl FractionalPercent {
         }
     }
 
+    /// The same, or less if the numerator is larger than this.
+    #[must_use]
+    pub const fn at_most(self, numerator: u32) -> Self {
+        Self {
+            numerator: if numerator < self.numerator {
+                numerator
+            } else {
+                self.numerator
+            },
+            denominator: self.denominator,
+        }
+    }
+
     /// Whether `random` falls into the share. The same number gives the same answer, as Envoy's
     /// `featureEnabled` with a stable random value.
     #[must_use]

@@ -154,6 +154,8 @@ impl Process {
     /// Goes through both phases; returns when nothing is left, or the last deadline has passed.
     async fn drained(&self) {
         let end = clock::now() + self.flags.drain_max();
+        // Whoever asks the health check filter is told first.
+        self.mesh.server_health().fail();
         self.listeners.advance(Phase::Announcing);
         tokio::time::sleep(self.flags.drain_min()).await;
         self.listeners.advance(Phase::Finishing);

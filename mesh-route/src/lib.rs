@@ -105,6 +105,7 @@
 //! `envoy.config.route.v3.RouteConfiguration`.
 
 mod action;
+mod changes;
 mod config;
 mod error;
 mod inline;
@@ -118,6 +119,7 @@ pub use action::{
     RedirectAction, RedirectHistory, RedirectPredicate, RedirectRefusal, RedirectTarget,
     RouteAction, SchemeRedirect, WeightedCluster, WeightedClusters, rewrite_host,
 };
+pub use changes::{Captured, HeaderChange, HeaderChanges, MessageChanges};
 pub use config::{
     PathMatch, PathSeparatedPrefix, RequireTls, Route, RouteConfiguration, RouteMatch,
     TIMEOUT_DEFAULT, VirtualHost,

@@ -24,9 +24,7 @@ pub struct HeaderMutations {
 impl HeaderMutations {
     pub(crate) fn bind(&mut self, captures: &mut Captures) {
         // Request headers are at hand when a request is changed, and gone when its response is.
-        for add in &mut self.response.add {
-            captures.bind(&mut add.value);
-        }
+        self.response.bind(captures);
     }
 }
 
@@ -87,6 +85,12 @@ impl HeaderMutation {
         let context = FormatContext::new(info).with_request(view);
         let values = self.evaluate(&parts.headers, &context, facts);
         apply(values, &mut parts.headers, inline::is_inline);
+    }
+
+    pub(crate) fn bind(&mut self, captures: &mut Captures) {
+        for add in &mut self.add {
+            captures.bind(&mut add.value);
+        }
     }
 
     /// Removes what is to be removed: the first half.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::cargo::{Metadata, list, text};
 
 /// Crates that decide; they work alone in any tower service.
-pub(crate) const POLICIES: [&str; 8] = [
+pub(crate) const POLICIES: [&str; 9] = [
     "mesh-retry",
     "mesh-breaker",
     "mesh-outlier",
@@ -19,6 +19,7 @@ pub(crate) const POLICIES: [&str; 8] = [
     "mesh-balance",
     "mesh-route",
     "mesh-fault",
+    "mesh-compress",
     "mesh-authz",
 ];
 

@@ -82,17 +82,30 @@ pub(super) fn outgoing(
     Response::from_parts(parts, body)
 }
 
+/// What a local reply passes on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Through {
+    /// The request had reached the filters.
+    Filters,
+    /// It had not.
+    Nothing,
+}
+
 /// Answers `error` from here.
 pub(super) fn local(
     shared: &Arc<Shared>,
     info: &Arc<RequestInfo>,
     error: Error,
     context: ReplyContext,
+    through: Through,
 ) -> Response<AnswerBody> {
     count_error(shared, error.kind());
     let mut response = reply::response(error, Some(info), context);
     if let Some(forwarding) = info.route::<Forwarding>() {
         forwarding.finish_local(&mut response, info);
+    }
+    if through == Through::Filters {
+        shared.local_replies.apply(info, &mut response);
     }
     outgoing(
         shared,

@@ -13,7 +13,7 @@ use tower_service::Service as _;
 
 use super::{
     Shared,
-    answer::{self, AnswerBody, Outgoing},
+    answer::{self, AnswerBody, Outgoing, Through},
     begin,
 };
 use crate::router::Redirected;
@@ -169,7 +169,12 @@ impl ManagerExchange {
             && error
                 .reply()
                 .is_none_or(|reply| !reply.status.is_redirection());
-        let mut response = answer::local(&self.shared, &self.info, error, self.context);
+        let through = if self.refused {
+            Through::Nothing
+        } else {
+            Through::Filters
+        };
+        let mut response = answer::local(&self.shared, &self.info, error, self.context, through);
         if last {
             response.extensions_mut().insert(CloseConnection);
         }

@@ -3,7 +3,6 @@
 mod answer;
 mod begin;
 mod exchange;
-mod filters;
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,10 +15,16 @@ use mesh_http::{CodecEvent, Handler, h2::Flood, h2::Http2Stats, reply::ReplyCont
 use mesh_telemetry::{AccessLog, AccessLogEntry};
 
 pub use answer::AnswerBody;
+use answer::Through;
 pub(crate) use begin::capture;
 pub use exchange::ManagerExchange;
 
-use crate::{Worker, router::Router, stats::ManagerStats};
+use crate::{
+    Worker,
+    filters::{self, LocalReplies},
+    router::Router,
+    stats::ManagerStats,
+};
 
 /// One connection manager of one worker: filters, router, log. Cloned for each connection.
 #[derive(Clone)]
@@ -38,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) http2_stats: Http2Stats,
     pub(crate) log: AccessLog,
     pub(crate) captures: Captures,
+    pub(crate) local_replies: LocalReplies,
 }
 
 impl Manager {
@@ -75,9 +81,10 @@ impl Manager {
             http2_stats: Http2Stats::register(&mesh.registry().scope("http2.")),
             log,
             captures,
+            local_replies: LocalReplies::new(worker, config),
         });
         let router = BoxHttpService::new(Router::new(&shared));
-        let chain = filters::chain(&shared, router);
+        let chain = filters::chain(worker, config, router);
         let mut routes = config.routes.routes();
         let follows_redirects = routes.any(|route| route.action().follows_redirects());
         Ok(Self {
@@ -174,7 +181,7 @@ impl Handler for ConnectionHandler {
         // What cannot be read has no version of its own; Envoy's log says so too.
         info.with(|facts| facts.protocol = Some(Version::HTTP_11));
         let context = ReplyContext::default();
-        answer::local(shared, &info, error, context)
+        answer::local(shared, &info, error, context, Through::Nothing)
     }
 
     fn observe(&mut self, event: CodecEvent) {

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
-use mesh_config::model::{RateLimitOverride, RoutePolicies};
+use mesh_config::model::{FilterOverride, RoutePolicies};
 use mesh_core::{
     Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, Rng, clock,
     format::RequestView,
@@ -134,13 +134,13 @@ impl Forwarding {
         self.entry().map(|entry| &**entry.policy())
     }
 
-    /// What overrides the local rate limit filter of that name: the weighted cluster's, or the route's.
-    pub(crate) fn rate_limit(&self, filter: &str) -> Option<&RateLimitOverride> {
+    /// What is different about the filter of that name: the weighted cluster says so, or the route.
+    pub(crate) fn filter(&self, name: &str) -> Option<&FilterOverride> {
         let policies = self.policies()?;
         let weighted = self
             .weighted
-            .and_then(|index| policies.weighted_rate_limits.get(index));
-        weighted.unwrap_or(&policies.local_rate_limits).get(filter)
+            .and_then(|index| policies.weighted_filters.get(index));
+        weighted.unwrap_or(&policies.filters).get(name)
     }
 
     pub(crate) fn worker_cluster(&self) -> Option<&Arc<WorkerCluster>> {

@@ -34,6 +34,7 @@ use self::context::Context;
 
 pub use self::{
     context::INHERITED_MAX,
+    ratelimit::RuleSelection,
     value::{DATA_SOURCE_BYTES_MAX, DATA_SOURCES_BYTES_MAX},
 };
 
@@ -106,7 +107,6 @@ pub fn support_table() -> SupportTable {
         matcher::SUPPORT,
         mirror::SUPPORT,
         mutation::SUPPORT,
-        ratelimit::SUPPORT,
         ratelimit::ACTION_SUPPORT,
         retry::SUPPORT,
         route::SUPPORT,
@@ -117,5 +117,6 @@ pub fn support_table() -> SupportTable {
         route::REPLY_SUPPORT,
         value::SUPPORT,
     ];
-    SupportTable::new(rows.iter().copied().flatten().copied())
+    let filters = filters::ROWS.iter().map(|row| row.support);
+    SupportTable::new(rows.iter().copied().chain(filters).flatten().copied())
 }

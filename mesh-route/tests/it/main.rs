@@ -1,5 +1,6 @@
 //! The crate from outside: look-ups against a naive model, and what is done to messages.
 
+mod changes;
 mod model;
 mod mutate;
 mod redirect;

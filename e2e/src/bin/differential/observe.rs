@@ -114,7 +114,7 @@ pub(crate) fn response(
     facts.add(format!("{prefix}.status"), response.status.to_string());
     facts.add(format!("{prefix}.line"), &response.head.start);
     names.fields(facts, prefix, &response.head.fields, ordered);
-    let body = names.apply(&printable(&response.body.data));
+    let body = names.apply(&body(&response.head.fields, &response.body.data));
     facts.add(format!("{prefix}.body"), body);
     trailers(facts, prefix, &response.body.trailers);
     if let Some(end) = response.body.end {
@@ -136,11 +136,21 @@ pub(crate) fn attempt(
     }
     facts.add(format!("{prefix}.line"), start);
     names.fields(facts, prefix, fields, ordered);
-    facts.add(format!("{prefix}.body"), printable(&request.body.data));
+    facts.add(format!("{prefix}.body"), body(fields, &request.body.data));
     trailers(facts, prefix, &request.body.trailers);
     if !request.complete {
         facts.add(format!("{prefix}.complete"), "no");
     }
+}
+
+/// What a body says: libraries compress the same text to different bytes.
+fn body(fields: &[(String, String)], data: &[u8]) -> String {
+    let mut coding = fields.iter().filter(|(name, _)| name == "content-encoding");
+    let decoded = coding.next().and_then(|(_, coding)| {
+        let decoded = e2e::coding::decode(coding, data)?;
+        Some(format!("<{coding}> {}", printable(&decoded)))
+    });
+    decoded.unwrap_or_else(|| printable(data))
 }
 
 fn trailers(facts: &mut Facts, prefix: &str, trailers: &[(String, String)]) {

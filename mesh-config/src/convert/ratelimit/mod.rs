@@ -22,9 +22,12 @@ use mesh_ratelimit::{
 };
 
 use super::{context::Context, value};
-use crate::language::{
-    At, MessageSupport,
-    Support::{Enforced, EnforcedFor},
+use crate::{
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, EnforcedFor},
+    },
+    model::RateLimitFilter,
 };
 
 pub(super) use action::SUPPORT as ACTION_SUPPORT;
@@ -77,15 +80,9 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
     },
 ];
 
-/// One config, and which of a route's rate limits belong to it.
-pub(super) struct Limit {
-    pub(super) config: LocalRateLimitConfig,
-    pub(super) rules: RuleSelection,
-}
-
 /// Which of the rate limits of a route and its virtual host build a request's descriptors.
-#[derive(Clone, Copy)]
-pub(super) struct RuleSelection {
+#[derive(Debug, Clone, Copy)]
+pub struct RuleSelection {
     /// Those of the config itself count, or there is no descriptor to look for.
     none: bool,
     stage: u32,
@@ -127,7 +124,7 @@ pub(super) fn convert(
     at: &At<'_>,
     from: &LocalRateLimit,
     node_cluster: &str,
-) -> Option<Limit> {
+) -> Option<RateLimitFilter> {
     let default = LocalRateLimitConfig::default();
     let token_bucket = from
         .token_bucket
@@ -182,7 +179,8 @@ pub(super) fn convert(
             .unwrap_or(default.max_dynamic_descriptors),
         mode: default.mode,
     };
-    Some(Limit { config, rules })
+    let config = Arc::new(config);
+    Some(RateLimitFilter { config, rules })
 }
 
 /// The rules of the filter itself, which have neither stages nor keys to disable them.

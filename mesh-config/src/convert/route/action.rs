@@ -1,6 +1,6 @@
 //! `RouteAction`: to which cluster, and how changed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::{
     core::v3::RoutingPriority,
@@ -19,7 +19,7 @@ use mesh_route::{
 
 use super::{
     Scope, internal_redirect,
-    overrides::{Limits, Site},
+    overrides::{Overrides, Site},
     weighted,
 };
 use crate::{
@@ -28,7 +28,7 @@ use crate::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
     },
-    model::RateLimitOverride,
+    model::FilterOverrides,
 };
 
 pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
@@ -158,16 +158,16 @@ fn cluster(
 }
 
 /// The overrides of each weighted cluster, in order; none at all if no cluster has its own.
-pub(super) fn weighted_limits(
+pub(super) fn weighted_filters(
     cx: &Context<'_>,
     at: &At<'_>,
     from: &pb::RouteAction,
-    limits: &Limits,
+    overrides: &Overrides,
     site: &Site<'_>,
-) -> Vec<Arc<BTreeMap<Arc<str>, RateLimitOverride>>> {
+) -> Vec<Arc<FilterOverrides>> {
     match &from.cluster_specifier {
         Some(Specifier::WeightedClusters(from)) => {
-            weighted::limits(cx, &at.field("weighted_clusters"), from, limits, site)
+            weighted::overrides(cx, &at.field("weighted_clusters"), from, overrides, site)
         }
         _ => Vec::new(),
     }

@@ -8,7 +8,7 @@ use mesh_route::{Action, MirrorPolicy, RequireTls, Route, VirtualHost};
 
 use super::{
     Scope, action, matches,
-    overrides::{Limits, RouteRules, RulesByFilter, Site},
+    overrides::{Overrides, RouteRules, RulesByFilter, Site},
     owner, reply,
 };
 use crate::{
@@ -88,7 +88,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
 struct HostScope<'a> {
     scope: &'a Scope<'a>,
     owner: Arc<str>,
-    limits: Limits,
+    overrides: Overrides,
     rules: Vec<StagedRule>,
     from: &'a pb::VirtualHost,
     /// The policy of the virtual host, or one without conditions.
@@ -134,9 +134,10 @@ impl<'a> HostScope<'a> {
             chain: scope.chain,
             owner: &owner,
         };
-        let limits = scope
-            .limits
-            .overridden(cx, &per_filter, &from.typed_per_filter_config, &site);
+        let overrides =
+            scope
+                .overrides
+                .overridden(cx, &per_filter, &from.typed_per_filter_config, &site);
         let policy = from.retry_policy.as_ref();
         let retry = policy
             .map_or_else(RetryConfig::builder, |policy| {
@@ -153,7 +154,7 @@ impl<'a> HostScope<'a> {
             include_virtual_host: false,
             virtual_host: &rules,
         };
-        let rules_shared = limits.rules(cx, &at_rules, scope.chain, &of_host);
+        let rules_shared = overrides.rules(cx, &at_rules, scope.chain, &of_host);
         Self {
             rules,
             rules_shared: Arc::new(rules_shared),
@@ -161,7 +162,7 @@ impl<'a> HostScope<'a> {
             retry_shared: Arc::new(shared),
             scope,
             owner,
-            limits,
+            overrides,
             from,
             retry,
         }
@@ -235,11 +236,11 @@ fn route(
         owner: &owner,
     };
     let per_filter = at.field("typed_per_filter_config");
-    let limits = host
-        .limits
-        .overridden(cx, &per_filter, &from.typed_per_filter_config, &site);
+    let overrides =
+        host.overrides
+            .overridden(cx, &per_filter, &from.typed_per_filter_config, &site);
     let mut policies = RoutePolicies {
-        local_rate_limits: limits.to_model(),
+        filters: overrides.to_model(),
         ..RoutePolicies::default()
     };
     let mut rules = RouteRules {
@@ -257,8 +258,8 @@ fn route(
             own_rules = ratelimit::rules(cx, &at_rules, &action.rate_limits, node_cluster);
             rules.route = &own_rules;
             rules.include_virtual_host = value::flag(action.include_vh_rate_limits, false);
-            policies.weighted_rate_limits =
-                action::weighted_limits(cx, &at, action, &limits, &site);
+            policies.weighted_filters =
+                action::weighted_filters(cx, &at, action, &overrides, &site);
             action::convert(cx, &at, action, scope, &host.mirrors)?.into()
         }
         Kind::Redirect(redirect) => reply::redirect(cx, &at.field("redirect"), redirect)?.into(),
@@ -276,11 +277,11 @@ fn route(
         }
     };
     let untouched =
-        rules.route.is_empty() && !rules.include_virtual_host && limits.is(&host.limits);
+        rules.route.is_empty() && !rules.include_virtual_host && overrides.is(&host.overrides);
     policies.rate_limit_rules = if untouched {
         Arc::clone(&host.rules_shared)
     } else {
-        Arc::new(limits.rules(cx, at, scope.chain, &rules))
+        Arc::new(overrides.rules(cx, at, scope.chain, &rules))
     };
     let mut route = Route::new(matches?, action, policies).named(from.name.as_str());
     route.mutations = mutation::convert(cx, at, &mutation::lists!(from));

@@ -62,7 +62,7 @@ struct Scope<'a> {
     /// Whether a cluster that a route names must exist.
     validate_clusters: bool,
     /// The overrides of the configuration itself.
-    limits: overrides::Limits,
+    overrides: overrides::Overrides,
     /// Its mirrors.
     mirrors: Arc<[MirrorPolicy]>,
 }
@@ -103,10 +103,10 @@ pub(super) fn convert(
 ) -> Option<RouteTable<RoutePolicies>> {
     let owner = format!("{}/route_config/{}", around.owner, from.name);
     let per_filter = at.field("typed_per_filter_config");
-    let limits = overrides::Limits::default();
+    let overrides = overrides::Overrides::default();
     let mut scope = Scope {
         mirrors: Arc::from([]),
-        limits: limits.overridden(
+        overrides: overrides.overridden(
             cx,
             &per_filter,
             &from.typed_per_filter_config,

@@ -1,6 +1,6 @@
 //! `WeightedCluster`: several clusters that share the requests of a route.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use envoy_types::pb::envoy::config::route::v3::weighted_cluster::{
@@ -10,13 +10,13 @@ use mesh_route::{WeightedCluster, WeightedClusters};
 
 use super::{
     Scope,
-    overrides::{Limits, Site},
+    overrides::{Overrides, Site},
     owner,
 };
 use crate::{
     convert::{context::Context, mutation, value},
     language::At,
-    model::RateLimitOverride,
+    model::FilterOverrides,
 };
 
 pub(super) fn convert(
@@ -82,13 +82,13 @@ fn one(
 }
 
 /// The overrides that hold for each cluster; nothing if no cluster has its own.
-pub(super) fn limits(
+pub(super) fn overrides(
     cx: &Context<'_>,
     at: &At<'_>,
     from: &pb::WeightedCluster,
-    limits: &Limits,
+    overrides: &Overrides,
     site: &Site<'_>,
-) -> Vec<Arc<BTreeMap<Arc<str>, RateLimitOverride>>> {
+) -> Vec<Arc<FilterOverrides>> {
     if from
         .clusters
         .iter()
@@ -105,8 +105,8 @@ pub(super) fn limits(
             ..*site
         };
         let per_filter = at.field("typed_per_filter_config");
-        let limits = limits.overridden(cx, &per_filter, &from.typed_per_filter_config, &site);
-        limits.to_model()
+        let overrides = overrides.overridden(cx, &per_filter, &from.typed_per_filter_config, &site);
+        overrides.to_model()
     });
     clusters.collect()
 }

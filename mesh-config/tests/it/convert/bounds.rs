@@ -66,10 +66,10 @@ fn settings_that_every_route_copies_are_counted() {
         .routes()
         .map(|route| route.policy())
         .collect();
-    assert_eq!(policies[0].local_rate_limits.len(), 300);
+    assert_eq!(policies[0].filters.len(), 300);
     assert!(std::sync::Arc::ptr_eq(
-        &policies[0].local_rate_limits,
-        &policies[999].local_rate_limits
+        &policies[0].filters,
+        &policies[999].filters
     ));
     let refusal = refusal(&text(&format!(", typed_per_filter_config: {{{}}}", own(0))));
     assert!(

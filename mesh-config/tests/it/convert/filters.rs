@@ -1,6 +1,6 @@
 //! The chain of HTTP filters.
 
-use mesh_config::model::HttpFilterKind;
+use mesh_config::model::{HttpFilterKind, RouteFilterKind};
 
 use super::{ROUTER, assert_refused, bare_manager_text, config, report};
 
@@ -125,21 +125,87 @@ fn a_filter_that_is_optional_or_disabled_guards_nothing() {
 }
 
 #[test]
-fn a_disabled_limit_limits_nothing() {
-    let limit = LIMIT.replace(
-        "stat_prefix: s",
-        "stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 1s}, filter_enabled: {default_value: {numerator: 100}}",
-    );
-    for (disabled, works) in [("false", true), ("true", false)] {
-        let limit = limit.replace("name: limit", &format!("name: limit, disabled: {disabled}"));
+fn a_disabled_filter_is_there_for_routes_that_enable_it() {
+    for disabled in [false, true] {
+        let limit = LIMIT.replace("name: limit", &format!("name: limit, disabled: {disabled}"));
         let config = config(&with(&format!("- {limit}\n- {ROUTER}")));
-        let HttpFilterKind::LocalRateLimit(limit) =
-            &config.listeners[0].manager().unwrap().http_filters[0].kind
-        else {
-            panic!("another filter")
-        };
-        assert_eq!(limit.token_bucket.is_some(), works);
-        assert_eq!(limit.filter_enabled.includes(0), works);
-        assert_eq!(&*limit.stat_prefix, "s");
+        let filter = &config.listeners[0].manager().unwrap().http_filters[0];
+        assert_eq!(filter.disabled, disabled);
+        assert!(matches!(filter.kind, HttpFilterKind::LocalRateLimit(_)));
     }
+}
+
+const WRAPPER: &str = "'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig";
+const BUFFER: &str = "'@type': type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";
+
+/// A disabled buffer, and what the virtual host and the route say to it.
+fn levels(host: &str, route: &str) -> String {
+    bare_manager_text(&format!(
+        "stat_prefix: i\nhttp_filters:\n- {{name: buffer, disabled: true, typed_config: {{{BUFFER}, max_request_bytes: 9}}}}\n\
+         - {LIMIT}\n- {ROUTER}\nroute_config:\n  virtual_hosts:\n  - name: v\n    domains: '*'\n    \
+         typed_per_filter_config: {{buffer: {{{host}}}}}\n    \
+         routes: [{{match: {{prefix: /}}, route: {{cluster: b}}, typed_per_filter_config: {{buffer: {{{route}}}}}}}]"
+    ))
+}
+
+/// Whether the buffer is passed by, and the limit that a level says.
+fn effective(host: &str, route: &str) -> (bool, Option<u32>) {
+    let config = config(&levels(host, route));
+    let route = config.listeners[0]
+        .manager()
+        .unwrap()
+        .routes
+        .routes()
+        .next()
+        .unwrap();
+    let found = &route.policy().filters["buffer"];
+    let limit = found.config.as_ref().map(|(_, says)| match says {
+        RouteFilterKind::Buffer(buffer) => buffer.max_request_bytes.get(),
+        other => panic!("{other:?}"),
+    });
+    (found.disabled, limit)
+}
+
+#[test]
+fn each_level_says_whether_a_filter_works_and_how() {
+    let own = |bytes: u32| format!("{BUFFER}PerRoute, buffer: {{max_request_bytes: {bytes}}}");
+    let off = format!("{WRAPPER}, disabled: true");
+    let on = format!("{WRAPPER}, config: {{}}");
+    let wrapped = format!("{WRAPPER}, config: {{{}}}", own(3));
+    assert_eq!(effective(&own(1), &own(2)), (false, Some(2)));
+    assert_eq!(effective(&own(1), &off), (true, Some(1)));
+    // What is switched on again is what the level above has said.
+    assert_eq!(effective(&own(1), &on), (false, Some(1)));
+    assert_eq!(effective(&off, &on), (false, None));
+    assert_eq!(effective(&off, &wrapped), (false, Some(3)));
+    assert_eq!(
+        effective(&own(1), &format!("{BUFFER}PerRoute, disabled: true")),
+        (true, Some(1))
+    );
+}
+
+#[test]
+fn a_route_says_to_a_filter_what_that_understands() {
+    let at = format!(
+        "{}.route_config.virtual_hosts[0].typed_per_filter_config",
+        AT.trim_end_matches(".http_filters")
+    );
+    let at = format!("{at}[\"buffer\"]");
+    let own = format!("{BUFFER}, max_request_bytes: 1");
+    assert_refused(
+        &levels(&own, &format!("{WRAPPER}, config: {{}}")),
+        "typed_per_filter_config: {buffer: {'@type': type.googleapis.com/envoy.extensions",
+        &at,
+        "envoy.extensions.filters.http.buffer.v3.Buffer is not what a route may say to an HTTP filter",
+    );
+    let other = "'@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit, stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 1s}";
+    let text = levels(other, &format!("{WRAPPER}, config: {{}}"));
+    assert_eq!(
+        report(&text),
+        [(
+            at,
+            Some("the filter of that name is another one".to_owned()),
+            false
+        )]
+    );
 }

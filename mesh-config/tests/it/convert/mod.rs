@@ -5,8 +5,10 @@
 mod bootstrap;
 mod bounds;
 mod cluster;
+mod compress;
 mod dns;
 mod endpoint;
+mod fault;
 mod filters;
 mod health;
 mod listener;

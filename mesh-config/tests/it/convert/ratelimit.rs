@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, StatusCode};
-use mesh_config::model::{Config, HttpFilterKind, RoutePolicies};
+use mesh_config::model::{Config, FilterOverrides, HttpFilterKind, RouteFilterKind, RoutePolicies};
 use mesh_core::{ConnectionInfo, RequestInfo, clock};
 use mesh_ratelimit::{
     LocalRateLimitConfig, RateLimitRule, RateLimits, RequestView, TokenBucketConfig,
@@ -34,7 +34,7 @@ fn of(config: &Config) -> Arc<LocalRateLimitConfig> {
     else {
         panic!("another filter")
     };
-    Arc::clone(limit)
+    Arc::clone(&limit.config)
 }
 
 fn limit(fields: &str) -> Arc<LocalRateLimitConfig> {
@@ -184,15 +184,18 @@ fn what_envoy_refuses_is_refused() {
         &own("{'@type': type.googleapis.com/google.protobuf.Empty}"),
         "typed_per",
         &path,
-        "google.protobuf.Empty is not the config of an HTTP filter",
+        "google.protobuf.Empty is not what a route may say to an HTTP filter",
     );
 }
 
-fn overrides(policies: &RoutePolicies) -> Vec<(&str, &str)> {
-    let limits = policies.local_rate_limits.values();
-    limits
-        .map(|(owner, config)| (&**owner, &*config.stat_prefix))
-        .collect()
+fn overrides(overrides: &FilterOverrides) -> Vec<(&str, &str)> {
+    let overrides = overrides.values().map(|found| {
+        let Some((owner, RouteFilterKind::LocalRateLimit(limit))) = &found.config else {
+            panic!("{found:?}")
+        };
+        (&**owner, &*limit.config.stat_prefix)
+    });
+    overrides.collect()
 }
 
 #[test]
@@ -215,22 +218,21 @@ fn the_most_specific_override_wins_and_is_named_by_its_owner() {
     let policies = policies("", &routes);
     let at = "listener/l/route_config/main";
     assert_eq!(
-        overrides(&policies[0]),
+        overrides(&policies[0].filters),
         [(&*format!("{at}/filter/limit"), "all")]
     );
     let host = format!("{at}/vhost/own/filter/limit");
-    assert_eq!(overrides(&policies[1]), [(&*host, "host")]);
+    assert_eq!(overrides(&policies[1].filters), [(&*host, "host")]);
     assert_eq!(
-        overrides(&policies[2]),
+        overrides(&policies[2].filters),
         [(&*format!("{at}/vhost/own/route/1/filter/limit"), "route")]
     );
-    assert_eq!(overrides(&policies[3]), [(&*host, "host")]);
-    assert!(policies[2].weighted_rate_limits.is_empty());
+    assert_eq!(overrides(&policies[3].filters), [(&*host, "host")]);
+    assert!(policies[2].weighted_filters.is_empty());
     let weighted: Vec<(&str, &str)> = policies[3]
-        .weighted_rate_limits
+        .weighted_filters
         .iter()
-        .flat_map(|limits| limits.values())
-        .map(|(owner, config)| (&**owner, &*config.stat_prefix))
+        .flat_map(|filters| overrides(filters))
         .collect();
     let own = format!("{at}/vhost/own/route/2/cluster/1/filter/limit");
     assert_eq!(weighted, [(&*host, "host"), (&*own, "weighted")]);
@@ -244,14 +246,15 @@ fn a_route_may_turn_a_filter_off() {
     );
     let enabled = format!("{BUCKET}\nfilter_enabled: {{default_value: {{numerator: 100}}}}");
     let policies = policies(&enabled, &routes);
-    let (_, off) = &policies[0].local_rate_limits["limit"];
-    assert!(!off.filter_enabled.includes(0));
+    let off = &policies[0].filters["limit"];
+    assert!(off.disabled && off.config.is_none());
     let wrapped = routes.replace(
         "disabled: true",
         &format!("config: {{'@type': {TYPE}, stat_prefix: w, {BUCKET}}}"),
     );
     let policies = super::ratelimit::policies(&enabled, &wrapped);
-    assert_eq!(&*policies[0].local_rate_limits["limit"].1.stat_prefix, "w");
+    assert!(!policies[0].filters["limit"].disabled);
+    assert_eq!(overrides(&policies[0].filters)[0].1, "w");
 }
 
 #[test]

@@ -100,14 +100,14 @@ fn a_bootstrap_as_people_write_them() {
     let HttpFilterKind::LocalRateLimit(limit) = &manager.http_filters[0].kind else {
         panic!("another filter")
     };
-    assert_eq!(limit.token_bucket.unwrap().max_tokens().get(), 1000);
+    assert_eq!(limit.config.token_bucket.unwrap().max_tokens().get(), 1000);
 
     let routes: Vec<_> = manager.routes.routes().collect();
     let names: Vec<&str> = routes.iter().map(|route| &**route.name()).collect();
     assert_eq!(names, ["health", "cart", "catalogue", "rest", "to-https"]);
     let cart = routes[1].policy();
     assert_eq!(cart.retry.as_ref().unwrap().retry_on, RetryOn::PROVEN_SAFE);
-    assert!(cart.local_rate_limits.contains_key("limit"));
+    assert!(cart.filters.contains_key("limit"));
     let rest = routes[3].policy().retry.clone().unwrap();
     assert_eq!(rest.retry_on, RetryOn::GATEWAY_ERROR | RetryOn::RESET);
     assert!(rest.include_request_attempt_count);

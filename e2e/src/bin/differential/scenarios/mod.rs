@@ -5,6 +5,9 @@
 //! and write down the statuses with `expect`, so that a scenario that tests nothing is noticed.
 
 mod balance;
+mod compress;
+mod fault;
+mod filters;
 mod health_checks;
 mod http_headers;
 mod http_hygiene;
@@ -46,6 +49,9 @@ pub(crate) fn all() -> Vec<Group> {
         ratelimit::groups(),
         balance::groups(),
         health_checks::groups(),
+        filters::groups(),
+        fault::groups(),
+        compress::groups(),
     ]
     .into_iter()
     .flatten()

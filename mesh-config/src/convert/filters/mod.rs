@@ -1,20 +1,24 @@
 //! `http_filters`: what requests pass on their way to the router.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+mod buffer;
+mod compressor;
+mod decompressor;
+mod fault;
+mod header_mutation;
+mod health_check;
+mod local_ratelimit;
+mod registry;
+
+use std::{collections::HashSet, sync::Arc};
 
 use envoy_types::pb::envoy::extensions::filters::{
-    http::{local_ratelimit::v3::LocalRateLimit, router::v3::Router},
+    http::router::v3::Router,
     network::http_connection_manager::v3::{self as pb, http_filter::ConfigType},
 };
-use mesh_ratelimit::LocalRateLimitConfig;
 
 use super::{
     context::{Context, type_name},
     listener::Surroundings,
-    ratelimit,
 };
 use crate::{
     language::{
@@ -22,8 +26,10 @@ use crate::{
         Support::{Enforced, Meaningless, Security},
         is_security_type,
     },
-    model::{HttpFilter, HttpFilterKind, RouterConfig},
+    model::{HttpFilter, RouteFilterKind, RouterConfig},
 };
+
+pub(super) use registry::{ROWS, RouteSays, is_filter, route};
 
 pub(super) const SUPPORT: &[MessageSupport] = &[
     MessageSupport {
@@ -54,8 +60,6 @@ pub(super) struct Chain {
     pub(super) filters: Vec<HttpFilter>,
     /// Every name there is, known filter or not.
     pub(super) names: HashSet<String>,
-    /// Which of a route's rate limits concern a `local_ratelimit` filter, by its name.
-    pub(super) rules: BTreeMap<Arc<str>, ratelimit::RuleSelection>,
     /// `None` when there is none; then either something is wrong or nothing runs.
     pub(super) router: Option<RouterConfig>,
 }
@@ -70,7 +74,6 @@ pub(super) fn convert(
     let mut chain = Chain {
         filters: Vec::new(),
         names: HashSet::new(),
-        rules: BTreeMap::new(),
         router: None,
     };
     let mut unknown = false;
@@ -98,9 +101,14 @@ pub(super) fn convert(
                 suppress_envoy_headers: router.suppress_envoy_headers,
                 respect_expected_rq_timeout: router.respect_expected_rq_timeout,
             });
-        } else if let Some(limit) = cx.unpack::<LocalRateLimit>(any) {
-            let owner = owner(around, &filter.name, index, unique);
-            chain.limit(cx, &at_config, filter, &limit, owner, around);
+        } else if let Some(known) = registry::filter(cx, &at_config, any, around) {
+            chain.filters.extend(known.map(|kind| HttpFilter {
+                name: Arc::from(filter.name.as_str()),
+                owner: owner(around, &filter.name, index, unique).into(),
+                // It is still there for routes that enable it.
+                disabled: filter.disabled,
+                kind,
+            }));
         } else {
             unknown = true;
             let type_name = type_name(any);
@@ -129,34 +137,10 @@ pub(super) fn convert(
 }
 
 impl Chain {
-    fn limit(
-        &mut self,
-        cx: &Context<'_>,
-        at: &At<'_>,
-        filter: &pb::HttpFilter,
-        from: &LocalRateLimit,
-        owner: String,
-        around: &Surroundings<'_>,
-    ) {
-        let Some(limit) = ratelimit::convert(cx, at, from, &around.node.cluster) else {
-            return;
-        };
-        let name: Arc<str> = Arc::from(filter.name.as_str());
-        // A disabled filter is still there for routes that enable it with a config of their own.
-        let config = if filter.disabled {
-            LocalRateLimitConfig {
-                stat_prefix: Arc::clone(&limit.config.stat_prefix),
-                ..LocalRateLimitConfig::default()
-            }
-        } else {
-            self.rules.insert(Arc::clone(&name), limit.rules);
-            limit.config
-        };
-        self.filters.push(HttpFilter {
-            name,
-            owner: owner.into(),
-            kind: HttpFilterKind::LocalRateLimit(Arc::new(config)),
-        });
+    /// Whether a filter of that name heeds what a route says.
+    pub(super) fn listens(&self, name: &str, says: &RouteFilterKind) -> bool {
+        let mut named = self.filters.iter().filter(|filter| &*filter.name == name);
+        named.any(|filter| says.fits(&filter.kind))
     }
 }
 

@@ -1,0 +1,176 @@
+use std::io::{self, Write};
+
+use brotli::DecompressorWriter;
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use zstd::stream::raw::{InBuffer, Operation as _, OutBuffer};
+
+use crate::Coding;
+
+const BROTLI_BUFFER: usize = 4096;
+const ZSTD_BUFFER: usize = 16 * 1024;
+
+/// Decompresses a body piece by piece, as far as [`Expansion`] lets it.
+pub(crate) enum Decoder {
+    Gzip(Box<MultiGzDecoder<Sink>>),
+    Brotli(Box<DecompressorWriter<Sink>>),
+    Zstd(Box<Zstd>),
+}
+
+pub(crate) struct Zstd {
+    decoder: zstd::stream::raw::Decoder<'static>,
+    sink: Sink,
+    /// A frame has begun and has not ended.
+    open: bool,
+}
+
+/// How much a body may grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expansion {
+    /// So many times what has come in, at most. Default 100. Envoy: `max_inflate_ratio` of gzip.
+    pub max_inflate_ratio: u32,
+    /// Bytes that may come out whatever the ratio. Default 64 KiB.
+    pub free_bytes: u64,
+    /// Bytes that may come out, all together. Default: no bound.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for Expansion {
+    fn default() -> Self {
+        Self {
+            max_inflate_ratio: 100,
+            free_bytes: 64 * 1024,
+            max_bytes: None,
+        }
+    }
+}
+
+impl Expansion {
+    fn limit(&self, came_in: u64) -> u64 {
+        let by_ratio = came_in.saturating_mul(self.max_inflate_ratio.into());
+        let limit = by_ratio.max(self.free_bytes);
+        self.max_bytes.map_or(limit, |most| limit.min(most))
+    }
+}
+
+/// Why a body cannot be decompressed.
+#[derive(Debug)]
+pub(crate) enum DecodeError {
+    /// It would grow beyond its limit.
+    Grows,
+    /// It is not what it says, or is cut off.
+    Malformed(io::Error),
+}
+
+/// Where decompressed bytes go: nothing beyond the limit is kept.
+#[derive(Debug, Default)]
+pub(crate) struct Sink {
+    out: Vec<u8>,
+    came_out: u64,
+    limit: u64,
+    full: bool,
+}
+
+impl Write for Sink {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if data.len() as u64 > self.limit.saturating_sub(self.came_out) {
+            self.full = true;
+            return Err(io::Error::other("it expands too far"));
+        }
+        self.came_out += data.len() as u64;
+        self.out.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Decoder {
+    pub(crate) fn new(coding: Coding) -> io::Result<Self> {
+        let sink = Sink::default();
+        Ok(match coding {
+            Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(sink))),
+            Coding::Brotli => Self::Brotli(Box::new(DecompressorWriter::new(sink, BROTLI_BUFFER))),
+            Coding::Zstd => Self::Zstd(Box::new(Zstd {
+                decoder: zstd::stream::raw::Decoder::new()?,
+                sink,
+                open: false,
+            })),
+        })
+    }
+
+    /// `came_in` counts all bytes so far, these included.
+    pub(crate) fn write(
+        &mut self,
+        data: &[u8],
+        came_in: u64,
+        expansion: &Expansion,
+    ) -> Result<(), DecodeError> {
+        self.sink().limit = expansion.limit(came_in);
+        let result = match self {
+            Self::Gzip(decoder) => decoder.write_all(data).and_then(|()| decoder.flush()),
+            Self::Brotli(decoder) => decoder.write_all(data).and_then(|()| decoder.flush()),
+            Self::Zstd(decoder) => decoder.write(data),
+        };
+        self.judge(result)
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<(), DecodeError> {
+        let result = match self {
+            Self::Gzip(decoder) => decoder.try_finish(),
+            Self::Brotli(decoder) => decoder.close(),
+            Self::Zstd(decoder) if decoder.open => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::Zstd(_) => Ok(()),
+        };
+        self.judge(result)
+    }
+
+    pub(crate) fn take(&mut self) -> Bytes {
+        std::mem::take(&mut self.sink().out).into()
+    }
+
+    pub(crate) fn ready(&mut self) -> usize {
+        self.sink().out.len()
+    }
+
+    fn judge(&mut self, result: io::Result<()>) -> Result<(), DecodeError> {
+        match result {
+            _ if self.sink().full => Err(DecodeError::Grows),
+            Ok(()) => Ok(()),
+            Err(error) => Err(DecodeError::Malformed(error)),
+        }
+    }
+
+    fn sink(&mut self) -> &mut Sink {
+        match self {
+            Self::Gzip(decoder) => decoder.get_mut(),
+            Self::Brotli(decoder) => decoder.get_mut(),
+            Self::Zstd(decoder) => &mut decoder.sink,
+        }
+    }
+}
+
+impl Zstd {
+    fn write(&mut self, data: &[u8]) -> io::Result<()> {
+        let mut input = InBuffer::around(data);
+        let mut piece = [0; ZSTD_BUFFER];
+        loop {
+            let before = input.pos();
+            let mut output = OutBuffer::around(&mut piece[..]);
+            let hint = self.decoder.run(&mut input, &mut output)?;
+            let written = output.pos();
+            self.open = hint > 0;
+            self.sink.write_all(&piece[..written])?;
+            let all_read = input.pos() == data.len();
+            // A full piece may not be all: ask again, for what is left inside.
+            if all_read && written < ZSTD_BUFFER {
+                return Ok(());
+            }
+            if written == 0 && input.pos() == before {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Content codings, as their users meet them.
+
+mod accept;
+mod compress;
+mod decompress;
+mod laws;
+mod model;
+mod support;

@@ -1,0 +1,7 @@
+//! Faults, as their users meet them.
+
+mod body;
+mod decisions;
+mod laws;
+mod model;
+mod service;
