@@ -27,12 +27,13 @@ pub(crate) const POLICIES: [&str; 9] = [
 const FREE: [&str; 4] = ["e2e", "examples", "benches", "xtask"];
 
 /// A crate of others, and the only crates of ours that may name it.
-const RESERVED: [(&str, &[&str]); 12] = [
+const RESERVED: [(&str, &[&str]); 13] = [
     ("h2", &["mesh-http"]),
     ("hyper", &["mesh-http"]),
     ("hyper-util", &["mesh-http"]),
     ("rustls", &["mesh-tls"]),
     ("tokio-rustls", &["mesh-tls"]),
+    ("rustls-webpki", &["mesh-tls"]),
     ("tonic", &["mesh-xds", "mesh-control"]),
     ("prost", &["mesh-config", "mesh-xds", "mesh-control"]),
     ("prost-types", &["mesh-config", "mesh-xds", "mesh-control"]),
