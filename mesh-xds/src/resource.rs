@@ -156,12 +156,16 @@ impl ResourceType {
         matches!(self, Self::Listener | Self::Cluster)
     }
 
-    /// Whether a push waits for this type's acknowledgement before it goes on to the next such type.
-    pub(crate) const fn is_ordered(self) -> bool {
-        matches!(
-            self,
-            Self::Cluster | Self::Endpoints | Self::Listener | Self::RouteConfiguration
-        )
+    /// Whether traffic goes to this: a push waits until it is acknowledged before it goes on to what sends
+    /// traffic. Endpoints do not wait for clusters: Envoy acknowledges clusters once they are warm, and for
+    /// that it needs their endpoints.
+    pub(crate) const fn takes_traffic(self) -> bool {
+        matches!(self, Self::Cluster | Self::Endpoints)
+    }
+
+    /// Whether this sends traffic to clusters.
+    pub(crate) const fn sends_traffic(self) -> bool {
+        matches!(self, Self::Listener | Self::RouteConfiguration)
     }
 }
 

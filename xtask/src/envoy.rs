@@ -70,7 +70,8 @@ fn is_wanted(envoy: &Path) -> bool {
     output.is_ok_and(|o| String::from_utf8_lossy(&o.stdout).contains(&format!("/{VERSION}/")))
 }
 
-fn command(program: &str, arguments: &[&str], path: Option<&Path>) -> Result<()> {
+/// Runs a program, with a path as its last argument.
+pub(crate) fn command(program: &str, arguments: &[&str], path: Option<&Path>) -> Result<()> {
     let status = Command::new(program).args(arguments).args(path).status()?;
     ensure!(status.success(), "{program} failed: {status}");
     Ok(())

@@ -6,6 +6,7 @@ mod ci;
 mod deps;
 mod envoy;
 mod fds;
+mod interop;
 mod loom;
 
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ usage: cargo xtask <job>
   deps                       who may import whom, and no big crate twice
   envoy [ARGUMENT…]          the differential suite against Envoy (installs Envoy by itself);
                              `--only retries/`, `--arm-only envoy`, `--twice`, `--list`
+  interop [PEER…]            xDS with real peers, which it gets by itself: envoy, go, grpc
   loom                       interleavings of every shared atomic
   bench [ARGUMENT…]          load runs beside real peers, which it installs by itself;
                              `--quick`, `--only mesh`, `--layers` for each policy alone
@@ -43,6 +45,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("ci", rest) => ci::run(rest),
         ("deps", []) => deps::run(),
         ("envoy", rest) => envoy::run(rest),
+        ("interop", rest) => interop::run(rest),
         ("loom", []) => loom::run(),
         ("bench", rest) => bench::run(rest),
         ("fds", []) => fds::run(false),

@@ -116,7 +116,7 @@ impl Peer {
         let mut blocked = false;
         for ty in types {
             let waiting = self.topics[&ty].is_waiting(now);
-            let its_turn = !waiting && (!blocked || !ty.is_ordered());
+            let its_turn = !waiting && (!blocked || !ty.sends_traffic());
             if its_turn {
                 let push = self.next(now, ty, snapshot.set(ty), differ);
                 let push = push.or_else(|| self.heartbeat(now, ty, snapshot.set(ty)));
@@ -124,7 +124,7 @@ impl Peer {
                     return push;
                 }
             }
-            blocked |= waiting && ty.is_ordered();
+            blocked |= waiting && ty.takes_traffic();
         }
         self.flush_removals(now, snapshot)
     }
@@ -192,7 +192,7 @@ impl Peer {
     fn flush_removals(&mut self, now: Instant, snapshot: &Snapshot) -> Option<Push> {
         let ty = ResourceType::Cluster;
         let settled = |(ty, topic): (&ResourceType, &Topic)| {
-            !ty.is_ordered() || topic.is_settled(now, snapshot.set(*ty))
+            !(ty.takes_traffic() || ty.sends_traffic()) || topic.is_settled(now, snapshot.set(*ty))
         };
         if self.topics.get(&ty)?.keepsakes.is_empty() || !self.topics.iter().all(settled) {
             return None;

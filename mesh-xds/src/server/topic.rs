@@ -67,6 +67,9 @@ pub(super) struct Topic {
     /// Removals in a response that was rejected. Maybe none of it was applied, so they are told again with
     /// the next change.
     pub(super) unconfirmed: BTreeSet<Arc<str>>,
+    /// The last answer was a rejection. With state-of-the-world, the next version of the set is sent even
+    /// if nothing in it concerns the client: what it has may be older than what it was sent.
+    rejected: bool,
     pub(super) next_heartbeat: Option<Instant>,
 }
 
@@ -86,6 +89,7 @@ impl Topic {
         let Some(flight) = self.in_flight.take() else {
             return;
         };
+        self.rejected = error.is_some();
         let all = || {
             flight
                 .set
@@ -163,7 +167,7 @@ pub(super) fn next_sotw(topic: &Topic, set: &Arc<TypeSet>, diff: &Diff) -> Found
         .removed
         .iter()
         .any(|name| interest.wants(name) && !kept(name));
-    if !changed && !removed && !topic.due {
+    if !changed && !removed && !topic.due && !topic.rejected {
         return None;
     }
     if topic.keepsakes.is_empty() {
@@ -227,16 +231,13 @@ pub(super) fn next_delta(topic: &Topic, set: &Arc<TypeSet>, diff: &Arc<Diff>, la
         let any = !news.is_empty();
         (Content::Some(news), any)
     };
-    if !any && gone.is_empty() {
-        return None;
-    }
     let again = topic
         .unconfirmed
         .iter()
         .filter(|name| interest.wants(name) && set.get(name).is_none() && !gone.contains(*name));
     let again: Vec<_> = again.cloned().collect();
     gone.extend(again);
-    Some((content, gone))
+    (any || !gone.is_empty()).then_some((content, gone))
 }
 
 /// Remembers clusters that went, and forgets those that came back.

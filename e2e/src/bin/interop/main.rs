@@ -1,0 +1,50 @@
+//! xDS with real peers on the other side: Envoy and gRPC take config from our server, our client takes it
+//! from go-control-plane. Run it with `cargo xtask interop`, which installs and builds the peers.
+
+mod control;
+mod envoy;
+mod go;
+mod grpc;
+mod resources;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use mesh_xds::Variant;
+
+const VARIANTS: [Variant; 2] = [Variant::StateOfTheWorld, Variant::Delta];
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut ran = 0;
+    while let Some(peer) = arguments.next() {
+        let path: PathBuf = arguments
+            .next()
+            .with_context(|| format!("{peer} needs a path"))?
+            .into();
+        match peer.as_str() {
+            "--envoy" => each("Envoy from our server", |variant| {
+                envoy::run(&path, variant)
+            })?,
+            "--go" => each("our client from go-control-plane", |variant| {
+                go::run(&path, variant)
+            })?,
+            "--grpc" => {
+                grpc::run(&path).context("gRPC from our server")?;
+                println!("passed: gRPC from our server");
+            }
+            _ => bail!("unknown peer {peer}"),
+        }
+        ran += 1;
+    }
+    ensure!(ran > 0, "no peer was given");
+    Ok(())
+}
+
+fn each(what: &str, run: impl Fn(Variant) -> Result<()>) -> Result<()> {
+    for variant in VARIANTS {
+        run(variant).with_context(|| format!("{what}, {variant:?}"))?;
+        println!("passed: {what}, {variant:?}");
+    }
+    Ok(())
+}

