@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use mesh_http::hygiene::{EscapedSlashes, ServerHeader, Underscores};
+use mesh_http::{
+    h2::{FloodLimits, Http2Config, KeepaliveConfig},
+    hygiene::{EscapedSlashes, ServerHeader, Underscores},
+    server::CodecType,
+};
 
 use super::{assert_refused, bare_manager_text, config, manager, manager_text, paths};
 
@@ -51,6 +55,40 @@ fn timeouts_and_limits_are_read() {
         "old.example"
     );
     assert_eq!(manager.edge.underscores, Underscores::RejectRequest);
+}
+
+#[test]
+fn http2_options_are_read() {
+    let manager = manager(
+        "codec_type: http2\n\
+         http2_protocol_options: {hpack_table_size: 1, max_concurrent_streams: 2, initial_stream_window_size: 65535, \
+         initial_connection_window_size: 65536, allow_connect: true, \
+         max_consecutive_inbound_frames_with_empty_payload: 3, max_inbound_priority_frames_per_stream: 4, \
+         max_inbound_window_update_frames_per_data_frame_sent: 5, max_outbound_control_frames: 6, \
+         connection_keepalive: {interval: 1s, timeout: 2s, interval_jitter: {value: 7}}}",
+    );
+    assert_eq!(manager.server.codec, CodecType::Http2);
+    let expected = Http2Config {
+        hpack_table_size: 1,
+        max_concurrent_streams: 2,
+        initial_stream_window_size: 65535,
+        initial_connection_window_size: 65536,
+        allow_connect: true,
+        keepalive: Some(KeepaliveConfig {
+            interval: Some(SECOND),
+            timeout: 2 * SECOND,
+            interval_jitter_percent: 7,
+        }),
+        flood: FloodLimits {
+            max_consecutive_inbound_frames_with_empty_payload: 3,
+            max_inbound_priority_frames_per_stream: 4,
+            max_inbound_window_update_frames_per_data_frame_sent: 5,
+            max_inbound_control_frames: 6,
+            ..FloodLimits::default()
+        },
+        ..Http2Config::default()
+    };
+    assert_eq!(manager.server.http2, expected);
 }
 
 #[test]
@@ -120,10 +158,10 @@ fn what_envoy_refuses_is_refused() {
         );
     };
     refused(
-        "codec_type: HTTP2",
+        "codec_type: HTTP3",
         "codec_type",
         ".codec_type",
-        "HTTP2 is not supported: use AUTO or HTTP1",
+        "HTTP3 is not supported: use AUTO, HTTP1 or HTTP2",
     );
     refused(
         "strip_matching_host_port: true\nstrip_any_host_port: true",
@@ -167,17 +205,19 @@ fn what_is_not_done_is_reported() {
         paths(&manager_text(
             "tracing: {}\nupgrade_configs: [{upgrade_type: websocket}]\nlocal_reply_config: {}\n\
              drain_timeout: 1s\ncommon_http_protocol_options: {max_connection_duration: 1s, max_stream_duration: 1s}\n\
-             http_protocol_options: {allow_absolute_url: false}\nhttp2_protocol_options: {}\n\
+             http_protocol_options: {allow_absolute_url: false}\nhttp2_protocol_options: {allow_metadata: true, \
+             override_stream_error_on_invalid_http_message: false}\n\
              forward_client_cert_details: ALWAYS_FORWARD_ONLY"
         )),
         [
             "tracing",
-            "http2_protocol_options",
+            "http2_protocol_options.allow_metadata",
             "drain_timeout",
             "forward_client_cert_details",
             "upgrade_configs",
             "common_http_protocol_options.max_stream_duration",
             "local_reply_config",
+            "http2_protocol_options.override_stream_error_on_invalid_http_message",
             "common_http_protocol_options.max_connection_duration",
             "http_protocol_options.allow_absolute_url",
         ]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mesh_http::pool::PoolConfig;
+use mesh_http::pool::{PoolConfig, UpstreamProtocol};
 use mesh_retry::RetryOn;
 
 use super::{HTTP_OPTIONS, assert_refused, cluster, cluster_text, paths};
@@ -92,11 +92,6 @@ fn a_cluster_may_have_a_retry_policy() {
 fn other_protocols_are_refused() {
     let at = format!("typed_extension_protocol_options[\"{HTTP_OPTIONS}\"]");
     refused(
-        &typed("explicit_http_config: {http2_protocol_options: {}}"),
-        &format!("{at}.explicit_http_config.http2_protocol_options"),
-        "HTTP/2 to upstreams is not supported",
-    );
-    refused(
         &typed("explicit_http_config: {http3_protocol_options: {}}"),
         &format!("{at}.explicit_http_config.http3_protocol_options"),
         "HTTP/3 to upstreams is not supported",
@@ -106,11 +101,29 @@ fn other_protocols_are_refused() {
         &format!("{at}.auto_config"),
         "choosing the protocol by ALPN to upstreams is not supported",
     );
-    refused(
-        "http2_protocol_options: {}",
-        "http2_protocol_options",
-        "HTTP/2 to upstreams is not supported",
-    );
+}
+
+#[test]
+fn a_cluster_speaks_what_its_options_say() {
+    let http2 = "http2_protocol_options: {max_concurrent_streams: 7}";
+    for (fields, protocol, streams) in [
+        (String::new(), UpstreamProtocol::Http1, 1024),
+        (http2.to_owned(), UpstreamProtocol::Http2, 7),
+        (
+            typed(&format!("explicit_http_config: {{{http2}}}")),
+            UpstreamProtocol::Http2,
+            7,
+        ),
+        (
+            typed(&format!("use_downstream_protocol_config: {{{http2}}}")),
+            UpstreamProtocol::Downstream,
+            7,
+        ),
+    ] {
+        let pool = &cluster(&fields).pool;
+        let read = (pool.protocol, pool.http2.max_concurrent_streams);
+        assert_eq!(read, (protocol, streams), "{fields}");
+    }
 }
 
 #[test]
