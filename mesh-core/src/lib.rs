@@ -10,6 +10,7 @@
 //! | what a policy decided, and on which numbers | [`Decision`], [`Reason`] |
 //! | which endpoint, and is it well | [`Endpoint`], [`Health`] |
 //! | how much may run at once | [`Resources`], [`Permit`] |
+//! | a request turns into a tunnel | [`TunnelRequest`], [`Tunnel`] |
 //! | what time it is, wake me later | [`clock`], [`Timer`] |
 //! | a random number that a test can fix | [`Rng`] |
 //! | count this | [`mod@stats`] |
@@ -45,6 +46,7 @@ mod server;
 pub mod stats;
 pub mod sync;
 mod timer;
+mod tunnel;
 
 pub use attempt::{Attempt, AttemptPhase};
 pub use backoff::{ExponentialBackoff, InvalidBackoff};
@@ -66,3 +68,4 @@ pub use resources::{Overflow, Permit, Priority, Resource, Resources, RetryLimit,
 pub use rng::Rng;
 pub use server::ServerHealth;
 pub use timer::Timer;
+pub use tunnel::{Tunnel, TunnelRequest};

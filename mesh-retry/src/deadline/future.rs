@@ -6,7 +6,7 @@ use std::{
 
 use http::Response;
 use http_body::Body as HttpBody;
-use mesh_core::{BoxError, Error};
+use mesh_core::{BoxError, Error, Tunnel};
 use pin_project::pin_project;
 
 use super::{DeadlineBody, countdown::Countdown};
@@ -47,7 +47,11 @@ where
             this.inner.set(None);
             let countdown = this.countdown.take();
             return Poll::Ready(match result {
-                Ok(response) => Ok(response.map(|body| DeadlineBody::new(body, countdown))),
+                Ok(response) => {
+                    // A tunnel lasts for as long as it is used.
+                    let countdown = countdown.filter(|_| !Tunnel::is_granted(&response));
+                    Ok(response.map(|body| DeadlineBody::new(body, countdown)))
+                }
                 Err(error) => Err(Error::from_boxed(error.into())),
             });
         }

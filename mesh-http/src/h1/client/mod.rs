@@ -1,20 +1,25 @@
 //! The upstream side: one exchange on one connection.
+//!
+//! Until the answer's head is there, the exchange sends and listens in the task of the request. From then
+//! on its body (`answer`) does so, and what is left of the request goes on in a task of its own (`upload`):
+//! it must not stop where nobody reads the answer.
+
+mod answer;
+mod upload;
 
 use std::{
-    io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use mesh_core::{Body, Error, ErrorKind, Sent};
+use http_body::{Body as HttpBody, Frame};
+use mesh_core::{Body, Error, ErrorKind, Sent, Tunnel, TunnelRequest};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     buffer::{ReadBuffer, WriteBuffer},
-    chunk::Decoded,
     decode::BodyDecoder,
     encode::{self, BodyEncoder},
     framing::BodyLength,
@@ -90,6 +95,22 @@ pub struct Exchange<IO, R> {
     keep_alive: bool,
     scan: HeadScan,
     informational: u32,
+    tunnel: TunnelState,
+    /// Why the request's body ended early, for whoever reads the answer while somebody else sends it.
+    upload_error: Option<Error>,
+    /// Who reads the answer then.
+    reader: Option<Waker>,
+}
+
+/// What becomes of a request for a tunnel.
+#[derive(Debug, PartialEq, Eq)]
+enum TunnelState {
+    /// It is none, or was refused.
+    None,
+    /// Nothing but the head is sent before the answer: whoever refuses would take it for a request.
+    Asked(TunnelRequest),
+    /// Bytes go both ways, until both ends have closed.
+    Granted,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
@@ -102,8 +123,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
         body: Body,
     ) -> Self {
         let mut write = WriteBuffer::default();
+        let tunnel = match TunnelRequest::of(request) {
+            Some(asked) => TunnelState::Asked(asked.clone()),
+            None => TunnelState::None,
+        };
         let hint = body.size_hint();
         let mut encoder = match hint.exact() {
+            _ if tunnel != TunnelState::None => BodyEncoder::None,
             Some(0) => BodyEncoder::None,
             Some(n) => BodyEncoder::Length(n),
             // A body has trailers only where the config lets them through.
@@ -132,7 +158,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
             keep_alive: false,
             scan: HeadScan::default(),
             informational: 0,
+            tunnel,
+            upload_error: None,
+            reader: None,
         }
+    }
+
+    /// No HTTP at all: what the client sends goes to the upstream as it is. Envoy: `connect_config`.
+    pub(crate) fn raw(
+        connection: Connection<IO>,
+        lease: R,
+        request: &Request<()>,
+        body: Body,
+    ) -> Self {
+        let mut exchange = Self::new(connection, lease, request, body);
+        exchange.write = WriteBuffer::default();
+        exchange.grant();
+        exchange
     }
 
     /// Whether any byte went out.
@@ -144,9 +186,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
         }
     }
 
-    /// Whether the whole request went out.
+    /// Whether the whole request went out; of one for a tunnel, its head.
     pub fn is_request_sent(&self) -> bool {
-        self.sent_all && self.write.is_empty()
+        let body = self.sent_all || matches!(self.tunnel, TunnelState::Asked(_));
+        body && self.write.is_empty()
+    }
+
+    /// Whether nothing more will be sent.
+    fn is_upload_over(&self) -> bool {
+        self.write_failed || self.sent_all && self.write.is_empty()
     }
 
     /// The request's body, if none of it was read yet: it can be sent on another connection.
@@ -188,8 +236,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
         let Some(connection) = self.connection.as_mut() else {
             return Ok(());
         };
+        let held = matches!(self.tunnel, TunnelState::Asked(_));
         loop {
-            while !self.sent_all && self.write.has_room() && !self.write_failed {
+            while !held && !self.sent_all && self.write.has_room() && !self.write_failed {
                 let frame = Pin::new(&mut self.body).poll_frame(cx);
                 self.touched |= frame.is_ready();
                 match frame {
@@ -210,7 +259,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
             }
             match self.write.poll_flush(cx, &mut connection.io) {
                 Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(())) if self.sent_all => return Ok(()),
+                Poll::Ready(Ok(())) if self.sent_all || held => return Ok(()),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.write_failed = true,
             }
@@ -222,6 +271,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
     /// # Errors
     /// The connection failed, the answer is malformed, or the request's own body failed.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
+        if self.tunnel == TunnelState::Granted {
+            let mut response = Response::new(());
+            response.extensions_mut().insert(Tunnel);
+            return Poll::Ready(Ok(response));
+        }
         self.poll_send(cx)?;
         loop {
             let Some(connection) = self.connection.as_mut() else {
@@ -232,7 +286,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
                 match head::parse_response(buffered, connection.limits, &self.method) {
                     Err(malformed) => return Poll::Ready(Err(self.broken(malformed))),
                     Ok(None) => {}
-                    Ok(Some(head)) if head.response.status().is_informational() => {
+                    Ok(Some(head)) if self.is_on_the_way(head.response.status()) => {
                         self.scan.reset();
                         self.skip_informational(head.response.status())?;
                         continue;
@@ -251,6 +305,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
                 Ok(_) => {}
             }
         }
+    }
+
+    /// Whether another head follows this one.
+    fn is_on_the_way(&self, status: StatusCode) -> bool {
+        let granted =
+            matches!(&self.tunnel, TunnelState::Asked(asked) if asked.is_granted_by(status));
+        status.is_informational() && !granted
     }
 
     fn skip_informational(&mut self, status: StatusCode) -> Result<(), Error> {
@@ -279,97 +340,25 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
         if matches!(head.length, BodyLength::Chunked) {
             response.headers_mut().remove(header::TRANSFER_ENCODING);
         }
+        if let TunnelState::Asked(asked) = &self.tunnel {
+            if asked.is_granted_by(response.status()) {
+                self.grant();
+                response.extensions_mut().insert(Tunnel);
+            } else {
+                self.tunnel = TunnelState::None;
+                self.body = Body::empty();
+                self.sent_all = true;
+            }
+        }
         response
     }
 
-    /// The answer's body: in memory if all of it has arrived and the request is out, and then the
-    /// connection is given back at once; else a stream, which drives the rest of the exchange.
-    pub fn into_body(mut self) -> Body
-    where
-        IO: Send + 'static,
-        R: Send + 'static,
-    {
-        let sent = self.is_request_sent();
-        let Some(connection) = self.connection.as_mut() else {
-            return Body::empty();
-        };
-        let here = connection.read.bytes.len() as u64;
-        if sent {
-            match self.decoder {
-                BodyDecoder::Done => {
-                    self.finish();
-                    return Body::empty();
-                }
-                BodyDecoder::Length(left) if left <= here => {
-                    let bytes = connection.read.bytes.split_to(left as usize).freeze();
-                    self.decoder = BodyDecoder::Done;
-                    self.finish();
-                    return Body::from(bytes);
-                }
-                _ => {}
-            }
-        }
-        Body::new(AnswerBody { exchange: self })
-    }
-
-    /// The answer is complete: the connection goes back if it can carry another exchange.
-    fn finish(&mut self) {
-        let (Some(mut connection), Some(lease)) = (self.connection.take(), self.lease.take())
-        else {
-            return;
-        };
-        // Bytes beyond the answer are nobody's: such a connection is not used again.
-        let clean = connection.read.bytes.is_empty() && !connection.read.is_eof();
-        if !self.is_request_sent() {
-            return;
-        }
-        if self.keep_alive && clean && !self.write_failed {
-            connection.read.rest();
-            lease.give_back(Some(connection));
-        } else {
-            lease.give_back(None);
-        }
-    }
-
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Decoded, Error>> {
-        self.poll_send(cx)?;
-        loop {
-            let Some(connection) = self.connection.as_mut() else {
-                return Poll::Ready(Ok(Decoded::End));
-            };
-            match self.decoder.decode(&mut connection.read.bytes) {
-                Ok(Decoded::NeedMore) => {}
-                Ok(decoded) => {
-                    if self.decoder.is_done() {
-                        self.finish();
-                    }
-                    return Poll::Ready(Ok(decoded));
-                }
-                Err(error) => {
-                    let error = Error::new(ErrorKind::UpstreamProtocol)
-                        .with_message(error.to_string())
-                        .with_source(error);
-                    return Poll::Ready(Err(error));
-                }
-            }
-            let read = ready!(connection.read.poll_fill(cx, &mut connection.io));
-            if matches!(read, Ok(0)) && self.decoder.on_close() {
-                self.finish();
-                return Poll::Ready(Ok(Decoded::End));
-            }
-            if let Ok(0) | Err(_) = read {
-                // A body that ends before its time breaks the protocol; a reset is just that.
-                let (kind, cause) = match read {
-                    Err(cause) => (ErrorKind::ConnectionTermination, cause),
-                    Ok(_) => (
-                        ErrorKind::UpstreamProtocol,
-                        io::ErrorKind::UnexpectedEof.into(),
-                    ),
-                };
-                let error = Error::new(kind).with_source(cause);
-                return Poll::Ready(Err(error));
-            }
-        }
+    /// From now on bytes go both ways as they are.
+    fn grant(&mut self) {
+        self.tunnel = TunnelState::Granted;
+        self.keep_alive = false;
+        self.encoder = BodyEncoder::UntilClose;
+        self.decoder = BodyDecoder::UntilClose;
     }
 }
 
@@ -400,44 +389,6 @@ fn encode_frame(
         Err(frame) => {
             encoder.end(frame.trailers_ref(), write).map_err(wrong)?;
             Ok(true)
-        }
-    }
-}
-
-struct AnswerBody<IO, R> {
-    exchange: Exchange<IO, R>,
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> HttpBody for AnswerBody<IO, R> {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match ready!(self.exchange.poll_data(cx)) {
-            Ok(Decoded::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),
-            Ok(Decoded::Trailers(trailers)) => Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
-            Ok(Decoded::End | Decoded::NeedMore) => Poll::Ready(None),
-            Err(error) => {
-                // The connection is in an unknown state: it must not be used again.
-                self.exchange.connection = None;
-                Poll::Ready(Some(Err(error)))
-            }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.exchange.decoder.is_done()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self.exchange.decoder.remaining() {
-            Some(n) if !matches!(self.exchange.decoder, BodyDecoder::Chunked(_)) => {
-                SizeHint::with_exact(n)
-            }
-            _ => SizeHint::default(),
         }
     }
 }
