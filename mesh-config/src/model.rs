@@ -132,6 +132,8 @@ pub struct ConnectionManager {
     pub captures: Captures,
     /// The name of `route_config`.
     pub route_config_name: Arc<str>,
+    /// `upgrade_configs`.
+    pub upgrades: UpgradeRules,
     /// `http_filters`, in order, without the router.
     pub http_filters: Vec<HttpFilter>,
     /// The router, which is always last.
@@ -160,9 +162,34 @@ pub struct AccessLogConfig {
     pub filter: Option<Filter>,
 }
 
+/// Which tunnels are allowed.
+pub type UpgradeRules = Arc<[UpgradeRule]>;
+
+/// Whether a kind of tunnel is allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpgradeRule {
+    /// The protocol's name, in lower case. Envoy: `upgrade_type`.
+    pub upgrade_type: Box<str>,
+    /// Whether it is allowed. Envoy: `enabled`, true.
+    pub enabled: bool,
+    /// CONNECT ends here: what is inside goes to the cluster as it is. Envoy: `connect_config`.
+    pub terminates: bool,
+}
+
+impl UpgradeRule {
+    /// The rule among `rules` for the protocol of that name.
+    #[must_use]
+    pub fn find<'a>(rules: &'a [Self], name: &[u8]) -> Option<&'a Self> {
+        let same = |rule: &&Self| rule.upgrade_type.as_bytes().eq_ignore_ascii_case(name);
+        rules.iter().find(same)
+    }
+}
+
 /// What a route says to policies, as far as it says anything.
 #[derive(Debug, Clone, Default)]
 pub struct RoutePolicies {
+    /// `upgrade_configs`, which win over the connection manager's.
+    pub upgrades: UpgradeRules,
     /// The retry policy of the route or its virtual host.
     pub retry: Option<Arc<RetryConfig>>,
     /// What is different about the filters of the chain: each entry is the sum of all levels.

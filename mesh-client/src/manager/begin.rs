@@ -5,17 +5,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use mesh_config::model::UpgradeRule;
 use mesh_core::{
-    Body, ConnectionInfo, Error, ErrorKind, LocalReply, RequestInfo, clock, format::RequestView,
+    Body, ConnectionInfo, Error, ErrorKind, LocalReply, RequestInfo, TunnelRequest, clock,
+    format::RequestView,
 };
 use mesh_http::{hygiene, reply::ReplyContext};
 use mesh_route::RedirectHistory;
 use tower_service::Service as _;
 
 use super::{Manager, ManagerExchange, Shared};
-use crate::router::{self, Again};
+use crate::router::{self, Again, Forwarding};
 
 /// Takes a request in: counts it, cleans it, finds its route, and hands it to the filters.
 pub(super) fn begin(
@@ -82,19 +84,13 @@ fn admit(
 ) -> Result<Request<Body>, Error> {
     let (mut parts, body) = request.into_parts();
     info.with(|facts| facts.protocol = Some(parts.version));
-    let upgrade = asks_for_upgrade(&parts);
-    // Tunnels are refused until a route can allow them.
-    let prepared = if parts.method == http::Method::CONNECT {
-        Err(ErrorKind::NoRoute.into())
-    } else {
-        let connection = &info.connection;
-        hygiene::prepare_request(
-            &mut parts,
-            &shared.config.edge,
-            connection,
-            &shared.worker.rng,
-        )
-    };
+    let tunnel = parts.extensions.get::<TunnelRequest>().cloned();
+    let prepared = hygiene::prepare_request(
+        &mut parts,
+        &shared.config.edge,
+        &info.connection,
+        &shared.worker.rng,
+    );
     capture(shared, info, &parts);
     let prepared = prepared.inspect_err(|error| count_refusal(shared, error))?;
     info.with(|facts| facts.remote = prepared.remote);
@@ -103,8 +99,8 @@ fn admit(
     RequestInfo::attach(info, &mut request);
     let none = RedirectHistory::default();
     router::resolve(shared, info, &request, prepared.internal, none);
-    if upgrade {
-        return Err(refuse_upgrade(shared));
+    if let Some(tunnel) = tunnel {
+        allow_tunnel(shared, info, &tunnel)?;
     }
     Ok(request)
 }
@@ -117,22 +113,21 @@ pub(crate) fn capture(shared: &Shared, info: &RequestInfo, parts: &http::request
     }
 }
 
-/// Whether the client wants to go on with another protocol.
-fn asks_for_upgrade(parts: &http::request::Parts) -> bool {
-    parts.headers.get(header::UPGRADE).is_some_and(|value| {
-        // Offers of HTTP/2 may be ignored (RFC 9113, section 3.1), and the header goes with its hop.
-        !value.as_bytes().eq_ignore_ascii_case(b"h2c")
-    }) && hygiene::has_token(&parts.headers, &header::CONNECTION, "upgrade")
-}
-
-/// Upgrades are refused until a route can allow them.
-fn refuse_upgrade(shared: &Shared) -> Error {
+/// Whether a tunnel may be dug: the route says so, or else the connection manager.
+fn allow_tunnel(shared: &Shared, info: &RequestInfo, tunnel: &TunnelRequest) -> Result<(), Error> {
+    // Without a route, the router has the answer.
+    let Some(forwarding) = info.route::<Forwarding>() else {
+        return Ok(());
+    };
+    let own = forwarding.policies().map(|policies| &*policies.upgrades);
+    let rule = UpgradeRule::find(own.unwrap_or_default(), tunnel.name())
+        .or_else(|| UpgradeRule::find(&shared.config.upgrades, tunnel.name()));
+    if rule.is_some_and(|rule| rule.enabled) {
+        return Ok(());
+    }
     shared.stats.downstream_rq_ws_on_non_ws_route().inc();
-    Error::new(ErrorKind::Denied).with_reply(LocalReply::new(
-        StatusCode::FORBIDDEN,
-        "",
-        "upgrade_failed",
-    ))
+    let reply = LocalReply::new(StatusCode::FORBIDDEN, "", "upgrade_failed");
+    Err(Error::new(ErrorKind::Denied).with_reply(reply))
 }
 
 fn count_refusal(shared: &Shared, error: &Error) {

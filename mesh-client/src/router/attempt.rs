@@ -10,9 +10,9 @@ use http::{HeaderValue, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
     Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo, Sent,
-    clock,
+    TunnelRequest, clock,
 };
-use mesh_http::pool::{Pool, Sending};
+use mesh_http::pool::{HttpVersion, Pool, Sending};
 use mesh_outlier::{BodyWatch, Outlier, OutlierFuture};
 use mesh_retry::{ReplayBody, WatchedBody};
 use pin_project::pin_project;
@@ -89,7 +89,8 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
             return future;
         };
         let info = future.info.as_deref();
-        let (endpoint, slot) = match pick(&forwarding, info) {
+        let version = version(&forwarding, &request, info);
+        let (endpoint, slot) = match pick(&forwarding, version, info) {
             Ok(picked) => picked,
             Err(error) => {
                 future.state = State::Refused(Some(error));
@@ -125,8 +126,26 @@ fn into_body(body: ReplayBody<WatchedBody<Body>>) -> Body {
     body.into_body()
 }
 
+/// What the attempt is sent with.
+fn version(
+    forwarding: &Forwarding,
+    request: &Request<Body>,
+    info: Option<&RequestInfo>,
+) -> HttpVersion {
+    let connect = TunnelRequest::of(request) == Some(&TunnelRequest::Connect);
+    if connect && forwarding.terminates_connect() {
+        return HttpVersion::Raw;
+    }
+    let protocol = forwarding
+        .worker_cluster()
+        .map(|c| c.cluster.config.pool.protocol);
+    let downstream = info.and_then(|info| info.with(|facts| facts.protocol));
+    protocol.unwrap_or_default().for_request(downstream)
+}
+
 fn pick(
     forwarding: &Forwarding,
+    version: HttpVersion,
     info: Option<&RequestInfo>,
 ) -> Result<(Arc<Endpoint>, crate::worker::Slot), Error> {
     let tried = info
@@ -139,8 +158,6 @@ fn pick(
     let Some(cluster) = forwarding.worker_cluster() else {
         return Err(Error::new(mesh_core::ErrorKind::NoCluster).with_sent(Sent::Nothing));
     };
-    let protocol = cluster.cluster.config.pool.protocol;
-    let version = protocol.for_request(info.and_then(|info| info.with(|facts| facts.protocol)));
     match cluster.pick(&context, forwarding.priority(), version) {
         Ok((endpoint, slot, panicked)) => {
             if let Some(info) = info.filter(|_| panicked) {

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
-use mesh_config::model::{FilterOverride, RoutePolicies};
+use mesh_config::model::{FilterOverride, RoutePolicies, UpgradeRule};
 use mesh_core::{
     Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, Rng, clock,
     format::RequestView,
@@ -141,6 +141,13 @@ impl Forwarding {
             .weighted
             .and_then(|index| policies.weighted_filters.get(index));
         weighted.unwrap_or(&policies.filters).get(name)
+    }
+
+    /// A CONNECT ends here, and what is inside goes on as it is.
+    pub(crate) fn terminates_connect(&self) -> bool {
+        let policies = self.policies();
+        let rule = policies.and_then(|p| UpgradeRule::find(&p.upgrades, b"CONNECT"));
+        rule.is_some_and(|rule| rule.terminates)
     }
 
     pub(crate) fn worker_cluster(&self) -> Option<&Arc<WorkerCluster>> {

@@ -21,6 +21,7 @@ mod mutation;
 mod ratelimit;
 mod retry;
 mod route;
+mod upgrade;
 mod value;
 
 use std::sync::Arc;
@@ -115,6 +116,7 @@ pub fn support_table() -> SupportTable {
         route::INTERNAL_REDIRECT_SUPPORT,
         route::MATCH_SUPPORT,
         route::REPLY_SUPPORT,
+        upgrade::SUPPORT,
         value::SUPPORT,
     ];
     let filters = filters::ROWS.iter().map(|row| row.support);

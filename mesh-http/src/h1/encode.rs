@@ -155,13 +155,24 @@ fn write_length(out: &mut BytesMut, n: u64) {
     );
 }
 
-/// Writes a response's head. `close` announces that the connection ends; `content-length` is kept where
-/// the body itself is not sent (HEAD, 304), and is ours otherwise.
+/// What a response says in `connection`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ConnectionHeader {
+    /// Nothing.
+    None,
+    /// That it ends.
+    Close,
+    /// What it says itself, as it turns into a tunnel.
+    Kept,
+}
+
+/// Writes a response's head. `content-length` is kept where the body itself is not sent (HEAD, 304), and is
+/// ours otherwise.
 pub(crate) fn response_head<B>(
     response: &Response<B>,
     encoder: BodyEncoder,
     keep_length: bool,
-    close: bool,
+    connection: ConnectionHeader,
     body_hint: usize,
     out: &mut BytesMut,
 ) {
@@ -175,7 +186,7 @@ pub(crate) fn response_head<B>(
     for (name, value) in response.headers() {
         if name == header::CONTENT_LENGTH && !keep_length
             || name == header::TRANSFER_ENCODING
-            || name == header::CONNECTION
+            || name == header::CONNECTION && connection != ConnectionHeader::Kept
         {
             continue;
         }
@@ -193,7 +204,7 @@ pub(crate) fn response_head<B>(
         out.extend_from_slice(&crate::date::text());
         out.extend_from_slice(b"\r\n");
     }
-    if close {
+    if connection == ConnectionHeader::Close {
         out.extend_from_slice(b"connection: close\r\n");
     }
     out.extend_from_slice(b"\r\n");

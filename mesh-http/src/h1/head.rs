@@ -5,6 +5,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
     header, uri::PathAndQuery,
 };
+use mesh_core::TunnelRequest;
 use smallvec::SmallVec;
 
 use super::framing::{self, Ambiguous, BodyLength, has_token};
@@ -102,6 +103,8 @@ pub(crate) struct RequestHead {
     pub(crate) http10: bool,
     pub(crate) keep_alive: bool,
     pub(crate) expect_continue: bool,
+    /// It asks for a tunnel: what follows the head is nobody's before the answer grants it.
+    pub(crate) tunnel: Option<TunnelRequest>,
 }
 
 /// A response's head.
@@ -367,12 +370,20 @@ fn finish_request(
         Version::HTTP_11
     };
     *request.headers_mut() = headers;
+    let tunnel = TunnelRequest::read(&request).filter(|_| !http10);
+    if tunnel.is_some() && length != BodyLength::Empty {
+        return Err(Malformed::bad(
+            "http1.body_disallowed",
+            "a request for a tunnel has a body",
+        ));
+    }
     Ok(RequestHead {
         request,
         length,
         http10,
         keep_alive,
         expect_continue,
+        tunnel,
     })
 }
 

@@ -12,7 +12,7 @@ use h2::{
 };
 use http::{Request, Response};
 use http_body::Body as _;
-use mesh_core::{Body, Error, ErrorKind, Sent, clock};
+use mesh_core::{Body, Error, ErrorKind, Sent, TunnelRequest, clock};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::AbortHandle,
@@ -125,6 +125,8 @@ pub(crate) struct Exchange<G> {
     /// The body again, while none of it was taken from a stream.
     replay: Option<Body>,
     guard: G,
+    /// What the request asks for, until it is refused. Nothing but the head is sent before that is known.
+    tunnel: Option<TunnelRequest>,
     answer: Option<(RecvStream, Option<u64>)>,
 }
 
@@ -148,7 +150,8 @@ impl<G: Send + Unpin + 'static> Exchange<G> {
                 return Err((error, body, guard));
             }
         };
-        let ended = body.is_end_stream();
+        let tunnel = TunnelRequest::of(request).cloned();
+        let ended = body.is_end_stream() && tunnel.is_none();
         match streams.send_request(head, ended) {
             Err(refused) => Err((error::upstream(refused, Sent::Nothing), body, guard)),
             Ok((response, send)) => {
@@ -159,6 +162,7 @@ impl<G: Send + Unpin + 'static> Exchange<G> {
                     upload,
                     replay,
                     guard,
+                    tunnel,
                     answer: None,
                 })
             }
@@ -167,7 +171,7 @@ impl<G: Send + Unpin + 'static> Exchange<G> {
 
     /// Whether the whole request is with the connection.
     pub(crate) fn is_request_sent(&self) -> bool {
-        self.upload.as_ref().is_none_or(|upload| upload.is_done())
+        self.tunnel.is_some() || self.upload.as_ref().is_none_or(|upload| upload.is_done())
     }
 
     /// The request's body, if none of it was read yet: it can be sent again.
@@ -202,10 +206,22 @@ impl<G: Send + Unpin + 'static> Exchange<G> {
     /// # Errors
     /// The stream or its connection failed, or the request's own body did.
     pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Error>> {
-        self.poll_upload(cx)?;
+        if self.tunnel.is_none() {
+            self.poll_upload(cx)?;
+        }
         match ready!(Pin::new(&mut self.response).poll(cx)) {
             Ok(response) => {
-                let (parts, recv) = response.into_parts();
+                let (mut parts, recv) = response.into_parts();
+                match &self.tunnel {
+                    Some(tunnel) if parts.status.is_success() => {
+                        head::tunnel_granted(tunnel, &mut parts);
+                    }
+                    Some(_) => {
+                        self.tunnel = None;
+                        self.upload = None;
+                    }
+                    None => {}
+                }
                 self.answer = Some((recv, body::content_length(&parts.headers)));
                 Poll::Ready(Ok(Response::from_parts(parts, ())))
             }
@@ -219,9 +235,11 @@ impl<G: Send + Unpin + 'static> Exchange<G> {
             return Body::empty();
         };
         let upload = self.upload.filter(|upload| !upload.is_done());
+        let task = upload.map(send_on);
         let held = Held {
             _guard: self.guard,
-            _upload: upload.map(Upload::spawn),
+            // What a client says goes on when the upstream's end of a tunnel has closed.
+            _upload: task.filter(|_| self.tunnel.is_none()).map(Upload),
         };
         body::receive(recv, length, Side::Client, None, Some(held))
     }
@@ -233,20 +251,19 @@ struct Held<G> {
     _upload: Option<Upload>,
 }
 
-/// The rest of a request whose answer has begun: it goes on whether or not the answer is being read.
-struct Upload(AbortHandle);
-
-impl Upload {
-    fn spawn(mut pump: Pin<Box<Pump<Body>>>) -> Self {
-        let task = tokio::spawn(async move {
-            let end = std::future::poll_fn(|cx| pump.as_mut().poll(cx, || {})).await;
-            if let Pumped::Failed(_) = end {
-                pump.as_mut().reset(Reason::CANCEL);
-            }
-        });
-        Self(task.abort_handle())
-    }
+/// Sends the rest of a request whose answer has begun, whether or not the answer is being read.
+fn send_on(mut pump: Pin<Box<Pump<Body>>>) -> AbortHandle {
+    let task = tokio::spawn(async move {
+        let end = std::future::poll_fn(|cx| pump.as_mut().poll(cx, || {})).await;
+        if let Pumped::Failed(_) = end {
+            pump.as_mut().reset(Reason::CANCEL);
+        }
+    });
+    task.abort_handle()
 }
+
+/// Ends the task that sends the rest of a request.
+struct Upload(AbortHandle);
 
 impl Drop for Upload {
     fn drop(&mut self) {

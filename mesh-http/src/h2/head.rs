@@ -1,9 +1,12 @@
 //! Heads between their HTTP/2 form and the house's: an origin-form target and one valid `host`.
 
 use http::{
-    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, request::Parts,
-    uri::Authority, uri::Scheme,
+    HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header,
+    request::Parts,
+    response,
+    uri::{Authority, Scheme},
 };
+use mesh_core::{Tunnel, TunnelRequest};
 
 use crate::{authority, h1::Malformed};
 
@@ -12,7 +15,43 @@ pub(crate) fn canonical(parts: &mut Parts) -> Result<(), Malformed> {
     host(parts)?;
     target(parts)?;
     join_cookies(&mut parts.headers);
+    if parts.method == Method::CONNECT {
+        tunnel(parts);
+    }
     Ok(())
+}
+
+/// Extended CONNECT (RFC 8441) becomes the upgrade that it stands for.
+fn tunnel(parts: &mut Parts) {
+    let protocol = parts.extensions.remove::<h2::ext::Protocol>();
+    let name = protocol.and_then(|protocol| HeaderValue::from_str(protocol.as_str()).ok());
+    let Some(name) = name else {
+        parts.extensions.insert(TunnelRequest::Connect);
+        return;
+    };
+    parts.method = Method::GET;
+    let headers = &mut parts.headers;
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, name.clone());
+    // HTTP/2 has no use for the key, and HTTP/1.1 servers ask for one.
+    if name == "websocket" && !headers.contains_key(header::SEC_WEBSOCKET_KEY) {
+        headers.insert(header::SEC_WEBSOCKET_KEY, websocket_key());
+    }
+    parts.extensions.insert(TunnelRequest::Upgrade(name));
+}
+
+/// 16 random bytes in base64 (RFC 6455, section 4.1); they keep no secret.
+fn websocket_key() -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut random = fastrand::u128(..);
+    let mut text = [b'='; 24];
+    for digit in &mut text[..22] {
+        *digit = DIGITS[(random & 63) as usize];
+        random >>= 6;
+    }
+    // The last digit stands for two bits alone.
+    text[21] = DIGITS[usize::from(text[21] & 3) << 4];
+    HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 /// `:authority` is the host, whatever `host` says (RFC 9113, section 8.3.1).
@@ -67,14 +106,20 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// The HTTP/2 form of a canonical request.
 pub(crate) fn outgoing(request: &Request<()>) -> Result<Request<()>, http::Error> {
     let mut out = Request::new(());
+    let tunnel = TunnelRequest::of(request);
     *out.method_mut() = request.method().clone();
     *out.version_mut() = http::Version::HTTP_2;
+    if let Some(TunnelRequest::Upgrade(name)) = tunnel {
+        *out.method_mut() = Method::CONNECT;
+        let name = h2::ext::Protocol::from(name.to_str().unwrap_or_default());
+        out.extensions_mut().insert(name);
+    }
     let headers = request.headers();
     let mut uri = Uri::builder();
     if let Some(host) = headers.get(header::HOST) {
         uri = uri.authority(Authority::try_from(host.as_bytes())?);
     }
-    if request.method() != Method::CONNECT {
+    if tunnel != Some(&TunnelRequest::Connect) {
         let path = request.uri().path_and_query().cloned();
         uri = uri
             .scheme(scheme(headers))
@@ -112,6 +157,7 @@ fn is_for_one_hop(name: &header::HeaderName) -> bool {
 pub(crate) fn answer(headers: &mut HeaderMap, status: StatusCode, size: Option<u64>, sent: bool) {
     headers.remove(header::CONNECTION);
     headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::UPGRADE);
     if sent && let Some(stated) = headers.get(header::CONTENT_LENGTH) {
         let stated = stated
             .to_str()
@@ -129,6 +175,26 @@ pub(crate) fn answer(headers: &mut HeaderMap, status: StatusCode, size: Option<u
     }
     if !status.is_informational() && !headers.contains_key(header::DATE) {
         headers.insert(header::DATE, crate::date::value());
+    }
+}
+
+/// What grants a tunnel over HTTP/1.1 is a plain success here.
+pub(crate) fn tunnel_answer(parts: &mut response::Parts) {
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+        parts.status = StatusCode::OK;
+    }
+}
+
+/// An upstream grants `tunnel`: what the answer looks like over HTTP/1.1.
+pub(crate) fn tunnel_granted(tunnel: &TunnelRequest, parts: &mut response::Parts) {
+    parts.extensions.insert(Tunnel);
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if let TunnelRequest::Upgrade(name) = tunnel {
+        parts.status = StatusCode::SWITCHING_PROTOCOLS;
+        let upgrade = HeaderValue::from_static("Upgrade");
+        parts.headers.insert(header::CONNECTION, upgrade);
+        parts.headers.insert(header::UPGRADE, name.clone());
     }
 }
 

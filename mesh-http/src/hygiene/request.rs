@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
 };
-use mesh_core::{ConnectionInfo, Error, ErrorKind, LocalReply, Rng};
+use mesh_core::{ConnectionInfo, Error, ErrorKind, LocalReply, Rng, TunnelRequest};
 
 use crate::h1::framing::has_token;
 
@@ -107,10 +107,18 @@ pub fn prepare_request(
     if found.underscore && config.underscores != Underscores::Allow {
         dropped_underscores = underscores(&mut parts.headers, config.underscores)?;
     }
-    prepare_path(&mut parts.uri, config)?;
+    let tunnel = parts.extensions.get::<TunnelRequest>();
+    if tunnel != Some(&TunnelRequest::Connect) {
+        prepare_path(&mut parts.uri, config)?;
+    }
     prepare_host(&mut parts.headers, config, connection);
     if found.hop_by_hop {
         strip_hop_by_hop(&mut parts.headers);
+        if let Some(TunnelRequest::Upgrade(name)) = parts.extensions.get() {
+            let upgrade = HeaderValue::from_static("Upgrade");
+            parts.headers.insert(header::CONNECTION, upgrade);
+            parts.headers.insert(header::UPGRADE, name.clone());
+        }
     }
     // Nobody's certificate was verified here, so nobody may claim that one was. Envoy: SANITIZE.
     if found.xfcc {

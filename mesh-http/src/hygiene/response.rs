@@ -1,4 +1,5 @@
 use http::{HeaderMap, HeaderValue, header, response::Parts};
+use mesh_core::Tunnel;
 
 use super::{EdgeConfig, ServerHeader};
 
@@ -11,7 +12,10 @@ pub fn prepare_response(
     local: bool,
     request_id: Option<HeaderValue>,
 ) {
-    strip_hop_by_hop(&mut parts.headers);
+    // What grants a tunnel says so in these.
+    if parts.extensions.get::<Tunnel>().is_none() {
+        strip_hop_by_hop(&mut parts.headers);
+    }
     match config.server_header {
         ServerHeader::Overwrite => {
             parts

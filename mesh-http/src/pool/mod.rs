@@ -110,6 +110,8 @@ pub enum HttpVersion {
     Http1,
     /// HTTP/2.
     Http2,
+    /// No HTTP at all: what is inside a CONNECT that ends here.
+    Raw,
 }
 
 /// What a request is sent on.
@@ -248,6 +250,7 @@ impl Inner {
     /// one if none can be had; `careful` asks the kernel whether a used one is alive.
     fn checkout(self: &Arc<Self>, fresh: bool, careful: bool) -> Result<Checkout, Overflow> {
         let open = match self.version {
+            HttpVersion::Raw => None,
             HttpVersion::Http1 if fresh => None,
             HttpVersion::Http1 => self.take_idle(careful).map(Pooled::Own),
             HttpVersion::Http2 => self.take_place().map(Pooled::Shared),
@@ -301,7 +304,7 @@ impl Inner {
     /// How many of those who wait a connection is for that is being opened.
     fn places_each(&self) -> usize {
         match self.version {
-            HttpVersion::Http1 => 1,
+            HttpVersion::Http1 | HttpVersion::Raw => 1,
             HttpVersion::Http2 => {
                 usize::try_from(self.config.http2.max_concurrent_streams).unwrap_or(usize::MAX)
             }
@@ -352,7 +355,7 @@ impl Inner {
                 _ => return,
             }
         }
-        if state.retired {
+        if state.retired || self.version == HttpVersion::Raw {
             // Closed outside the lock: a closing connection locks the pool again.
             drop(state);
             drop(connection);

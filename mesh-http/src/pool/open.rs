@@ -55,6 +55,7 @@ impl Opening {
                 pool.stats.upstream_cx_http1_total().inc();
                 pool.deliver(Connection::new(tracked, pool.config.limits));
             }
+            HttpVersion::Raw => pool.deliver(Connection::new(tracked, pool.config.limits)),
             HttpVersion::Http2 => {
                 pool.stats.upstream_cx_http2_total().inc();
                 tokio::spawn(Arc::clone(pool).run_multiplexed(tracked));

@@ -13,7 +13,7 @@ use mesh_core::{
 };
 use tokio::sync::oneshot;
 
-use super::{Checkout, Inner, Place, Pool, Pooled, Tracked, is_usable};
+use super::{Checkout, HttpVersion, Inner, Place, Pool, Pooled, Tracked, is_usable};
 use crate::{
     h1::client::{Connection, Exchange, Return},
     h2::client as h2,
@@ -364,10 +364,16 @@ impl Sending {
             }
         };
         let io = connection.io();
-        self.connected(Version::HTTP_11, io.local_addr(), io.id());
+        let raw = self.pool.version == HttpVersion::Raw;
+        let protocol = (!raw).then_some(Version::HTTP_11);
+        self.connected(protocol, io.local_addr(), io.id());
         let reused = connection.exchanges() > 0;
         let lease = Lease::new(Arc::clone(&self.pool), permit);
-        let exchange = Exchange::new(connection, lease, &self.request, body);
+        let exchange = if raw {
+            Exchange::raw(connection, lease, &self.request, body)
+        } else {
+            Exchange::new(connection, lease, &self.request, body)
+        };
         self.state = State::Exchanging {
             exchange: Exchanging::Own(Box::new(exchange)),
             reused,
@@ -386,7 +392,7 @@ impl Sending {
         let lease = StreamLease::new(Lease::new(Arc::clone(&self.pool), permit), place);
         match h2::Exchange::new(streams, &self.request, body, lease) {
             Ok(exchange) => {
-                self.connected(Version::HTTP_2, shared.local, shared.id);
+                self.connected(Some(Version::HTTP_2), shared.local, shared.id);
                 self.state = State::Exchanging {
                     exchange: Exchanging::Stream(Box::new(exchange)),
                     reused,
@@ -405,13 +411,13 @@ impl Sending {
     }
 
     /// Tells everybody which connection it is.
-    fn connected(&self, protocol: Version, local: Option<SocketAddr>, id: u64) {
+    fn connected(&self, protocol: Option<Version>, local: Option<SocketAddr>, id: u64) {
         if let Some(attempt) = &self.attempt {
             attempt.connected();
         }
         if let Some(info) = RequestInfo::of(&self.request) {
             info.with(|facts| {
-                facts.upstream_protocol = Some(protocol);
+                facts.upstream_protocol = protocol;
                 facts.upstream_local = local;
                 facts.upstream_connection_id = Some(id);
             });

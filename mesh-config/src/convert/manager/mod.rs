@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use mesh_core::format::Captures;
 
-use super::{access_log, context::Context, filters, listener::Surroundings, route};
+use super::{access_log, context::Context, filters, listener::Surroundings, route, upgrade};
 use crate::{
     language::{
         At, MessageSupport,
@@ -36,6 +36,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
         ("scoped_routes", Enforced),
         ("http_filters", Enforced),
         ("access_log", Enforced),
+        ("upgrade_configs", Enforced),
         // Without PROXY protocol there is nothing to add.
         ("add_proxy_protocol_connection_state", Meaningless),
         // Without an overload manager there is nothing to say.
@@ -73,6 +74,8 @@ pub(super) fn convert(
         // The protos' own rules have refused this already.
         None => return None,
     };
+    let upgrades = at.field("upgrade_configs");
+    let upgrades = upgrade::of_manager(cx, &upgrades, &from.upgrade_configs);
     let edge = edge::convert(cx, at, from, around.node, route_config);
     let mut captures = Captures::default();
     let at = at.field("route_config");
@@ -84,6 +87,7 @@ pub(super) fn convert(
         routes: Arc::new(routes?),
         route_config_name: Arc::from(route_config.name.as_str()),
         captures,
+        upgrades,
         http_filters: chain.filters,
         // Without a known router nothing runs: something is wrong, or in the report.
         router: chain.router.unwrap_or_default(),

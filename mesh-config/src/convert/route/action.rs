@@ -57,6 +57,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("include_vh_rate_limits", Enforced),
             ("request_mirror_policies", Enforced),
             ("internal_redirect_policy", Enforced),
+            ("upgrade_configs", Enforced),
             // No balancer that is supported looks at a hash.
             ("hash_policy", Meaningless),
             // There is no early data without TLS.

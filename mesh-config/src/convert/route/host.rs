@@ -16,7 +16,7 @@ use crate::{
         context::Context,
         mutation,
         ratelimit::{self, StagedRule},
-        retry, value,
+        retry, upgrade, value,
     },
     language::{
         At, MessageSupport,
@@ -253,6 +253,8 @@ fn route(
         Kind::Route(action) => {
             let at = at.field("route");
             policies.retry = Some(host.retry(cx, &at, from, action));
+            let upgrades = at.field("upgrade_configs");
+            policies.upgrades = upgrade::of_route(cx, &upgrades, &action.upgrade_configs);
             let at_rules = at.field("rate_limits");
             let node_cluster = &scope.around.node.cluster;
             own_rules = ratelimit::rules(cx, &at_rules, &action.rate_limits, node_cluster);

@@ -62,7 +62,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<IO> {
     /// Whether nothing has arrived since the last exchange, as far as the reactor knows: neither an end
     /// nor bytes that nobody asked for.
     pub fn is_idle(&mut self) -> bool {
-        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut cx = Context::from_waker(Waker::noop());
         self.read.bytes.is_empty()
             && !self.read.is_eof()
             && self.read.poll_fill(&mut cx, &mut self.io).is_pending()

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body::Frame;
-use mesh_core::{Error, ErrorKind, clock};
+use mesh_core::{Error, ErrorKind, Tunnel, clock};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     h1::{
         buffer::WriteBuffer,
-        encode::{self, BodyEncoder},
+        encode::{self, BodyEncoder, ConnectionHeader},
     },
     handler::{Abort as _, CloseConnection, Handler},
     server::{Closing, Ended},
@@ -49,7 +49,9 @@ where
         // The body may be the request's, which takes the lock to answer this.
         let hint = http_body::Body::size_hint(&body).exact();
         let ended = bodiless || http_body::Body::is_end_stream(&body);
+        let tunnel = Tunnel::is_granted(&head) && lock(this.shared).grant_tunnel();
         let encoder = match hint {
+            _ if tunnel => BodyEncoder::UntilClose,
             _ if bodiless => BodyEncoder::None,
             Some(0) => BodyEncoder::None,
             Some(n) => BodyEncoder::Length(n),
@@ -67,8 +69,13 @@ where
             || !this.current.keep_alive
             || this.current.client_left.is_some()
             || encoder == BodyEncoder::UntilClose;
+        let connection = match (tunnel, close) {
+            (true, _) => ConnectionHeader::Kept,
+            (false, true) => ConnectionHeader::Close,
+            (false, false) => ConnectionHeader::None,
+        };
         let out = &mut guard.write.flat;
-        encode::response_head(&head, encoder, bodiless, close, copied, out);
+        encode::response_head(&head, encoder, bodiless, connection, copied, out);
         guard.last_activity = clock::now();
         drop(guard);
         this.state.set(State::Answering {
@@ -114,6 +121,7 @@ where
                 }
             }
             let mut guard = lock(this.shared);
+            let tunnel = guard.is_tunnel();
             let Shared { io, write, .. } = &mut *guard;
             let before = write.written();
             let flushed = write.poll_flush(cx, io);
@@ -122,6 +130,7 @@ where
             }
             drop(guard);
             match flushed {
+                Poll::Ready(Ok(())) if *ended && tunnel => return self.half_close(),
                 Poll::Ready(Ok(())) if *ended && close => return self.linger(),
                 Poll::Ready(Ok(())) if *ended => return self.next_request(),
                 Poll::Ready(Ok(())) if progress => {}
@@ -161,6 +170,35 @@ where
         this.timer.disarm();
         this.state.set(State::Reading);
         NEXT
+    }
+
+    fn half_close(self: Pin<&mut Self>) -> Step {
+        self.project().state.set(State::HalfClosed);
+        NEXT
+    }
+
+    /// Closes our side of a tunnel, and waits until the client has closed its own, as long as there is
+    /// somebody who takes what it sends.
+    pub(super) fn poll_half_closed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Step {
+        let this = self.project();
+        let wanted = Arc::strong_count(this.shared) > 1;
+        let mut guard = lock(this.shared);
+        if let Poll::Ready(Err(_)) = Pin::new(&mut guard.io).poll_shutdown(cx) {
+            guard.abandon();
+            return end(Ended::ClientGone);
+        }
+        if !wanted || guard.poll_tunnel_end(cx).is_ready() {
+            return end(Ended::Closed);
+        }
+        let idle = this
+            .current
+            .idle_timeout
+            .or(this.config.stream_idle_timeout);
+        let idle = idle.filter(|t| !t.is_zero());
+        this.timer.set(idle.map(|t| guard.last_activity + t));
+        ready!(this.timer.poll(cx));
+        guard.abandon();
+        end(Ended::Closed)
     }
 
     pub(super) fn linger(self: Pin<&mut Self>) -> Step {

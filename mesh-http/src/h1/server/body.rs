@@ -37,12 +37,24 @@ pub(super) struct Shared<IO> {
     generation: u64,
     /// Who waits for more of the body: whoever reads from the socket tells them.
     waiting: Option<Waker>,
+    tunnel: Tunnelling,
+    /// The connection, when it waits for the end of a tunnel.
+    ending: Option<Waker>,
     /// `100 Continue` is owed as soon as somebody asks for the body.
     owes_continue: bool,
     /// The body was malformed or cut short: nothing after it can be understood.
     broken: bool,
     trailers: bool,
     pub(super) last_activity: Instant,
+}
+
+/// Whether the body is what goes through a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tunnelling {
+    No,
+    /// Nobody may read it yet.
+    Asked,
+    Granted,
 }
 
 pub(super) type Locked<IO> = Arc<Mutex<Shared<IO>>>;
@@ -60,6 +72,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             decoder: BodyDecoder::Done,
             generation: 0,
             waiting: None,
+            tunnel: Tunnelling::No,
+            ending: None,
             owes_continue: false,
             broken: false,
             trailers,
@@ -70,6 +84,41 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     /// Whether the request has been read to its end.
     pub(super) fn request_done(&self) -> bool {
         self.decoder.is_done()
+    }
+
+    /// The answer grants the tunnel that was asked for: from now on its body may be read. `false` when none
+    /// was.
+    pub(super) fn grant_tunnel(&mut self) -> bool {
+        if self.tunnel == Tunnelling::No {
+            return false;
+        }
+        self.tunnel = Tunnelling::Granted;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+        true
+    }
+
+    /// Whether a tunnel is open.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel == Tunnelling::Granted
+    }
+
+    /// Waits until the client's end of a tunnel has closed.
+    pub(super) fn poll_tunnel_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.decoder.is_done() || self.broken {
+            return Poll::Ready(());
+        }
+        self.ending = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Whoever holds the body gets no more of it.
+    pub(super) fn abandon(&mut self) {
+        self.generation += 1;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
     }
 
     /// Decides at the start of the answer whether another request may follow: only when all of this one
@@ -145,7 +194,14 @@ where
     guard.last_activity = clock::now();
     guard.owes_continue = false;
     guard.decoder = BodyDecoder::Done;
-    match head.length {
+    let length = match &head.tunnel {
+        Some(_) => {
+            guard.tunnel = Tunnelling::Asked;
+            BodyLength::UntilClose
+        }
+        None => head.length,
+    };
+    match length {
         BodyLength::Empty => Body::empty(),
         BodyLength::Length(n) if n <= guard.read.bytes.len() as u64 => {
             Body::from(guard.read.bytes.split_to(n as usize).freeze())
@@ -192,6 +248,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> HttpBody for IncomingBody<IO> {
         }
         let frame = guard.poll_body(cx);
         this.ended = guard.decoder.is_done();
+        if this.ended
+            && let Some(ending) = guard.ending.take()
+        {
+            ending.wake();
+        }
         frame
     }
 
@@ -218,8 +279,21 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> HttpBody for IncomingBody<IO> {
     }
 }
 
+impl<IO> Drop for IncomingBody<IO> {
+    fn drop(&mut self) {
+        // Nobody takes what the client sends through its tunnel any more.
+        if let Some(ending) = lock(&self.shared).ending.take() {
+            ending.wake();
+        }
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.tunnel == Tunnelling::Asked {
+            self.wait(cx);
+            return Poll::Pending;
+        }
         if std::mem::take(&mut self.owes_continue) {
             self.write
                 .flat
@@ -242,13 +316,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             }
             match self.read.poll_fill(cx, &mut self.io) {
                 Poll::Pending => {
-                    match &mut self.waiting {
-                        Some(waiting) => waiting.clone_from(cx.waker()),
-                        none => *none = Some(cx.waker().clone()),
-                    }
+                    self.wait(cx);
                     return Poll::Pending;
                 }
                 Poll::Ready(Ok(n)) if n > 0 => self.last_activity = clock::now(),
+                Poll::Ready(Ok(_)) if self.decoder.on_close() => return Poll::Ready(None),
                 Poll::Ready(result) => {
                     self.broken = true;
                     let cause = result
@@ -258,6 +330,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
                     return Poll::Ready(Some(Err(error)));
                 }
             }
+        }
+    }
+}
+
+impl<IO> Shared<IO> {
+    fn wait(&mut self, cx: &Context<'_>) {
+        match &mut self.waiting {
+            Some(waiting) => waiting.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
         }
     }
 }

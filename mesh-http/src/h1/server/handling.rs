@@ -62,6 +62,7 @@ where
             this.current.client_left.get_or_insert_with(clock::now);
         }
         let request_done = guard.request_done();
+        let is_tunnel = guard.is_tunnel();
         let last_activity = guard.last_activity;
         drop(guard);
         let idle = this.current.idle_timeout;
@@ -74,7 +75,7 @@ where
         let request = request
             .filter(|_| handling && !request_done)
             .and_then(|t| Some(this.current.started? + t));
-        let left = this.current.client_left;
+        let left = this.current.client_left.filter(|_| !is_tunnel);
         let left = left.map(|t| t.max(last_activity) + HALF_CLOSE_GRACE);
         this.timer
             .set([idle, request, left].into_iter().flatten().min());

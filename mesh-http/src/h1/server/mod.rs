@@ -72,6 +72,8 @@ enum State<H: Handler> {
         ended: bool,
         close: bool,
     },
+    /// The upstream's end of a tunnel has closed: the client may still have something to say.
+    HalfClosed,
     /// The last answer is out: wait for the client to close, so that no reset overtakes it.
     Lingering(Instant),
     Done,
@@ -126,6 +128,7 @@ where
                 StateProject::Reading => self.as_mut().poll_reading(cx),
                 StateProject::Handling(_) => self.as_mut().poll_handling(cx),
                 StateProject::Answering { .. } => self.as_mut().poll_answering(cx),
+                StateProject::HalfClosed => self.as_mut().poll_half_closed(cx),
                 StateProject::Lingering(until) => {
                     let until = *until;
                     self.as_mut().poll_lingering(cx, until)

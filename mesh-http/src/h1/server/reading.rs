@@ -112,7 +112,8 @@ where
         *this.current = Current {
             method: head.request.method().clone(),
             http10: head.http10,
-            keep_alive: head.keep_alive && !last,
+            // Behind a tunnel that was refused, nobody knows what the client has sent.
+            keep_alive: head.keep_alive && !last && head.tunnel.is_none(),
             started,
             idle_timeout: None,
             client_left: None,
@@ -125,6 +126,9 @@ where
         };
         parts.headers.remove(header::EXPECT);
         parts.headers.remove(header::TRANSFER_ENCODING);
+        if let Some(tunnel) = head.tunnel {
+            parts.extensions.insert(tunnel);
+        }
         let exchange = this.handler.call(Request::from_parts(parts, body));
         this.current.idle_timeout = exchange.idle_timeout();
         this.state.set(State::Handling(exchange));

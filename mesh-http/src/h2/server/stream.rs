@@ -12,7 +12,7 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
 use http::{Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
-use mesh_core::{Error, ErrorKind, Timer, clock};
+use mesh_core::{Error, ErrorKind, Timer, Tunnel, clock};
 use pin_project::pin_project;
 
 use crate::{
@@ -124,6 +124,9 @@ impl<H: Handler> Stream<H> {
         let mut this = self.project();
         this.activity.touch();
         let (mut parts, body) = response.into_parts();
+        if parts.extensions.get::<Tunnel>().is_some() {
+            head::tunnel_answer(&mut parts);
+        }
         let bodiless = *this.head
             || parts.status == StatusCode::NO_CONTENT
             || parts.status == StatusCode::NOT_MODIFIED;
