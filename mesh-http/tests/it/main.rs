@@ -1,4 +1,5 @@
-//! The codec and the pool over real bytes.
+//! The codecs and the pool over real bytes.
 
+mod http2;
 mod pool;
 mod server;

@@ -116,15 +116,32 @@ impl Handler for Script {
     }
 }
 
-struct Client {
+pub(crate) struct Client {
     io: DuplexStream,
-    server: tokio::task::JoinHandle<Ended>,
-    drain: Arc<Notify>,
+    pub(crate) server: tokio::task::JoinHandle<Ended>,
+    pub(crate) drain: Arc<Notify>,
     log: Arc<Mutex<Vec<String>>>,
 }
 
+/// What the handler was told, so far.
+pub(crate) fn log(client: &Client) -> Vec<String> {
+    client.log.lock().unwrap().clone()
+}
+
 impl Client {
-    fn new<F>(
+    /// The client's end, for whoever speaks something else than text.
+    pub(crate) fn take_io(&mut self) -> DuplexStream {
+        std::mem::replace(&mut self.io, duplex(1).0)
+    }
+
+    /// Waits until the handler was told so many things.
+    pub(crate) async fn wait_for_log(&self, entries: usize) {
+        while self.log.lock().unwrap().len() < entries {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(crate) fn new<F>(
         config: ServerConfig,
         answer: impl Fn(Request<Body>) -> F + Send + Sync + 'static,
     ) -> Self

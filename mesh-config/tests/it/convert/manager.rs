@@ -203,7 +203,7 @@ fn routes_from_elsewhere_are_refused() {
 fn what_is_not_done_is_reported() {
     assert_eq!(
         paths(&manager_text(
-            "tracing: {}\nupgrade_configs: [{upgrade_type: websocket}]\nlocal_reply_config: {}\n\
+            "tracing: {}\nlocal_reply_config: {}\n\
              drain_timeout: 1s\ncommon_http_protocol_options: {max_connection_duration: 1s, max_stream_duration: 1s}\n\
              http_protocol_options: {allow_absolute_url: false}\nhttp2_protocol_options: {allow_metadata: true, \
              override_stream_error_on_invalid_http_message: false}\n\
@@ -214,7 +214,6 @@ fn what_is_not_done_is_reported() {
             "http2_protocol_options.allow_metadata",
             "drain_timeout",
             "forward_client_cert_details",
-            "upgrade_configs",
             "common_http_protocol_options.max_stream_duration",
             "local_reply_config",
             "http2_protocol_options.override_stream_error_on_invalid_http_message",

@@ -448,7 +448,7 @@ fn what_is_not_done_is_reported() {
     let text = route_text(
         "match: {prefix: /}\ndecorator: {operation: o}\nstat_prefix: s\n\
          route: {cluster: b, request_mirror_policies: [{cluster: b, trace_sampled: true}], max_stream_duration: {}, \
-         metadata_match: {filter_metadata: {envoy.lb: {a: b}}}, upgrade_configs: [{upgrade_type: websocket}], path_rewrite: '/x'}",
+         metadata_match: {filter_metadata: {envoy.lb: {a: b}}}, path_rewrite: '/x'}",
     );
     let entries: Vec<(String, bool)> = report(&text)
         .into_iter()
@@ -456,7 +456,6 @@ fn what_is_not_done_is_reported() {
         .collect();
     let wanted = [
         (".route.metadata_match", false),
-        (".route.upgrade_configs", false),
         (".route.request_mirror_policies[0].trace_sampled", false),
         (".route.max_stream_duration", false),
         (".route.path_rewrite", true),
