@@ -26,6 +26,7 @@ use crate::{
     health::{Checks, Member},
     mesh::Env,
     stats::ClusterStats,
+    tls::UpstreamSocket,
 };
 
 /// What outlives config pushes: all that was learnt about a cluster, keyed by its name.
@@ -72,6 +73,8 @@ pub struct Cluster {
     retired: AtomicBool,
     /// Names that have not been asked for yet.
     unsettled: watch::Sender<usize>,
+    /// Its TLS, with its secrets; the same as before when its config is.
+    pub(crate) tls: Option<Arc<UpstreamSocket>>,
     /// Name resolution; it ends with the cluster, or when another takes its place.
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -191,7 +194,17 @@ impl Cluster {
         state.resources[0].update(&config.thresholds);
         state.resources[1].update(&config.thresholds_high);
         let detector = state.detector(&config);
-        state.checks.configure(&state, &config, env, event_logs);
+        let tls = config.tls.as_ref().map(|tls| {
+            let before = previous.and_then(|previous| previous.tls.clone());
+            let same = before.filter(|before| before.config() == tls);
+            same.unwrap_or_else(|| {
+                let scope = format!("cluster.{}.", config.stat_name);
+                let scope = env.registry.scope(&scope);
+                Arc::new(UpstreamSocket::new(tls, &scope, &env.runtime))
+            })
+        });
+        let checks = &state.checks;
+        checks.configure(&state, &config, tls.as_ref(), env, event_logs);
         let set = previous.map_or_else(EndpointSet::empty, Self::endpoints);
         if let Some(detector) = &detector {
             detector.set_endpoints(set.endpoints().iter().map(|endpoint| &endpoint.state));
@@ -209,6 +222,7 @@ impl Cluster {
         let unsettled = watch::Sender::new(names.count());
         let cluster = Arc::new(Self {
             config,
+            tls,
             unsettled,
             state,
             set: ArcSwap::new(set),

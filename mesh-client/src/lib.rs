@@ -30,6 +30,7 @@ mod manager;
 mod mesh;
 mod router;
 mod stats;
+mod tls;
 mod worker;
 
 pub use client::{ClientError, ClientFuture, MeshClient, MeshClientBuilder};
@@ -37,4 +38,5 @@ pub use cluster::Cluster;
 pub use manager::{AnswerBody, ConnectionHandler, Manager, ManagerExchange};
 pub use mesh::{Clusters, Mesh};
 pub use stats::{ClusterStats, ManagerStats, RouterStats};
+pub use tls::DownstreamSocket;
 pub use worker::{Worker, WorkerCluster};

@@ -11,7 +11,7 @@ use mesh_http::pool::{HttpVersion, Pool};
 use mesh_net::Connect;
 use mesh_outlier::Monitor;
 
-use crate::{Cluster, mesh::Mesh};
+use crate::{Cluster, mesh::Mesh, tls};
 
 /// How often idle connections are looked at.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -170,12 +170,14 @@ impl WorkerCluster {
         let slots = match previous {
             Some(previous)
                 if previous.cluster.config.pool == cluster.config.pool
+                    && previous.cluster.config.tls == cluster.config.tls
                     && Arc::ptr_eq(&previous.cluster.state, &cluster.state) =>
             {
                 previous.pools()
             }
             _ => HashMap::default(),
         };
+        let connector = tls::over(&connector, cluster.tls.as_ref());
         let inner = Mutex::new(Inner {
             balancer,
             slots,

@@ -4,6 +4,7 @@
 
 mod filters;
 mod health;
+mod tls;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -28,6 +29,7 @@ pub use filters::{
     HttpFilterKind, RateLimitFilter, RouteFilterKind, RuleSelection,
 };
 pub use health::{EndpointCheck, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
+pub use tls::{CertificateSource, DownstreamTls, UpstreamTls, ValidationSource};
 
 /// A bootstrap, validated.
 #[derive(Debug, Clone)]
@@ -105,6 +107,8 @@ pub struct FilterChain {
     pub name: Arc<str>,
     /// Two chains of one listener and one fingerprint behave alike.
     pub fingerprint: u64,
+    /// How it is encrypted; `None` is plaintext. Envoy: `transport_socket`.
+    pub tls: Option<Arc<DownstreamTls>>,
     /// What the connection passes, in order. The last one ends it; there is at least one.
     pub filters: Vec<NetworkFilter>,
 }
@@ -236,6 +240,8 @@ pub struct Cluster {
     pub ignore_new_hosts_until_first_hc: bool,
     /// Connections.
     pub pool: Arc<PoolConfig>,
+    /// How they are encrypted; `None` is plaintext. Envoy: `transport_socket`.
+    pub tls: Option<Arc<UpstreamTls>>,
     /// The cluster's own retry policy, which wins over the route's.
     pub retry: Option<Arc<RetryConfig>>,
     /// The cluster's own mirrors, which stand in for the route's. Envoy:

@@ -1,7 +1,12 @@
 use std::{
     net::SocketAddr,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+use crate::TlsFacts;
 
 static ACCEPTED: AtomicU64 = AtomicU64::new(1);
 
@@ -34,6 +39,8 @@ pub struct ConnectionInfo {
     /// The protocols that the client offered, best first. Envoy: `application_protocols` of a filter chain
     /// match.
     pub application_protocols: Vec<Box<str>>,
+    /// What the handshake brought, when the connection is encrypted.
+    pub tls: Option<Arc<dyn TlsFacts>>,
 }
 
 impl ConnectionInfo {
@@ -50,6 +57,7 @@ impl ConnectionInfo {
             transport_protocol: None,
             server_name: None,
             application_protocols: Vec::new(),
+            tls: None,
         }
     }
 
@@ -63,6 +71,12 @@ impl ConnectionInfo {
     #[must_use]
     pub const fn in_process() -> Self {
         Self::new(0, None, None)
+    }
+
+    /// `https` when it is encrypted, else `http`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// The client meant to go to `destination`.

@@ -46,6 +46,7 @@ mod server;
 pub mod stats;
 pub mod sync;
 mod timer;
+mod tls;
 mod tunnel;
 
 pub use attempt::{Attempt, AttemptPhase};
@@ -68,4 +69,5 @@ pub use resources::{Overflow, Permit, Priority, Resource, Resources, RetryLimit,
 pub use rng::Rng;
 pub use server::ServerHealth;
 pub use timer::Timer;
+pub use tls::{ClientCertDetails, ForwardClientCert, TlsFacts, TlsField, Xfcc};
 pub use tunnel::{Tunnel, TunnelRequest};

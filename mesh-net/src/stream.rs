@@ -18,6 +18,8 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// Encrypted, on one of the others.
+    Tls(Box<mesh_tls::TlsStream<Self>>),
 }
 
 impl Stream {
@@ -27,6 +29,7 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.local_addr().ok(),
             Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().local_addr(),
         }
     }
 
@@ -36,15 +39,18 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.peer_addr().ok(),
             Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().peer_addr(),
         }
     }
 
     /// Closing will reset the connection, so that the peer takes nothing for an orderly end. A Unix socket
     /// knows no such end.
     pub fn reset_on_close(&self) {
-        if let Self::Tcp(stream) = self {
+        match self {
             // A socket that refuses has been reset by its peer already.
-            let _ = stream.set_zero_linger();
+            Self::Tcp(stream) => drop(stream.set_zero_linger()),
+            Self::Unix(_) => {}
+            Self::Tls(stream) => stream.get_ref().reset_on_close(),
         }
     }
 
@@ -60,6 +66,9 @@ impl Stream {
         let result = match self {
             Self::Tcp(stream) => recv(stream, &mut byte, flags),
             Self::Unix(stream) => recv(stream, &mut byte, flags),
+            // Whatever is on its way, a session ticket even, is taken for an end: a new connection costs less
+            // than a request that is sent twice.
+            Self::Tls(stream) => return stream.wants_nothing() && stream.get_ref().is_quiet(),
         };
         matches!(result, Err(rustix::io::Errno::AGAIN))
     }
@@ -70,6 +79,7 @@ macro_rules! each {
         match $self.get_mut() {
             Stream::Tcp($stream) => $call,
             Stream::Unix($stream) => $call,
+            Stream::Tls($stream) => $call,
         }
     };
 }

@@ -1,5 +1,6 @@
-use std::{fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, fmt, sync::Arc};
 
+use mesh_core::{ClientCertDetails, TlsFacts, TlsField};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 
 use crate::{
@@ -138,4 +139,60 @@ impl TlsSession {
             local,
         }
     }
+}
+
+impl TlsFacts for TlsSession {
+    fn text(&self, field: TlsField) -> Option<Cow<'_, str>> {
+        let peer = self.peer.as_deref();
+        let leaf = peer.map(|peer| &**peer.certificate());
+        let local = self.local.as_deref();
+        Some(match field {
+            TlsField::Version => self.version.as_str().into(),
+            TlsField::Cipher => nonempty(self.cipher)?.into(),
+            TlsField::Group => nonempty(self.group)?.into(),
+            TlsField::PeerSubject => nonempty(leaf?.subject())?.into(),
+            TlsField::PeerIssuer => nonempty(leaf?.issuer())?.into(),
+            TlsField::PeerSerial => leaf?.serial().into(),
+            TlsField::PeerFingerprint => peer?.fingerprint().into(),
+            TlsField::PeerCertificate => crate::xfcc::percent(&leaf?.to_pem()).into(),
+            TlsField::PeerUris => joined(leaf?.uris())?,
+            TlsField::PeerDnsNames => joined(leaf?.dns_names())?,
+            TlsField::PeerAddresses => joined(leaf?.sans().iter().filter_map(|san| match san {
+                San::Ip(address) => Some(address.to_string()),
+                _ => None,
+            }))?,
+            TlsField::PeerEmails => joined(leaf?.sans().iter().filter_map(|san| match san {
+                San::Email(address) => Some(address),
+                _ => None,
+            }))?,
+            TlsField::LocalSubject => nonempty(local?.subject())?.into(),
+            TlsField::LocalUris => joined(local?.uris())?,
+            TlsField::LocalDnsNames => joined(local?.dns_names())?,
+            _ => return None,
+        })
+    }
+
+    fn has_peer_certificate(&self) -> bool {
+        self.peer.is_some()
+    }
+
+    fn client_cert_element(&self, details: ClientCertDetails) -> String {
+        let chain = self.peer.as_ref().map_or(&[][..], |peer| peer.chain());
+        crate::xfcc::element(details, self.local.as_deref(), chain)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+fn nonempty(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+/// Joined by commas; nothing for none.
+fn joined<'a>(names: impl Iterator<Item = impl AsRef<str>>) -> Option<Cow<'a, str>> {
+    let names: Vec<_> = names.collect();
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    (!names.is_empty()).then(|| names.join(",").into())
 }

@@ -4,54 +4,13 @@
 
 use std::fmt::Write as _;
 
+use mesh_core::TlsFacts;
+pub use mesh_core::{ClientCertDetails, ForwardClientCert, Xfcc};
+
 use crate::{Certificate, TlsSession, digest::hex};
 
 /// The most elements that [`parse`] gives; the rest is left out.
 pub const ELEMENTS_MAX: usize = 64;
-
-/// What becomes of the header that came in. Envoy: `forward_client_cert_details`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ForwardClientCert {
-    /// It goes.
-    #[default]
-    Sanitize,
-    /// It stays if the client presented a certificate on this connection.
-    ForwardOnly,
-    /// Likewise, with this connection's element behind it.
-    AppendForward,
-    /// It is replaced by this connection's element, if the client presented a certificate.
-    SanitizeSet,
-    /// It stays, whoever sent it. Only behind a proxy that is trusted.
-    AlwaysForwardOnly,
-}
-
-/// What an element says besides `By` and `Hash`. Envoy: `set_current_client_cert_details`; all off by default.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ClientCertDetails {
-    /// The certificate, as PEM with percent signs.
-    pub cert: bool,
-    /// The whole chain, likewise.
-    pub chain: bool,
-    /// The subject.
-    pub subject: bool,
-    /// The URIs.
-    pub uri: bool,
-    /// The host names.
-    pub dns: bool,
-}
-
-/// What is to be done with the header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Xfcc {
-    /// Leave it as it is.
-    Keep,
-    /// Take it away.
-    Remove,
-    /// Put this in its place.
-    Set(String),
-    /// Put this behind it, with a comma between; alone, if there is none.
-    Append(String),
-}
 
 /// Decides over the header of one request; `session` is that of the client's connection, if it has TLS.
 #[must_use]
@@ -60,28 +19,18 @@ pub fn forward(
     details: ClientCertDetails,
     session: Option<&TlsSession>,
 ) -> Xfcc {
-    if mode == ForwardClientCert::AlwaysForwardOnly {
-        return Xfcc::Keep;
-    }
-    let peer = session.and_then(|session| Some((session.peer.as_deref()?, session)));
-    let Some((peer, session)) = peer.filter(|_| mode != ForwardClientCert::Sanitize) else {
-        return Xfcc::Remove;
-    };
-    let element = || element(details, session.local.as_deref(), peer.chain());
-    match mode {
-        ForwardClientCert::AppendForward => Xfcc::Append(element()),
-        ForwardClientCert::SanitizeSet => Xfcc::Set(element()),
-        _ => Xfcc::Keep,
-    }
+    mode.decide(details, session.map(|session| session as &dyn TlsFacts))
 }
 
 /// One element about `chain`, leaf first, as seen by `local`.
-fn element(
+pub(crate) fn element(
     details: ClientCertDetails,
     local: Option<&Certificate>,
     chain: &[std::sync::Arc<Certificate>],
 ) -> String {
-    let leaf = &chain[0];
+    let Some(leaf) = chain.first() else {
+        return String::new();
+    };
     let mut parts: Vec<String> = Vec::new();
     let ours = local.into_iter().flat_map(Certificate::uris);
     parts.extend(ours.map(|uri| format!("By={uri}")));
@@ -110,7 +59,7 @@ fn element(
 }
 
 /// PEM with its line ends and special characters as percent signs.
-fn percent(pem: &str) -> String {
+pub(crate) fn percent(pem: &str) -> String {
     let mut out = String::with_capacity(pem.len() + pem.len() / 16);
     for c in pem.chars() {
         match c {

@@ -29,6 +29,7 @@ use way::Way;
 use crate::{
     cluster::{ClusterState, lock},
     mesh::Env,
+    tls::{self, UpstreamSocket},
 };
 
 /// The checks of one cluster. They outlive config pushes that change nothing about them.
@@ -43,6 +44,8 @@ pub(crate) struct Checks {
 struct Live {
     config: Arc<HealthCheck>,
     checker: Arc<HealthChecker>,
+    /// Checks are encrypted as requests are.
+    tls: Option<Arc<UpstreamSocket>>,
     /// By the endpoint's own address; bounded by the endpoints of the cluster.
     running: HashMap<Address, Running>,
 }
@@ -132,6 +135,7 @@ impl Checks {
         &self,
         state: &Arc<ClusterState>,
         cluster: &Cluster,
+        tls: Option<&Arc<UpstreamSocket>>,
         env: &Env,
         logs: Vec<LogSink>,
     ) {
@@ -143,12 +147,19 @@ impl Checks {
             }
             return;
         };
-        if live.as_ref().is_some_and(|live| live.config == *config) {
+        let same_tls = |live: &Live| match (&live.tls, tls) {
+            (None, None) => true,
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
+        let same = |live: &Live| live.config == *config && same_tls(live);
+        if live.as_ref().is_some_and(same) {
             return;
         }
         let mut next = Live {
             config: Arc::clone(config),
             checker: checker(state, cluster, config, env, logs),
+            tls: tls.cloned(),
             running: HashMap::new(),
         };
         // Each goes on under the new rules from where it stood.
@@ -242,7 +253,7 @@ impl Live {
         let session = self.checker.watch(endpoint, checked);
         let target = Target {
             endpoint: asked_endpoint(endpoint, asked),
-            connector: Arc::clone(&env.connector),
+            connector: tls::over(&env.connector, self.tls.as_ref()),
             reuse: self.config.reuse_connection,
         };
         let stats = self.checker.stats().clone();

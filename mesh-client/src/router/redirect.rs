@@ -32,9 +32,6 @@ enum Kept {
     Copied(Arc<Copied>),
 }
 
-/// Over a connection without TLS, which they all are, a request is `http` whatever it claims: as in Envoy.
-const SCHEME: &str = "http";
-
 /// In the extensions of a redirect that is followed: the request to start again with.
 #[derive(Clone)]
 pub(crate) struct Redirected(Arc<Mutex<Option<Box<Again>>>>);
@@ -134,7 +131,9 @@ impl Redirectable {
         // Nothing but a missing header is no fault of its value.
         answer.headers.get(http::header::LOCATION)?;
         let history = forwarding.redirects();
-        let target = self.policy.target(&self.parts, SCHEME, answer, history);
+        // That of the connection, whatever the request claims: as in Envoy.
+        let scheme = info.connection.scheme();
+        let target = self.policy.target(&self.parts, scheme, answer, history);
         let followed = target.and_then(|target| {
             let found = self
                 .shared

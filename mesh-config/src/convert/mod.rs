@@ -21,6 +21,7 @@ mod mutation;
 mod ratelimit;
 mod retry;
 mod route;
+mod tls;
 mod upgrade;
 mod value;
 
@@ -116,6 +117,9 @@ pub fn support_table() -> SupportTable {
         route::INTERNAL_REDIRECT_SUPPORT,
         route::MATCH_SUPPORT,
         route::REPLY_SUPPORT,
+        tls::SUPPORT,
+        tls::COMMON_SUPPORT,
+        tls::VALIDATION_SUPPORT,
         upgrade::SUPPORT,
         value::SUPPORT,
     ];

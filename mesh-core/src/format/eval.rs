@@ -182,6 +182,10 @@ fn write_fact<S: Sink>(
     out: &mut S,
 ) -> bool {
     let connection = &context.info.connection;
+    if let Some(field) = fact.tls() {
+        let text = connection.tls.as_ref().and_then(|tls| tls.text(field));
+        return put_text(text.as_deref(), out);
+    }
     match fact {
         Fact::Protocol => put_text(context.protocol.or(facts.protocol).and_then(protocol), out),
         Fact::UpstreamProtocol => put_text(facts.upstream_protocol.and_then(protocol), out),
@@ -224,6 +228,8 @@ fn write_fact<S: Sink>(
         | Fact::DirectLocalPort
         | Fact::UpstreamHostPort
         | Fact::UpstreamLocalPort => false,
+        // Numbers and the facts about encryption are above.
+        _ => false,
     }
 }
 

@@ -1,5 +1,7 @@
 //! The names of the commands that need nothing but their name.
 
+use crate::TlsField;
+
 macro_rules! facts {
     ($($variant:ident = $($name:literal)|+,)*) => {
         /// A value that needs no parameter.
@@ -53,8 +55,47 @@ facts! {
     UpstreamConnectionId = "UPSTREAM_CONNECTION_ID",
     LocalReplyBody = "LOCAL_REPLY_BODY",
     TransportFailure = "UPSTREAM_TRANSPORT_FAILURE_REASON",
+    TlsVersion = "DOWNSTREAM_TLS_VERSION",
+    TlsCipher = "DOWNSTREAM_TLS_CIPHER",
+    TlsGroup = "DOWNSTREAM_TLS_GROUP",
+    PeerSubject = "DOWNSTREAM_PEER_SUBJECT",
+    PeerIssuer = "DOWNSTREAM_PEER_ISSUER",
+    PeerSerial = "DOWNSTREAM_PEER_SERIAL",
+    PeerFingerprint = "DOWNSTREAM_PEER_FINGERPRINT_256",
+    PeerUris = "DOWNSTREAM_PEER_URI_SAN",
+    PeerDnsNames = "DOWNSTREAM_PEER_DNS_SAN",
+    PeerAddresses = "DOWNSTREAM_PEER_IP_SAN",
+    PeerEmails = "DOWNSTREAM_PEER_EMAIL_SAN",
+    PeerCertificate = "DOWNSTREAM_PEER_CERT",
+    LocalSubject = "DOWNSTREAM_LOCAL_SUBJECT",
+    LocalUris = "DOWNSTREAM_LOCAL_URI_SAN",
+    LocalDnsNames = "DOWNSTREAM_LOCAL_DNS_SAN",
     Decisions = "MESH_DECISIONS",
     ConfigVersion = "MESH_CONFIG_VERSION",
+}
+
+impl Fact {
+    /// The fact about a connection's encryption that it stands for.
+    pub(super) const fn tls(self) -> Option<TlsField> {
+        Some(match self {
+            Self::TlsVersion => TlsField::Version,
+            Self::TlsCipher => TlsField::Cipher,
+            Self::TlsGroup => TlsField::Group,
+            Self::PeerSubject => TlsField::PeerSubject,
+            Self::PeerIssuer => TlsField::PeerIssuer,
+            Self::PeerSerial => TlsField::PeerSerial,
+            Self::PeerFingerprint => TlsField::PeerFingerprint,
+            Self::PeerUris => TlsField::PeerUris,
+            Self::PeerDnsNames => TlsField::PeerDnsNames,
+            Self::PeerAddresses => TlsField::PeerAddresses,
+            Self::PeerEmails => TlsField::PeerEmails,
+            Self::PeerCertificate => TlsField::PeerCertificate,
+            Self::LocalSubject => TlsField::LocalSubject,
+            Self::LocalUris => TlsField::LocalUris,
+            Self::LocalDnsNames => TlsField::LocalDnsNames,
+            _ => return None,
+        })
+    }
 }
 
 /// Whether a command has parameters.
@@ -81,34 +122,19 @@ pub(super) const UNSET: &[(&str, Takes)] = &[
     ("DOWNSTREAM_HEADER_BYTES_SENT", Nothing),
     ("DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID", Nothing),
     ("DOWNSTREAM_LOCAL_CLOSE_REASON", Nothing),
-    ("DOWNSTREAM_LOCAL_DNS_SAN", Nothing),
     ("DOWNSTREAM_LOCAL_EMAIL_SAN", Nothing),
     ("DOWNSTREAM_LOCAL_IP_SAN", Nothing),
     ("DOWNSTREAM_LOCAL_OTHERNAME_SAN", Nothing),
-    ("DOWNSTREAM_LOCAL_SUBJECT", Nothing),
-    ("DOWNSTREAM_LOCAL_URI_SAN", Nothing),
-    ("DOWNSTREAM_PEER_CERT", Nothing),
     ("DOWNSTREAM_PEER_CERT_V_END", Optional),
     ("DOWNSTREAM_PEER_CERT_V_START", Optional),
     ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1", Nothing),
     ("DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256", Nothing),
     ("DOWNSTREAM_PEER_CHAIN_SERIALS", Nothing),
-    ("DOWNSTREAM_PEER_DNS_SAN", Nothing),
-    ("DOWNSTREAM_PEER_EMAIL_SAN", Nothing),
     ("DOWNSTREAM_PEER_FINGERPRINT_1", Nothing),
-    ("DOWNSTREAM_PEER_FINGERPRINT_256", Nothing),
-    ("DOWNSTREAM_PEER_IP_SAN", Nothing),
-    ("DOWNSTREAM_PEER_ISSUER", Nothing),
     ("DOWNSTREAM_PEER_ISSUER_FINGERPRINT_256", Nothing),
     ("DOWNSTREAM_PEER_ISSUER_SERIAL", Nothing),
     ("DOWNSTREAM_PEER_OTHERNAME_SAN", Nothing),
-    ("DOWNSTREAM_PEER_SERIAL", Nothing),
-    ("DOWNSTREAM_PEER_SUBJECT", Nothing),
-    ("DOWNSTREAM_PEER_URI_SAN", Nothing),
-    ("DOWNSTREAM_TLS_CIPHER", Nothing),
-    ("DOWNSTREAM_TLS_GROUP", Nothing),
     ("DOWNSTREAM_TLS_SESSION_ID", Nothing),
-    ("DOWNSTREAM_TLS_VERSION", Nothing),
     ("DOWNSTREAM_TRANSPORT_FAILURE_REASON", Nothing),
     ("DOWNSTREAM_WIRE_BYTES_RECEIVED", Nothing),
     ("DOWNSTREAM_WIRE_BYTES_SENT", Nothing),

@@ -396,7 +396,7 @@ fn errors_name_the_place_and_the_reason() {
 
 #[test]
 fn what_is_never_set_can_be_named() {
-    let text = "%DYNAMIC_METADATA(a:b)% %DURATION% %COMMON_DURATION(DS_RX_BEG:X:ms)% %DOWNSTREAM_TLS_VERSION%";
+    let text = "%DYNAMIC_METADATA(a:b)% %DURATION% %COMMON_DURATION(DS_RX_BEG:X:ms)% %DOWNSTREAM_TLS_SESSION_ID%";
     let format = Format::parse(text).unwrap();
     let unset: Vec<&str> = format.always_unset().collect();
     assert_eq!(
@@ -404,7 +404,7 @@ fn what_is_never_set_can_be_named() {
         [
             "DYNAMIC_METADATA(a:b)",
             "COMMON_DURATION(DS_RX_BEG:X:ms)",
-            "DOWNSTREAM_TLS_VERSION"
+            "DOWNSTREAM_TLS_SESSION_ID"
         ]
     );
 }

@@ -19,7 +19,7 @@ pub use crate::h1::has_token;
 use std::{net::IpAddr, sync::Arc};
 
 use http::HeaderValue;
-use mesh_core::Cidr;
+use mesh_core::{Cidr, ClientCertDetails, ForwardClientCert};
 
 /// Whether the codec's `server` header replaces the upstream's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -107,6 +107,10 @@ pub struct EdgeConfig {
     pub local_address: IpAddr,
     /// Headers that only internal clients may send. Envoy: `RouteConfiguration.internal_only_headers`.
     pub internal_only_headers: Arc<[http::HeaderName]>,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub forward_client_cert: ForwardClientCert,
+    /// What we say in it.
+    pub client_cert_details: ClientCertDetails,
 }
 
 impl Default for EdgeConfig {
@@ -134,6 +138,8 @@ impl Default for EdgeConfig {
             underscores: Underscores::default(),
             local_address: address::local_address(),
             internal_only_headers: Arc::from([]),
+            forward_client_cert: ForwardClientCert::Sanitize,
+            client_cert_details: ClientCertDetails::default(),
         }
     }
 }

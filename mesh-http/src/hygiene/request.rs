@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, request::Parts, uri::PathAndQuery,
 };
-use mesh_core::{ConnectionInfo, Error, ErrorKind, LocalReply, Rng, TunnelRequest};
+use mesh_core::{ConnectionInfo, Error, ErrorKind, LocalReply, Rng, TunnelRequest, Xfcc};
 
 use crate::h1::framing::has_token;
 
@@ -120,10 +120,7 @@ pub fn prepare_request(
             parts.headers.insert(header::UPGRADE, name.clone());
         }
     }
-    // Nobody's certificate was verified here, so nobody may claim that one was. Envoy: SANITIZE.
-    if found.xfcc {
-        parts.headers.remove("x-forwarded-client-cert");
-    }
+    forward_client_cert(&mut parts.headers, config, connection, found.xfcc);
     if found.referer {
         strip_malformed_referer(&mut parts.headers);
     }
@@ -306,6 +303,36 @@ fn strip_malformed_referer(headers: &mut HeaderMap) {
     }
 }
 
+/// Who the client is by its certificate, from hop to hop.
+fn forward_client_cert(
+    headers: &mut HeaderMap,
+    config: &EdgeConfig,
+    connection: &ConnectionInfo,
+    found: bool,
+) {
+    const NAME: &str = "x-forwarded-client-cert";
+    let tls = connection.tls.as_deref();
+    if !found && tls.is_none() {
+        return;
+    }
+    let value = match config
+        .forward_client_cert
+        .decide(config.client_cert_details, tls)
+    {
+        Xfcc::Keep => return,
+        Xfcc::Remove => None,
+        Xfcc::Set(element) => Some(element),
+        Xfcc::Append(element) => Some(match joined(headers, NAME) {
+            Some(before) => format!("{before},{element}"),
+            None => element,
+        }),
+    };
+    headers.remove(NAME);
+    if let Some(value) = value.and_then(|value| HeaderValue::from_maybe_shared(value).ok()) {
+        headers.insert(NAME, value);
+    }
+}
+
 /// Who the client is: address, whether internal, whether we are the edge it came through.
 fn addresses(
     headers: &mut HeaderMap,
@@ -340,7 +367,8 @@ fn addresses(
             .map_or(peer, |ip| Some(at(ip)))
     };
     if !found.xfp || (config.use_remote_address && hops == 0) {
-        headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+        let scheme = connection.scheme();
+        headers.insert("x-forwarded-proto", HeaderValue::from_static(scheme));
     }
     // Whoever came through other proxies cannot prove where it came from.
     let single = match &xff {

@@ -3,15 +3,22 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
+use mesh_client::DownstreamSocket;
 use mesh_core::{ConnectionInfo, clock};
 use mesh_net::Stream;
+
+use crate::drain::Phase;
 
 use super::{
     Serving, http,
     serving::{Chain, Terminal},
 };
+
+/// How long a handshake may take; longer ones are closed. Envoy waits for ever, unless config says otherwise.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(15);
 
 /// Serves a connection as a task of its own.
 pub(super) fn spawn(stream: Stream, peer: Option<SocketAddr>, serving: &Arc<Serving>) {
@@ -27,9 +34,52 @@ async fn serve(stream: Stream, peer: Option<SocketAddr>, open: Open) {
         return;
     };
     let _counted = Counted::new(serving);
+    let (stream, info) = match &chain.tls {
+        None => (stream, info),
+        Some(socket) => match encrypt(stream, info, socket, chain).await {
+            Some(encrypted) => encrypted,
+            None => return,
+        },
+    };
     let info = Arc::new(info);
     match &chain.terminal {
         Terminal::Http(manager) => http::serve(stream, info, manager, chain.phase()).await,
+    }
+}
+
+/// Makes the handshake; `None` when it fails, or its time is over.
+async fn encrypt(
+    stream: Stream,
+    mut info: ConnectionInfo,
+    socket: &DownstreamSocket,
+    chain: &Chain,
+) -> Option<(Stream, ConnectionInfo)> {
+    let mut phase = chain.phase();
+    let handshake = tokio::time::timeout(HANDSHAKE_MAX, socket.acceptor().accept(stream));
+    let result = tokio::select! {
+        result = handshake => result,
+        // Without a sender there is no further phase: then only the other branch ends.
+        Ok(_) = phase.wait_for(|phase| *phase == Phase::Over) => return None,
+    };
+    let peer = info.peer;
+    match result {
+        Ok(Ok(stream)) => {
+            let session = Arc::clone(stream.session());
+            if info.server_name.is_none() {
+                info.server_name = session.sni.as_deref().map(Into::into);
+            }
+            info.tls = Some(session);
+            Some((Stream::Tls(Box::new(stream)), info))
+        }
+        Ok(Err(error)) => {
+            let reason = error.reason();
+            tracing::info!(?peer, connection = info.id, %error, reason, "no TLS with a client");
+            None
+        }
+        Err(_) => {
+            tracing::debug!(?peer, connection = info.id, "a TLS handshake took too long");
+            None
+        }
     }
 }
 

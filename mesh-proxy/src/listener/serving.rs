@@ -3,7 +3,7 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use mesh_client::{Manager, Worker};
+use mesh_client::{DownstreamSocket, Manager, Worker};
 use mesh_config::model::{self, NetworkFilter};
 use mesh_core::ConnectionInfo;
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ pub(crate) struct Serving {
 /// One filter chain on one worker.
 pub(crate) struct Chain {
     pub(super) terminal: Terminal,
+    pub(super) tls: Option<Arc<DownstreamSocket>>,
     phase: watch::Receiver<Phase>,
 }
 
@@ -39,6 +40,8 @@ pub(super) struct Common<'a> {
     pub(super) stats: &'a ListenerStats,
     /// For each filter chain.
     pub(super) drains: &'a [Drain],
+    /// For each filter chain, unless it is kept or plaintext.
+    pub(super) sockets: &'a [Option<Arc<DownstreamSocket>>],
     pub(super) open: &'a Arc<AtomicUsize>,
 }
 
@@ -53,11 +56,11 @@ impl Serving {
         common: &Common<'_>,
         kept: impl Fn(usize) -> Option<Arc<Chain>>,
     ) -> io::Result<Arc<Self>> {
-        let chains = common.config.chains.iter().zip(common.drains).enumerate();
+        let chains = common.config.chains.iter().enumerate();
         let chains = chains
-            .map(|(number, (config, drain))| match kept(number) {
+            .map(|(number, config)| match kept(number) {
                 Some(chain) => Ok(chain),
-                None => Chain::new(worker, config, common.version, drain).map(Arc::new),
+                None => Chain::new(worker, config, common, number).map(Arc::new),
             })
             .collect::<io::Result<_>>()?;
         Ok(Arc::new(Self {
@@ -84,14 +87,18 @@ impl Chain {
     fn new(
         worker: &Arc<Worker>,
         config: &model::FilterChain,
-        version: &Arc<str>,
-        drain: &Drain,
+        common: &Common<'_>,
+        number: usize,
     ) -> io::Result<Self> {
         let mut terminal = None;
         for filter in &config.filters {
             match filter {
                 NetworkFilter::Http(manager) => {
-                    terminal = Some(Terminal::Http(Manager::new(worker, manager, version)?));
+                    terminal = Some(Terminal::Http(Manager::new(
+                        worker,
+                        manager,
+                        common.version,
+                    )?));
                 }
                 other => {
                     let reason = format!("a network filter is not known: {other:?}");
@@ -102,7 +109,8 @@ impl Chain {
         let nothing = || io::Error::other("a filter chain has no filter that ends it");
         Ok(Self {
             terminal: terminal.ok_or_else(nothing)?,
-            phase: drain.watch(),
+            tls: common.sockets[number].clone(),
+            phase: common.drains[number].watch(),
         })
     }
 

@@ -10,11 +10,11 @@ use std::{
 };
 
 use anyhow::Context as _;
-use mesh_client::{Mesh, Worker};
+use mesh_client::{DownstreamSocket, Mesh, Worker};
 use mesh_config::model;
 use mesh_core::Address;
 use mesh_net::BoundSocket;
-use tokio::sync::watch;
+use tokio::{runtime::Handle, sync::watch};
 
 use super::{
     Serving,
@@ -239,12 +239,21 @@ impl Inner {
             kept.cloned().unwrap_or_else(Drain::new)
         });
         let drains: Vec<Drain> = drains.collect();
-        let stats = ListenerStats::register(&self.mesh.registry().scope(&scope(&config, &local)));
+        let scope = self.mesh.registry().scope(&scope(&config, &local));
+        let sockets = config.chains.iter().map(|chain| {
+            let kept = before.is_some_and(|entry| entry.number_of(chain).is_some());
+            let tls = chain.tls.as_ref().filter(|_| !kept);
+            tls.map(|tls| DownstreamSocket::new(tls, &scope, &Handle::current()).map(Arc::new))
+                .transpose()
+        });
+        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        let stats = ListenerStats::register(&scope);
         let common = Common {
             config: &config,
             version,
             stats: &stats,
             drains: &drains,
+            sockets: &sockets,
             open: &self.open,
         };
         let workers = self.workers.iter().enumerate();

@@ -6,4 +6,5 @@ mod health;
 mod limits;
 mod start;
 mod support;
+mod tls;
 mod traffic;

@@ -109,4 +109,12 @@ impl DownstreamTlsConfig {
         self.session_timeout = Some(timeout);
         self
     }
+
+    /// Whether its parts go together.
+    ///
+    /// # Errors
+    /// When no curve goes with the versions.
+    pub fn check(&self) -> Result<(), ContextError> {
+        self.params.check()
+    }
 }

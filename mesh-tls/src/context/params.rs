@@ -133,6 +133,12 @@ impl TlsParams {
         }
     }
 
+    /// The highest version.
+    #[must_use]
+    pub const fn max(&self) -> TlsVersion {
+        self.max
+    }
+
     /// The lowest and the highest version.
     ///
     /// # Errors

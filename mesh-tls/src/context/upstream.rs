@@ -58,6 +58,14 @@ impl UpstreamTlsConfig {
         self.sessions_max = sessions;
         self
     }
+
+    /// Whether its parts go together.
+    ///
+    /// # Errors
+    /// When no curve goes with the versions.
+    pub fn check(&self) -> Result<(), ContextError> {
+        self.params.check()
+    }
 }
 
 pub(crate) fn server_name(name: &str) -> Result<ServerName<'static>, ContextError> {

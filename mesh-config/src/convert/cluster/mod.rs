@@ -20,7 +20,7 @@ use mesh_net::{
     dns::{DnsDiscovery, ResolverConfig},
 };
 
-use super::{context::Context, value};
+use super::{context::Context, tls, value};
 use crate::{
     language::{
         At, MessageSupport,
@@ -85,6 +85,7 @@ pub(super) fn convert(
     let common = from.common_lb_config.as_ref();
     let protocol = protocol::convert(cx, at, from);
     let health_check = health::convert(cx, at, from, protocol.pool.protocol);
+    let tls = tls::upstream(cx, at, from.transport_socket.as_ref());
     let connect_at = at.field("connect_timeout");
     let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
     if from.eds_cluster_config.is_some() {
@@ -117,6 +118,7 @@ pub(super) fn convert(
         ignore_new_hosts_until_first_hc: common
             .is_some_and(|common| common.ignore_new_hosts_until_first_hc),
         pool: Arc::new(pool),
+        tls: tls?,
         retry: protocol.retry,
         mirrors: protocol.mirrors,
     })

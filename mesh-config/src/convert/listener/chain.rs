@@ -15,7 +15,7 @@ use super::Surroundings;
 use crate::{
     convert::{
         context::{Context, type_name},
-        manager, value,
+        manager, tls, value,
     },
     language::{
         At, MessageSupport,
@@ -171,10 +171,13 @@ fn chain(
     from: &pb::FilterChain,
     around: &Surroundings<'_>,
 ) -> Option<FilterChain> {
+    let tls = tls::downstream(cx, at, from.transport_socket.as_ref());
+    let filters = network_filters(cx, at, from, around);
     Some(FilterChain {
         name: Arc::from(from.name.as_str()),
         fingerprint: around.fingerprint(from),
-        filters: network_filters(cx, at, from, around)?,
+        tls: tls?,
+        filters: filters?,
     })
 }
 

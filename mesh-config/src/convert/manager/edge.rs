@@ -10,21 +10,18 @@ use envoy_types::pb::envoy::{
     extensions::filters::network::http_connection_manager::v3::{
         self as pb,
         http_connection_manager::{
-            InternalAddressConfig, PathWithEscapedSlashesAction, ServerHeaderTransformation,
-            StripPortMode,
+            ForwardClientCertDetails, InternalAddressConfig, PathWithEscapedSlashesAction,
+            ServerHeaderTransformation, StripPortMode,
         },
     },
 };
-use mesh_core::Cidr;
+use mesh_core::{Cidr, ClientCertDetails, ForwardClientCert};
 use mesh_http::hygiene::{EdgeConfig, EscapedSlashes, ServerHeader, Underscores};
 
 use super::MESSAGE;
 use crate::{
     convert::{context::Context, value},
-    language::{
-        At, MessageSupport,
-        Support::{Enforced, EnforcedFor},
-    },
+    language::{At, MessageSupport, Support::Enforced},
     model::Node,
 };
 
@@ -49,11 +46,18 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("strip_matching_host_port", Enforced),
             ("strip_any_host_port", Enforced),
             ("strip_trailing_host_dot", Enforced),
-            // Without client certificates these all come to the same.
-            (
-                "forward_client_cert_details",
-                EnforcedFor(&["SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET"]),
-            ),
+            ("forward_client_cert_details", Enforced),
+            ("set_current_client_cert_details", Enforced),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.SetCurrentClientCertDetails",
+        fields: &[
+            ("subject", Enforced),
+            ("cert", Enforced),
+            ("chain", Enforced),
+            ("dns", Enforced),
+            ("uri", Enforced),
         ],
     },
     MessageSupport {
@@ -128,6 +132,23 @@ pub(super) fn convert(
             .as_ref()
             .map_or(Underscores::Allow, underscores),
         internal_only_headers: internal_only_headers(cx, at, routes),
+        forward_client_cert: match from.forward_client_cert_details() {
+            ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
+            ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
+            ForwardClientCertDetails::AppendForward => ForwardClientCert::AppendForward,
+            ForwardClientCertDetails::SanitizeSet => ForwardClientCert::SanitizeSet,
+            ForwardClientCertDetails::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+        },
+        client_cert_details: from.set_current_client_cert_details.as_ref().map_or_else(
+            ClientCertDetails::default,
+            |from| ClientCertDetails {
+                subject: value::flag(from.subject, false),
+                cert: from.cert,
+                chain: from.chain,
+                dns: from.dns,
+                uri: from.uri,
+            },
+        ),
         ..default
     }
 }

@@ -316,7 +316,7 @@ fn slow_start_is_read_wherever_it_stands() {
 
 #[test]
 fn what_is_not_done_is_reported() {
-    let tls = "{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}";
+    let tls = "{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.alts.v3.Alts, handshaker_service: a}}";
     let entries = report(&cluster_text(&format!(
         "health_checks: [{{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, custom_health_check: {{name: mine}}}}]\n\
          preconnect_policy: {{}}\ntransport_socket: {tls}\ntransport_socket_matches: [{{name: m, transport_socket: {tls}}}]\n\

@@ -247,7 +247,7 @@ fn what_guards_a_listener_is_about_security() {
         ),
         ("use_proxy_proto: true", "use_proxy_proto"),
         (
-            "transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext}}",
+            "transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.alts.v3.Alts, handshaker_service: a}}",
             "transport_socket.typed_config",
         ),
     ] {

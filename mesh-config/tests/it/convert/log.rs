@@ -197,13 +197,13 @@ fn logs_that_cannot_be_written_are_reported() {
     assert_eq!(report(&text), [(format!("{AT}.typed_config"), None, false)]);
     let text = manager_text(&fields(
         STDOUT,
-        "log_format: {text_format: '%DOWNSTREAM_PEER_SUBJECT%'}",
+        "log_format: {text_format: '%DOWNSTREAM_LOCAL_EMAIL_SAN%'}",
         "",
     ));
     let path = format!("{AT}.typed_config.log_format.text_format");
     assert_eq!(
         report(&text),
-        [(path, Some("DOWNSTREAM_PEER_SUBJECT".to_owned()), false)]
+        [(path, Some("DOWNSTREAM_LOCAL_EMAIL_SAN".to_owned()), false)]
     );
 }
 

@@ -206,14 +206,12 @@ fn what_is_not_done_is_reported() {
             "tracing: {}\nlocal_reply_config: {}\n\
              drain_timeout: 1s\ncommon_http_protocol_options: {max_connection_duration: 1s, max_stream_duration: 1s}\n\
              http_protocol_options: {allow_absolute_url: false}\nhttp2_protocol_options: {allow_metadata: true, \
-             override_stream_error_on_invalid_http_message: false}\n\
-             forward_client_cert_details: ALWAYS_FORWARD_ONLY"
+             override_stream_error_on_invalid_http_message: false}"
         )),
         [
             "tracing",
             "http2_protocol_options.allow_metadata",
             "drain_timeout",
-            "forward_client_cert_details",
             "common_http_protocol_options.max_stream_duration",
             "local_reply_config",
             "http2_protocol_options.override_stream_error_on_invalid_http_message",

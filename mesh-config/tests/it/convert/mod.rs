@@ -19,6 +19,7 @@ mod protocol;
 mod ratelimit;
 mod retry;
 mod route;
+mod tls;
 mod vhost;
 mod whole;
 

@@ -1,0 +1,161 @@
+//! `CertificateValidationContext`: who a peer may be.
+
+use std::path::PathBuf;
+
+use envoy_types::pb::envoy::{
+    extensions::transport_sockets::tls::v3::{
+        self as pb, CommonTlsContext, certificate_validation_context::TrustChainVerification,
+        common_tls_context::ValidationContextType, subject_alt_name_matcher::SanType,
+    },
+    r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
+};
+use mesh_tls::{Crl, FileSecret, SanKind, SanMatcher, Trust, TrustBundle, ValidationConfig};
+
+use super::{common::file, value};
+use crate::{
+    convert::{context::Context, matcher},
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, EnforcedFor, Security},
+    },
+    model::ValidationSource,
+};
+
+pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext",
+        fields: &[
+            ("trusted_ca", Enforced),
+            ("watched_directory", Enforced),
+            ("verify_certificate_spki", Enforced),
+            ("verify_certificate_hash", Enforced),
+            ("match_typed_subject_alt_names", Enforced),
+            ("crl", Enforced),
+            ("allow_expired_certificate", Enforced),
+            ("trust_chain_verification", Enforced),
+            ("only_verify_leaf_cert_crl", Enforced),
+            ("max_verify_depth", Enforced),
+            ("ca_certificate_provider_instance", Security),
+            ("system_root_certs", Security),
+            ("match_subject_alt_names", Security),
+            ("require_signed_certificate_timestamp", Security),
+            ("custom_validator_config", Security),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher",
+        fields: &[
+            (
+                "san_type",
+                EnforcedFor(&["EMAIL", "DNS", "URI", "IP_ADDRESS"]),
+            ),
+            ("matcher", Enforced),
+        ],
+    },
+];
+
+/// What is asked of peers; nothing when the config asks nothing, or asks it in a way that the report has.
+pub(super) fn convert(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &CommonTlsContext,
+) -> Option<Option<ValidationSource>> {
+    let Some(ValidationContextType::ValidationContext(from)) = &from.validation_context_type else {
+        return Some(None);
+    };
+    validation(cx, &at.field("validation_context"), from).map(Some)
+}
+
+fn validation(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::CertificateValidationContext,
+) -> Option<ValidationSource> {
+    let bundle = match &from.trusted_ca {
+        None => None,
+        Some(source) => {
+            let at = at.field("trusted_ca");
+            let pem = value::data_source(cx, &at, source)?;
+            Some(cx.ok(&at, TrustBundle::from_pem(&pem))?)
+        }
+    };
+    let config = ValidationConfig::new(bundle.map_or(Trust::DangerousAnyone, Trust::Bundle));
+    let list = at.field("match_typed_subject_alt_names");
+    let sans = from.match_typed_subject_alt_names.iter().enumerate();
+    let sans: Option<Vec<_>> = sans
+        .map(|(index, from)| san(cx, &list.index(index), from))
+        .collect();
+    let config = cx.ok(&list, config.with_sans(sans?))?;
+    let hashes_at = at.field("verify_certificate_hash");
+    let hashes = config.with_certificate_hashes(&from.verify_certificate_hash);
+    let keys_at = at.field("verify_certificate_spki");
+    let keys = cx
+        .ok(&hashes_at, hashes)?
+        .with_spki_hashes(&from.verify_certificate_spki);
+    let mut config = cx
+        .ok(&keys_at, keys)?
+        .only_verify_leaf_cert_crl(from.only_verify_leaf_cert_crl)
+        .dangerous_allow_expired_certificate(from.allow_expired_certificate)
+        .dangerous_accept_untrusted(
+            from.trust_chain_verification() == TrustChainVerification::AcceptUntrusted,
+        );
+    if let Some(depth) = value::number(from.max_verify_depth) {
+        config = config.max_verify_depth(usize::try_from(depth).unwrap_or(usize::MAX));
+    }
+    if let Some(source) = &from.crl {
+        let at = at.field("crl");
+        let pem = value::data_source(cx, &at, source)?;
+        let lists = cx.ok(&at, Crl::from_pem(&pem))?;
+        config = cx.ok(&at, config.with_crls(lists))?;
+    }
+    let Some(watched) = &from.watched_directory else {
+        return Some(ValidationSource::Fixed(Box::new(config)));
+    };
+    let trusted_ca = from.trusted_ca.as_ref().and_then(file);
+    let crl = from.crl.as_ref().map(file);
+    let (Some(trusted_ca), false) = (trusted_ca, matches!(crl, Some(None))) else {
+        let reason = "watched_directory is for a trusted CA and a CRL in files";
+        cx.invalid(&at.field("watched_directory"), reason);
+        return None;
+    };
+    Some(ValidationSource::Watched {
+        files: FileSecret::Validation {
+            trusted_ca,
+            crl: crl.flatten(),
+            base: Box::new(config),
+        },
+        folder: PathBuf::from(&watched.path),
+    })
+}
+
+fn san(cx: &Context<'_>, at: &At<'_>, from: &pb::SubjectAltNameMatcher) -> Option<SanMatcher> {
+    let kind = match from.san_type() {
+        SanType::Email => SanKind::Email,
+        SanType::Dns => SanKind::Dns,
+        SanType::Uri => SanKind::Uri,
+        SanType::IpAddress => SanKind::IpAddress,
+        // Both are refused or reported when the config is read.
+        SanType::Unspecified | SanType::OtherName => return None,
+    };
+    let at = at.field("matcher");
+    let from = from.matcher.as_ref()?;
+    match &from.match_pattern {
+        Some(MatchPattern::Exact(name)) if !from.ignore_case => Some(SanMatcher::exact(kind, name)),
+        _ => {
+            let matcher = matcher::string(cx, &at, from)?;
+            Some(SanMatcher::new(kind, matcher, describe(from)))
+        }
+    }
+}
+
+/// The test for people.
+fn describe(from: &StringMatcher) -> String {
+    match &from.match_pattern {
+        Some(MatchPattern::Exact(text)) => text.clone(),
+        Some(MatchPattern::Prefix(text)) => format!("{text}..."),
+        Some(MatchPattern::Suffix(text)) => format!("...{text}"),
+        Some(MatchPattern::Contains(text)) => format!("...{text}..."),
+        Some(MatchPattern::SafeRegex(regex)) => format!("/{}/", regex.regex),
+        _ => "another test".to_owned(),
+    }
+}
