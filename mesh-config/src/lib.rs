@@ -115,6 +115,7 @@
     reason = "Envoy honours deprecated fields, and configs use them"
 )]
 mod convert;
+pub mod dynamic;
 pub mod language;
 pub mod model;
 

@@ -6,7 +6,7 @@ mod filters;
 mod health;
 mod tls;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh_balance::BalanceConfig;
 use mesh_core::{Address, Locality, Thresholds, format::Captures};
@@ -40,6 +40,8 @@ pub struct Config {
     pub node: Node,
     /// Where people look in; `None` opens no admin listener.
     pub admin: Option<Admin>,
+    /// Where more config comes from; `None` when there is no more.
+    pub control_plane: Option<ControlPlane>,
     /// The listeners, in the order of the config.
     pub listeners: Vec<Listener>,
     /// The clusters, in the order of the config.
@@ -48,6 +50,25 @@ pub struct Config {
     pub report: UnsupportedReport,
     /// What `/config_dump` shows: the bootstrap as JSON, secrets redacted.
     pub dump: Arc<serde_json::Value>,
+}
+
+/// Envoy: `Bootstrap.dynamic_resources`, as far as it is one aggregated stream.
+#[derive(Debug, Clone)]
+pub struct ControlPlane {
+    /// Differences only, rather than the state of the world. Envoy: `api_type`.
+    pub delta: bool,
+    /// The servers in order of preference, as `http://host:port` or `unix://path`. Envoy: the endpoints of
+    /// the static clusters that `grpc_services` name.
+    pub servers: Vec<String>,
+    /// Listeners come from it. Envoy: `lds_config`.
+    pub listeners: bool,
+    /// Clusters come from it. Envoy: `cds_config`.
+    pub clusters: bool,
+    /// Whoever waits for a first answer goes on after this time; zero waits for ever. Envoy:
+    /// `initial_fetch_timeout`, 15 s.
+    pub initial_fetch_timeout: Option<Duration>,
+    /// Envoy: `set_node_on_first_message_only`.
+    pub set_node_on_first_message_only: bool,
 }
 
 /// Envoy: `core.v3.Node`.

@@ -12,12 +12,18 @@ mod logging;
 mod process;
 mod server_stats;
 mod worker;
+mod xds;
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
-use mesh_config::{LoadOptions, language::Source, model::Config};
+use mesh_config::{
+    LoadOptions,
+    dynamic::Assembly,
+    language::{Source, load_bootstrap},
+    model::Config,
+};
 
 use flags::{Flags, Mode};
 
@@ -65,7 +71,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         (None, Some(text)) => Source::text("--config-yaml", text.clone()),
         (None, None) => bail!("give a bootstrap with -c FILE or --config-yaml TEXT, or try --demo"),
     };
-    let config = load(&source, &flags)?;
+    let (config, assembly) = load(&source, &flags)?;
     let refused = report(&config, &flags)?;
     if flags.mode == Mode::Validate {
         println!("configuration '{}' OK", source.name());
@@ -75,14 +81,20 @@ fn run(flags: Flags) -> anyhow::Result<()> {
         bail!("{reason}");
     }
     give_memory_back();
-    runtime.block_on(process::run(flags, config))
+    runtime.block_on(process::run(flags, config, assembly))
 }
 
-fn load(source: &Source, flags: &Flags) -> anyhow::Result<Config> {
+/// The config, and what more comes to it if there is a control plane.
+fn load(source: &Source, flags: &Flags) -> anyhow::Result<(Config, Option<Assembly>)> {
+    let refused = "the bootstrap was refused";
     let mut options = LoadOptions::default();
     options.service_node.clone_from(&flags.service_node);
     options.service_cluster.clone_from(&flags.service_cluster);
-    mesh_config::load(source, &options).context("the bootstrap was refused")
+    let loaded = load_bootstrap(source).context(refused)?;
+    let config = mesh_config::convert(&loaded, &options).context(refused)?;
+    let is_dynamic = config.control_plane.is_some();
+    let assembly = is_dynamic.then(|| Assembly::new(&loaded, &options, flags.strict));
+    Ok((config, assembly))
 }
 
 /// Says what is known but not enforced. `Some` is why the proxy must not run with this bootstrap: it would

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context as _;
 use mesh_client::{Mesh, Worker};
-use mesh_config::model;
+use mesh_config::{dynamic::Assembly, model};
 use mesh_core::{Rng, clock, stats, stats::Registry};
 use mesh_net::TcpConnector;
 use mesh_telemetry::LogWriterConfig;
@@ -26,6 +26,7 @@ use crate::{
     listener::Listeners,
     server_stats,
     worker::{self, Handle},
+    xds,
 };
 
 /// How often somebody looks whether the last connection has gone.
@@ -48,7 +49,11 @@ pub(crate) struct Process {
 }
 
 /// Runs until a signal or the admin ends it.
-pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    flags: Flags,
+    config: model::Config,
+    assembly: Option<Assembly>,
+) -> anyhow::Result<()> {
     let workers_count = flags.workers();
     stats::set_stripes(workers_count + 1);
     let registry = Registry::new();
@@ -91,7 +96,10 @@ pub(crate) async fn run(flags: Flags, config: model::Config) -> anyhow::Result<(
     }
     mesh.warmed().await;
     process.listeners.commit(plan).await?;
-    process.ready.store(true, Ordering::Release);
+    match (&process.config.control_plane, assembly) {
+        (Some(control), Some(assembly)) => xds::start(&process, control, assembly)?,
+        _ => process.become_ready(),
+    }
     tracing::info!(
         workers = workers.len(),
         listeners = process.listeners.list().len(),
@@ -146,6 +154,11 @@ async fn wait_for_the_end(process: &Arc<Process>) -> anyhow::Result<()> {
 }
 
 impl Process {
+    /// From now on requests are served.
+    pub(crate) fn become_ready(&self) {
+        self.ready.store(true, Ordering::Release);
+    }
+
     /// Whether requests are served.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)

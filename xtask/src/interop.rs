@@ -16,7 +16,7 @@ const GRPC: &str = "grpcio==1.85.1";
 
 /// Runs with all peers, or only with those named.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let known = ["envoy", "go", "grpc"];
+    let known = ["mesh", "envoy", "go", "grpc"];
     if let Some(unknown) = arguments.iter().find(|a| !known.contains(&a.as_str())) {
         bail!("no peer {unknown}: {known:?}");
     }
@@ -28,6 +28,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
         let path = match peer {
             "envoy" => envoy::install(&target)?,
+            "mesh" => {
+                Cargo::new(["build", "--package", "mesh-proxy"]).run()?;
+                target.join("debug/mesh-proxy")
+            }
             "go" => build_go(&target)?,
             _ => install_grpc(&target)?,
         };

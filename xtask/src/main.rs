@@ -20,7 +20,7 @@ usage: cargo xtask <job>
   deps                       who may import whom, and no big crate twice
   envoy [ARGUMENT…]          the differential suite against Envoy (installs Envoy by itself);
                              `--only retries/`, `--arm-only envoy`, `--twice`, `--list`
-  interop [PEER…]            xDS with real peers, which it gets by itself: envoy, go, grpc
+  interop [PEER…]            xDS with real peers, which it gets by itself: mesh, envoy, go, grpc
   loom                       interleavings of every shared atomic
   bench [ARGUMENT…]          load runs beside real peers, which it installs by itself;
                              `--quick`, `--only mesh`, `--layers` for each policy alone

@@ -7,11 +7,12 @@ use mesh_core::Locality;
 
 use super::{cluster, context::Context, listener, value};
 use crate::{
+    dynamic,
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
     },
-    model::{Admin, Cluster, Listener, Node},
+    model::{Admin, Cluster, ControlPlane, Listener, Node},
 };
 
 pub(super) const SUPPORT: &[MessageSupport] = &[
@@ -25,7 +26,8 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("dns_resolution_config", Enforced),
             ("use_tcp_for_dns_lookups", Enforced),
             ("default_regex_engine", Enforced),
-            // Nobody asks a control plane for anything (`dynamic_resources` is reported).
+            ("dynamic_resources", Enforced),
+            // Names of the `xdstp://` kind, which nobody asks for.
             ("node_context_params", Meaningless),
             ("config_sources", Meaningless),
             ("default_config_source", Meaningless),
@@ -50,6 +52,49 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             // Whoever refers to one is reported.
             ("secrets", Meaningless),
         ],
+    },
+    MessageSupport {
+        message: "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
+        fields: &[
+            ("lds_config", Enforced),
+            ("cds_config", Enforced),
+            ("ads_config", Enforced),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.ConfigSource",
+        fields: &[
+            ("ads", Enforced),
+            ("self", Enforced),
+            ("initial_fetch_timeout", Enforced),
+            // There is only one.
+            ("resource_api_version", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.AggregatedConfigSource",
+        fields: &[],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.SelfConfigSource",
+        fields: &[("transport_api_version", Meaningless)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.ApiConfigSource",
+        fields: &[
+            ("api_type", Enforced),
+            ("grpc_services", Enforced),
+            ("set_node_on_first_message_only", Enforced),
+            ("transport_api_version", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.GrpcService",
+        fields: &[("envoy_grpc", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.core.v3.GrpcService.EnvoyGrpc",
+        fields: &[("cluster_name", Enforced)],
     },
     MessageSupport {
         message: "envoy.config.bootstrap.v3.Admin",
@@ -88,6 +133,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
 pub(super) struct Parts {
     pub(super) node: Node,
     pub(super) admin: Option<Admin>,
+    pub(super) control_plane: Option<ControlPlane>,
     pub(super) listeners: Vec<Listener>,
     pub(super) clusters: Vec<Arc<Cluster>>,
 }
@@ -99,6 +145,11 @@ pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
         let at = at.field("admin");
         let address = value::address(cx, &at.field("address"), admin.address.as_ref()?)?;
         Some(Admin { address })
+    });
+    let control_plane = dynamic::control_plane(from).unwrap_or_else(|refusal| {
+        let at = at.field("dynamic_resources");
+        cx.invalid(&at.field(&refusal.field), refusal.reason);
+        None
     });
     let static_resources = from.static_resources.as_ref();
     let at = at.field("static_resources");
@@ -113,6 +164,7 @@ pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
         listeners: listener::convert(cx, &at.field("listeners"), listeners, &node, &names),
         node,
         admin,
+        control_plane,
         clusters,
     }
 }

@@ -134,7 +134,7 @@ impl<'a> Context<'a> {
         let found = self.unsupported.into_inner();
         report.left_out += found.left_out;
         for mut entry in found.entries {
-            entry.position = Some(self.loaded.position(&entry.path));
+            entry.position = self.loaded.position(&entry.path);
             report.push(entry);
         }
         let (harmless, ignored) = (self.harmless.into_inner(), self.ignored.into_inner());

@@ -76,6 +76,7 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
         version: loaded.version().into(),
         node: parts.node,
         admin: parts.admin,
+        control_plane: parts.control_plane,
         listeners: parts.listeners,
         clusters: parts.clusters,
         report,

@@ -91,7 +91,8 @@ pub struct Loaded {
     /// The messages that it is made of.
     pub language: Language,
     source: Arc<str>,
-    tree: Tree,
+    /// Where things stand in a text; none when it came over the wire.
+    tree: Option<Tree>,
     checksum: u64,
 }
 
@@ -130,7 +131,7 @@ pub fn load_bootstrap(source: &Source) -> Result<Loaded, ConfigError> {
         message,
         language,
         source: Arc::clone(&source.name),
-        tree,
+        tree: Some(tree),
         checksum: checksum(source.text.as_bytes()),
     })
 }
@@ -143,6 +144,43 @@ fn checksum(bytes: &[u8]) -> u64 {
 }
 
 impl Loaded {
+    /// A bootstrap that was put together from messages rather than read from a text. It keeps the same
+    /// rules; fields that are not known are passed over, as what comes over the wire may be newer.
+    ///
+    /// # Errors
+    /// With the path and reason of every rule that is broken.
+    pub fn assembled(
+        name: &str,
+        bootstrap: Bootstrap,
+        language: Language,
+    ) -> Result<Self, ConfigError> {
+        let source: Arc<str> = name.into();
+        let desc = language
+            .message(super::BOOTSTRAP)
+            .expect("every language has a bootstrap");
+        let bytes = bootstrap.encode_to_vec();
+        let message = DynamicMessage::decode(desc, bytes.as_slice()).map_err(|error| {
+            let problem = Problem {
+                kind: ProblemKind::Invalid,
+                path: String::new(),
+                position: None,
+                reason: format!("it cannot be decoded: {error}"),
+            };
+            ConfigError::new(Arc::clone(&source), problem)
+        })?;
+        let mut problems = Problems::new();
+        validate(&language, &message, &mut problems);
+        problems.into_result(Arc::clone(&source))?;
+        Ok(Self {
+            bootstrap,
+            message,
+            language,
+            source,
+            tree: None,
+            checksum: checksum(&bytes),
+        })
+    }
+
     /// What errors call the source.
     pub fn source_name(&self) -> &str {
         &self.source
@@ -154,9 +192,9 @@ impl Loaded {
     }
 
     /// Where the value at a field path stands in the source; for a path that leads nowhere, as that
-    /// of a missing field does, where its nearest ancestor stands.
-    pub fn position(&self, path: &str) -> Position {
-        self.tree.find(path)
+    /// of a missing field does, where its nearest ancestor stands. None when it came over the wire.
+    pub fn position(&self, path: &str) -> Option<Position> {
+        Some(self.tree.as_ref()?.find(path))
     }
 
     /// The error that the problems found by a conversion amount to, with their lines.
@@ -164,15 +202,13 @@ impl Loaded {
     /// # Errors
     /// When at least one problem was pushed.
     pub fn check(&self, mut problems: Problems) -> Result<(), ConfigError> {
-        problems.locate(|path| Some(self.tree.find(path)));
+        problems.locate(|path| self.position(path));
         problems.into_result(Arc::clone(&self.source))
     }
 
     /// What the bootstrap asks for and `table` does not enforce.
     pub fn unsupported(&self, table: &SupportTable) -> UnsupportedReport {
-        table.report(&self.language, &self.message, |path| {
-            Some(self.tree.find(path))
-        })
+        table.report(&self.language, &self.message, |path| self.position(path))
     }
 
     /// The bootstrap as JSON with proto field names, without secrets.

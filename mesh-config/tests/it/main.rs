@@ -2,6 +2,7 @@
 
 mod bounds;
 mod convert;
+mod dynamic;
 mod errors;
 mod unsupported;
 mod values;

@@ -27,7 +27,7 @@ pub(crate) async fn run(flags: Flags) -> anyhow::Result<()> {
     let config = mesh_config::load(&crate::embedded(&text), &LoadOptions::default())
         .context("the demo's bootstrap")?;
     println!("{}", what_to_try(&ports));
-    process::run(flags, config).await
+    process::run(flags, config, None).await
 }
 
 fn what_to_try(ports: &[u16]) -> String {

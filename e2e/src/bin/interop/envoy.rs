@@ -1,4 +1,4 @@
-//! Envoy takes LDS, RDS, CDS and EDS from our server.
+//! Envoy, and mesh-proxy in its place, take LDS, RDS, CDS and EDS from our server.
 
 use std::{
     net::SocketAddr,
@@ -37,7 +37,9 @@ pub(crate) fn run(envoy: &Path, variant: Variant) -> Result<()> {
     let control = Control::start(cache.clone(), SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let binary = Binary::new(envoy)?;
     let proxy = Proxy::start(&binary, &bootstrap(variant, control.address))?;
-    let address = proxy.listener("web")?;
+    let address = proxy
+        .listener("web")
+        .with_context(|| proxy.stderr().all().join("\n"))?;
     ensure!(get(address)? == "200 old");
     synced(&cache)?;
 

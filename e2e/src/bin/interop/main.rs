@@ -1,5 +1,5 @@
 //! xDS with real peers on the other side: Envoy and gRPC take config from our server, our client takes it
-//! from go-control-plane. Run it with `cargo xtask interop`, which installs and builds the peers.
+//! from go-control-plane; and mesh-proxy is held to the same as Envoy. Run it with `cargo xtask interop`, which installs and builds the peers.
 
 mod control;
 mod envoy;
@@ -24,6 +24,9 @@ fn main() -> Result<()> {
             .into();
         match peer.as_str() {
             "--envoy" => each("Envoy from our server", |variant| {
+                envoy::run(&path, variant)
+            })?,
+            "--mesh" => each("mesh-proxy from our server", |variant| {
                 envoy::run(&path, variant)
             })?,
             "--go" => each("our client from go-control-plane", |variant| {

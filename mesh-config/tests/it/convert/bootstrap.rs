@@ -72,17 +72,11 @@ fn what_is_not_done_is_reported() {
     assert_eq!(
         paths(
             "layered_runtime: {layers: [{name: a, static_layer: {x: 1}}]}\n\
-             dynamic_resources: {}\n\
              stats_sinks: [{name: s}]\n\
              overload_manager: {resource_monitors: [{name: m}]}\n\
              stats_flush_interval: 5s"
         ),
-        [
-            "dynamic_resources",
-            "stats_sinks",
-            "overload_manager",
-            "layered_runtime"
-        ]
+        ["stats_sinks", "overload_manager", "layered_runtime"]
     );
     let restricted = report("admin: {allow_paths: [{exact: /stats}]}");
     assert_eq!(restricted, [("admin.allow_paths".to_owned(), None, true)]);
