@@ -114,19 +114,19 @@ impl HealthCheck {
                 let clusters = self.mesh.clusters();
                 let mut details = "health_check_ok";
                 for (name, least) in cluster_min_healthy_percentages {
-                    details = "health_check_cluster_healthy";
+                    details = "health_check_ok_cluster_healthy";
                     let unavailable = |details| Some((StatusCode::SERVICE_UNAVAILABLE, details));
                     let Some(cluster) = clusters.by_name.get(name) else {
-                        return unavailable("health_check_no_cluster_found");
+                        return unavailable("health_check_failed_no_cluster_found");
                     };
                     let (total, usable) = cluster.membership();
                     // Envoy counts whole percents.
                     let least = least.get().floor();
                     if total == 0 && least > 0.0 {
-                        return unavailable("health_check_cluster_empty");
+                        return unavailable("health_check_failed_cluster_empty");
                     }
                     if 100.0 * (usable as f64) < (total as f64) * least {
-                        return unavailable("health_check_cluster_unhealthy");
+                        return unavailable("health_check_failed_cluster_unhealthy");
                     }
                 }
                 Some((StatusCode::OK, details))

@@ -2,6 +2,7 @@
 
 mod admin;
 mod drain;
+mod filters;
 mod health;
 mod limits;
 mod start;
