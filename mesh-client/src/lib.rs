@@ -28,6 +28,7 @@ mod filters;
 mod health;
 mod manager;
 mod mesh;
+mod periodic;
 mod router;
 mod stats;
 mod tls;

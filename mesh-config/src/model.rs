@@ -9,7 +9,7 @@ mod tls;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh_balance::BalanceConfig;
-use mesh_core::{Address, Locality, Thresholds, format::Captures};
+use mesh_core::{Address, Locality, Metadata, Thresholds, format::Captures};
 use mesh_http::{hygiene::EdgeConfig, pool::PoolConfig, server::ServerConfig};
 use mesh_net::{
     dns::{DnsLookupFamily, RefreshConfig, ResolverConfig},
@@ -165,15 +165,31 @@ pub struct ConnectionManager {
     pub router: RouterConfig,
     /// `access_log`.
     pub access_log: Vec<AccessLogConfig>,
+    /// `access_log_options`.
+    pub access_log_options: AccessLogOptions,
 }
 
 /// Envoy: `envoy.filters.http.router`.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RouterConfig {
     /// `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
     /// `respect_expected_rq_timeout`.
     pub respect_expected_rq_timeout: bool,
+    /// `upstream_log`: one line per attempt.
+    pub upstream_log: Vec<AccessLogConfig>,
+    /// `upstream_log_options`; a new request is an attempt that has its connection.
+    pub upstream_log_options: AccessLogOptions,
+}
+
+/// When lines are written beside the last one. Envoy: `HcmAccessLogOptions`, `UpstreamAccessLogOptions`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AccessLogOptions {
+    /// When the request begins, too. Envoy: `flush_access_log_on_new_request`,
+    /// `flush_upstream_log_on_upstream_stream`.
+    pub flush_on_new_request: bool,
+    /// Again and again while it goes on. Envoy: `access_log_flush_interval`, `upstream_log_flush_interval`.
+    pub flush_interval: Option<Duration>,
 }
 
 /// One access log.
@@ -215,6 +231,8 @@ impl UpgradeRule {
 pub struct RoutePolicies {
     /// `upgrade_configs`, which win over the connection manager's.
     pub upgrades: UpgradeRules,
+    /// `Route.metadata`, for logs.
+    pub metadata: Option<Arc<Metadata>>,
     /// The retry policy of the route or its virtual host.
     pub retry: Option<Arc<RetryConfig>>,
     /// What is different about the filters of the chain: each entry is the sum of all levels.
@@ -268,6 +286,8 @@ pub struct Cluster {
     /// The cluster's own mirrors, which stand in for the route's. Envoy:
     /// `HttpProtocolOptions.request_mirror_policies`.
     pub mirrors: Arc<[MirrorPolicy]>,
+    /// `metadata`, for logs.
+    pub metadata: Option<Arc<Metadata>>,
 }
 
 /// Where a cluster's endpoints come from.

@@ -55,6 +55,12 @@ impl Attempt {
         self.0.load(Ordering::Relaxed) & CONNECTED != 0
     }
 
+    /// Whether the whole request has been handed to the connection.
+    #[must_use]
+    pub fn is_request_complete(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & COMPLETE != 0
+    }
+
     /// A timer above gives the attempt up: call it before dropping the attempt's future, so that whoever
     /// watches the endpoint can tell a timeout from a client that went away.
     pub fn time_out(&self) {

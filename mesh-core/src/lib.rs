@@ -35,6 +35,7 @@ mod event;
 mod flag;
 pub mod format;
 pub mod matcher;
+mod metadata;
 mod outcome;
 mod percent;
 mod policy;
@@ -60,6 +61,7 @@ pub use endpoint::{Address, Endpoint, EndpointState, EndpointStats, Health, Heal
 pub use error::{BoxError, Error, ErrorKind, LocalReply, Origin, Sent};
 pub use event::EventLine;
 pub use flag::{FLAGS_MAX, ResponseFlag, ResponseFlags};
+pub use metadata::{Metadata, MetadataValue};
 pub use outcome::{Classify, HttpClassify, Outcome, grpc_to_http_status};
 pub use percent::{FractionalPercent, InvalidPercent, Percent, RuntimeFraction};
 pub use policy::{Fixed, FromRequest, Mode, PolicySource};

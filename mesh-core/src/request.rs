@@ -13,7 +13,9 @@ use std::{
 use http::{HeaderValue, Request, Version};
 use smallvec::SmallVec;
 
-use crate::{ConnectionInfo, Decision, DecisionTrace, Endpoint, ResponseFlag, ResponseFlags};
+use crate::{
+    ConnectionInfo, Decision, DecisionTrace, Endpoint, Metadata, ResponseFlag, ResponseFlags,
+};
 
 /// Facts that come to be known while a request runs. Written where they happen, read by the access log
 /// at the end, also when the request fails.
@@ -26,6 +28,10 @@ pub struct Facts {
     pub route_name: Option<Arc<str>>,
     /// `%UPSTREAM_CLUSTER%`.
     pub cluster: Option<Arc<str>>,
+    /// `%METADATA(ROUTE:…)%`.
+    pub route_metadata: Option<Arc<Metadata>>,
+    /// `%METADATA(CLUSTER:…)%`, `%CLUSTER_METADATA(…)%`.
+    pub cluster_metadata: Option<Arc<Metadata>>,
     /// The endpoint of the last attempt. `%UPSTREAM_HOST%`.
     pub endpoint: Option<Arc<Endpoint>>,
     /// The endpoints of all attempts, in order, for previous-hosts predicates; bounded by the attempts.
@@ -54,6 +60,11 @@ pub struct Facts {
     pub idle_timeout: Option<Duration>,
     /// The last byte of the request was received.
     pub request_received: Option<Instant>,
+    /// The last attempt began. This and the other three times of an attempt are noted only where a format
+    /// asks for them: see [`Captures::wants_timings`](crate::format::Captures::wants_timings).
+    pub attempt_started: Option<Instant>,
+    /// The last attempt got its connection.
+    pub upstream_ready: Option<Instant>,
     /// The last byte of the request was sent upstream.
     pub request_sent: Option<Instant>,
     /// The first byte of the response was received.
@@ -62,6 +73,8 @@ pub struct Facts {
     pub response_received: Option<Instant>,
     /// Request headers that the access log asked for, in the order it named them.
     pub captured: SmallVec<[Option<HeaderValue>; 8]>,
+    /// The answers to tests on the request's head that log filters asked for, in their order.
+    pub passed: SmallVec<[bool; 8]>,
     /// What was decided, and why.
     pub trace: DecisionTrace,
 }

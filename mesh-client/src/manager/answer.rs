@@ -14,7 +14,7 @@ use mesh_core::{
 use mesh_http::{Abort, hygiene, reply, reply::ReplyContext};
 
 use super::Shared;
-use crate::router::Forwarding;
+use crate::{periodic::Periodic, router::Forwarding};
 
 /// The body of an answer: counts its bytes, and writes the log line at its end.
 pub struct AnswerBody {
@@ -30,6 +30,8 @@ struct Unsettled {
     status: StatusCode,
     headers: HeaderMap,
     trailers: Option<HeaderMap>,
+    /// Lines while it goes on.
+    periodic: Option<Box<Periodic>>,
 }
 
 /// What an answer's way out depends on.
@@ -40,6 +42,8 @@ pub(super) struct Outgoing {
     pub(super) head: bool,
     /// To be sent back, if the config says so.
     pub(super) request_id: Option<HeaderValue>,
+    /// Lines while it goes on.
+    pub(super) periodic: Option<Box<Periodic>>,
 }
 
 /// Turns an upstream's, a filter's or a route's answer into what leaves through the codec.
@@ -73,6 +77,7 @@ pub(super) fn outgoing(
             status: parts.status,
             headers: parts.headers.clone(),
             trailers: None,
+            periodic: how.periodic,
         };
         AnswerBody {
             body,
@@ -115,6 +120,7 @@ pub(super) fn local(
             local: true,
             head: context.head,
             request_id: None,
+            periodic: None,
         },
     )
 }
@@ -173,6 +179,13 @@ pub(super) fn settle_uncounted(
     stats.downstream_rq_active().dec();
     let millis = u64::try_from((end - info.start).as_millis()).unwrap_or(u64::MAX);
     stats.downstream_rq_time().record(millis);
+    if shared.captures.wants_timings() {
+        info.with(|facts| {
+            if facts.response_started.is_some() {
+                facts.response_received = Some(end);
+            }
+        });
+    }
     if !shared.log.is_empty() {
         let mut context = FormatContext::new(info)
             .with_response(status, headers)
@@ -181,6 +194,19 @@ pub(super) fn settle_uncounted(
         context.log_type = AccessLogType::DownstreamEnd;
         shared.log.log(&context);
     }
+}
+
+/// A line about a request that goes on.
+pub(super) fn log_running(
+    shared: &Shared,
+    info: &RequestInfo,
+    response: Option<(StatusCode, &HeaderMap)>,
+    log_type: AccessLogType,
+) {
+    let mut context = FormatContext::new(info).with_end(clock::now());
+    context.response = response;
+    context.log_type = log_type;
+    shared.log.log(&context);
 }
 
 /// The client left: it took the connection with it, or reset its stream.
@@ -248,6 +274,14 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if let Some(log) = self.log.as_mut()
+            && let Some(periodic) = &mut log.periodic
+            && periodic.is_due(cx)
+        {
+            let response = Some((log.status, &log.headers));
+            let log_type = AccessLogType::DownstreamPeriodic;
+            log_running(&log.shared, &log.info, response, log_type);
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let Some(log) = self.log.as_mut() else {
             return Poll::Ready(frame);

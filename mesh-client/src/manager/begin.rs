@@ -10,13 +10,13 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh_config::model::UpgradeRule;
 use mesh_core::{
     Body, ConnectionInfo, Error, ErrorKind, LocalReply, RequestInfo, TunnelRequest, clock,
-    format::RequestView,
+    format::{AccessLogType, RequestView},
 };
 use mesh_http::{hygiene, reply::ReplyContext};
 use mesh_route::RedirectHistory;
 use tower_service::Service as _;
 
-use super::{Manager, ManagerExchange, Shared};
+use super::{Manager, ManagerExchange, Shared, answer};
 use crate::router::{self, Again, Forwarding};
 
 /// Takes a request in: counts it, cleans it, finds its route, and hands it to the filters.
@@ -45,10 +45,17 @@ pub(super) fn begin(
                 || request.headers().contains_key("x-envoy-force-trace");
             let request_id = request.headers().get("x-request-id").filter(|_| wanted);
             let request_id = request_id.cloned();
+            log_start(shared, &info);
             let future = manager.chain.call(request);
             let chain = manager.follows_redirects.then(|| manager.chain.clone());
             ManagerExchange::running(&manager.shared, info, context, request_id, future, chain)
         }
+    }
+}
+
+fn log_start(shared: &Shared, info: &RequestInfo) {
+    if shared.config.access_log_options.flush_on_new_request {
+        answer::log_running(shared, info, None, AccessLogType::DownstreamStart);
     }
 }
 
@@ -74,6 +81,7 @@ pub(super) fn again(
     let mut request = Request::from_parts(parts, metered(body, &info));
     RequestInfo::attach(&info, &mut request);
     router::resolve(shared, &info, &request, internal, again.history);
+    log_start(shared, &info);
     (info, request)
 }
 
@@ -107,9 +115,14 @@ fn admit(
 
 /// Remembers the headers that the log will want.
 pub(crate) fn capture(shared: &Shared, info: &RequestInfo, parts: &http::request::Parts) {
-    if !shared.captures.fields().is_empty() {
-        let captured = shared.captures.capture(&RequestView::of_parts(parts));
-        info.with(|facts| facts.captured = captured);
+    let captures = &shared.captures;
+    if !captures.is_empty() {
+        let view = RequestView::of_parts(parts);
+        let (captured, passed) = (captures.capture(&view), captures.test(&view));
+        info.with(|facts| {
+            facts.captured = captured;
+            facts.passed = passed;
+        });
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use http::{HeaderValue, Response, StatusCode};
-use mesh_core::{Body, BoxFuture, BoxHttpService, Error, ErrorKind, RequestInfo, ResponseFlag};
+use mesh_core::{
+    Body, BoxFuture, BoxHttpService, Error, ErrorKind, RequestInfo, ResponseFlag,
+    format::AccessLogType,
+};
 use mesh_http::{CloseConnection, Exchange, reply::ReplyContext};
 use tower_service::Service as _;
 
@@ -16,7 +19,7 @@ use super::{
     answer::{self, AnswerBody, Outgoing, Through},
     begin,
 };
-use crate::router::Redirected;
+use crate::{periodic::Periodic, router::Redirected};
 
 /// One request in the filters.
 pub struct ManagerExchange {
@@ -28,6 +31,8 @@ pub struct ManagerExchange {
     refused: bool,
     /// Where a request starts again that is sent elsewhere; `None` where no route follows redirects.
     chain: Option<BoxHttpService>,
+    /// Lines while it goes on; `None` unless they are wanted.
+    periodic: Option<Box<Periodic>>,
     state: State,
 }
 
@@ -48,6 +53,10 @@ impl ManagerExchange {
     ) -> Self {
         let idle_timeout = info.with(|facts| facts.idle_timeout);
         let state = State::Running(future);
+        let options = &shared.config.access_log_options;
+        let periodic = options
+            .flush_interval
+            .map(|every| Box::new(Periodic::new(every, info.start)));
         Self {
             shared: Arc::clone(shared),
             info,
@@ -56,6 +65,7 @@ impl ManagerExchange {
             idle_timeout,
             refused: false,
             chain,
+            periodic,
             state,
         }
     }
@@ -74,6 +84,7 @@ impl ManagerExchange {
             idle_timeout: None,
             refused: true,
             chain: None,
+            periodic: None,
             state: State::Refused(Some(error)),
         }
     }
@@ -89,6 +100,12 @@ impl ManagerExchange {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<AnswerBody>, Error>> {
+        if let Some(periodic) = &mut self.periodic
+            && periodic.is_due(cx)
+        {
+            let log_type = AccessLogType::DownstreamPeriodic;
+            answer::log_running(&self.shared, &self.info, None, log_type);
+        }
         let result = loop {
             let result = match &mut self.state {
                 State::Running(future) => ready!(future.as_mut().poll(cx)),
@@ -113,6 +130,7 @@ impl ManagerExchange {
                     local,
                     head: self.context.head,
                     request_id,
+                    periodic: self.periodic.take(),
                 };
                 let answer = answer::outgoing(&self.shared, &self.info, response, how);
                 Poll::Ready(Ok(answer))

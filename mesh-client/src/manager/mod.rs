@@ -20,9 +20,9 @@ pub(crate) use begin::capture;
 pub use exchange::ManagerExchange;
 
 use crate::{
-    Worker,
+    Mesh, Worker,
     filters::{self, LocalReplies},
-    router::Router,
+    router::{Router, UpstreamLog},
     stats::ManagerStats,
 };
 
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) log: AccessLog,
     pub(crate) captures: Captures,
     pub(crate) local_replies: LocalReplies,
+    /// `None` without `upstream_log`.
+    pub(crate) upstream_log: Option<Arc<UpstreamLog>>,
 }
 
 impl Manager {
@@ -61,17 +63,16 @@ impl Manager {
             .registry()
             .scope(&format!("http.{}.", config.stat_prefix));
         let mut captures = config.captures.clone();
-        let mut entries = Vec::with_capacity(config.access_log.len());
-        for log in &config.access_log {
-            let mut entry =
-                AccessLogEntry::new(mesh.writer().open(&log.target)?).format(log.format.clone());
-            if let Some(filter) = &log.filter {
-                entry = entry.filter(filter.clone());
-            }
-            entries.push(entry);
-        }
-        let mut log = AccessLog::new(entries);
-        log.bind(&mut captures);
+        let log = open_logs(mesh, &config.access_log, &mut captures)?;
+        let router = &config.router;
+        let upstream_log = (!router.upstream_log.is_empty()).then(|| {
+            open_logs(mesh, &router.upstream_log, &mut captures).map(|log| {
+                Arc::new(UpstreamLog {
+                    log,
+                    options: router.upstream_log_options,
+                })
+            })
+        });
         let stats = ManagerStats::register(&scope);
         let shared = Arc::new(Shared {
             worker: Arc::clone(worker),
@@ -82,6 +83,7 @@ impl Manager {
             log,
             captures,
             local_replies: LocalReplies::new(worker, config),
+            upstream_log: upstream_log.transpose()?,
         });
         let router = BoxHttpService::new(Router::new(&shared));
         let chain = filters::chain(worker, config, router);
@@ -124,6 +126,25 @@ impl Manager {
     ) -> ManagerExchange {
         begin::begin(self, request, connection)
     }
+}
+
+fn open_logs(
+    mesh: &Mesh,
+    logs: &[model::AccessLogConfig],
+    captures: &mut Captures,
+) -> std::io::Result<AccessLog> {
+    let mut entries = Vec::with_capacity(logs.len());
+    for log in logs {
+        let mut entry =
+            AccessLogEntry::new(mesh.writer().open(&log.target)?).format(log.format.clone());
+        if let Some(filter) = &log.filter {
+            entry = entry.filter(filter.clone());
+        }
+        entries.push(entry);
+    }
+    let mut log = AccessLog::new(entries);
+    log.bind(captures);
+    Ok(log)
 }
 
 impl Shared {

@@ -9,8 +9,8 @@ use std::{
 use http::{HeaderValue, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
-    Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo, Sent,
-    TunnelRequest, clock,
+    Attempt, Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo,
+    Sent, TunnelRequest, clock,
 };
 use mesh_http::pool::{HttpVersion, Pool, Sending};
 use mesh_outlier::{BodyWatch, Outlier, OutlierFuture};
@@ -18,7 +18,7 @@ use mesh_retry::{ReplayBody, WatchedBody};
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::Forwarding;
+use super::{Forwarding, upstream_log::AttemptLog};
 use crate::{cluster::ClusterState, health};
 
 /// Below the retry: picks an endpoint and sends one attempt to it.
@@ -54,6 +54,28 @@ pub(crate) struct AttemptFuture {
     info: Option<Arc<RequestInfo>>,
     /// Where endpoints are checked: an answer may say that its endpoint wants no more requests.
     checked: Option<Arc<ClusterState>>,
+    log: Option<Box<AttemptLog>>,
+    timings: Option<Timings>,
+}
+
+/// What has been noted of an attempt whose times are asked for.
+struct Timings {
+    attempt: Attempt,
+    ready: bool,
+    sent: bool,
+}
+
+impl Timings {
+    fn note(&mut self, info: &RequestInfo) {
+        if !self.ready && self.attempt.is_connected() {
+            self.ready = true;
+            info.with(|facts| facts.upstream_ready = Some(clock::now()));
+        }
+        if !self.sent && self.attempt.is_request_complete() {
+            self.sent = true;
+            info.with(|facts| facts.request_sent = Some(clock::now()));
+        }
+    }
 }
 
 #[pin_project(project = StateProject)]
@@ -80,6 +102,8 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
             endpoint: None,
             info,
             checked: None,
+            log: None,
+            timings: None,
         };
         let Some(forwarding) = future
             .info
@@ -104,6 +128,23 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
                 facts.tried.push(Arc::clone(&endpoint));
             });
         }
+        if forwarding.timings {
+            if let Some(info) = info {
+                info.with(|facts| {
+                    facts.attempt_started = Some(clock::now());
+                    facts.upstream_ready = None;
+                    facts.request_sent = None;
+                });
+            }
+            future.timings = Some(Timings {
+                attempt: attempt_of(&mut request),
+                ready: false,
+                sent: false,
+            });
+        }
+        if let (Some(log), Some(info)) = (&forwarding.upstream_log, &future.info) {
+            future.log = Some(AttemptLog::new(log, info, &endpoint, &mut request));
+        }
         let mut pool = Endpointed(slot.pool);
         future.state = match slot.monitor {
             Some(monitor) => State::Watched(
@@ -119,6 +160,12 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
         });
         future
     }
+}
+
+/// What the request's transport reports to; one of its own if no layer above has put one there.
+pub(super) fn attempt_of(request: &mut Request<Body>) -> Attempt {
+    let extensions = request.extensions_mut();
+    extensions.get_or_insert_default::<Attempt>().clone()
 }
 
 /// To the type of the seam; a body in memory costs nothing.
@@ -229,16 +276,23 @@ impl Future for AttemptFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = match this.state.project() {
+        if let Some(log) = this.log {
+            log.poll(cx);
+        }
+        let polled = match this.state.project() {
             StateProject::Refused(error) => {
                 let error = error
                     .take()
                     .unwrap_or_else(|| mesh_core::ErrorKind::LocalReset.into());
                 return Poll::Ready(Err(error));
             }
-            StateProject::Plain(sending) => ready!(sending.poll(cx)),
-            StateProject::Watched(watched) => ready!(watched.poll(cx)).map(seal),
+            StateProject::Plain(sending) => sending.poll(cx),
+            StateProject::Watched(watched) => watched.poll(cx).map(|result| result.map(seal)),
         };
+        if let (Some(timings), Some(info)) = (this.timings, &this.info) {
+            timings.note(info);
+        }
+        let result = ready!(polled);
         if let Some(endpoint) = this.endpoint {
             let stats = &endpoint.state.stats;
             let ok = result
@@ -260,7 +314,14 @@ impl Future for AttemptFuture {
         if let Some(info) = this.info.as_ref().filter(|_| result.is_ok()) {
             info.with(|facts| facts.response_started = Some(clock::now()));
         }
-        Poll::Ready(result)
+        match (result, this.log.take()) {
+            (Ok(response), Some(log)) => Poll::Ready(Ok(log.answered(response))),
+            (Err(error), Some(mut log)) => {
+                log.failed(&error);
+                Poll::Ready(Err(error))
+            }
+            (result, None) => Poll::Ready(result),
+        }
     }
 }
 

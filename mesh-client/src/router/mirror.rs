@@ -92,6 +92,11 @@ impl Router {
             facts.route = Some(Arc::clone(&forwarding) as _);
             facts.protocol = protocol;
         });
+        if live.upstream_log.is_some() {
+            let (parts, body) = request.into_parts();
+            crate::manager::capture(&self.shared, &copy_info, &parts);
+            request = Request::from_parts(parts, body);
+        }
         RequestInfo::attach(&copy_info, &mut request);
         let future = self.stack.clone().call(request);
         let future = RouterFuture::forwarded(future, copy_info, forwarding, None);

@@ -11,6 +11,7 @@ mod mirror;
 mod redirect;
 mod selection;
 mod tee;
+mod upstream_log;
 
 use std::{
     sync::Arc,
@@ -30,6 +31,7 @@ pub(crate) use future::RouterFuture;
 use redirect::Redirectable;
 pub(crate) use redirect::{Again, Redirected};
 pub(crate) use selection::{Forwarding, resolve};
+pub(crate) use upstream_log::UpstreamLog;
 
 use crate::manager::Shared;
 

@@ -12,6 +12,7 @@ use mesh_route::{
     VirtualHostEntry, WeightedCluster,
 };
 
+use super::UpstreamLog;
 use crate::{manager::Shared, worker::WorkerCluster};
 
 /// What was decided about a request when its route was found; kept in `Facts::route`, so that every
@@ -27,6 +28,10 @@ pub(crate) struct Forwarding {
     pub(crate) respect_expected_rq_timeout: bool,
     internal: bool,
     redirects: RedirectHistory,
+    /// Where attempts are logged, if they are.
+    pub(super) upstream_log: Option<Arc<UpstreamLog>>,
+    /// Whether a format asks for the times of attempts.
+    pub(super) timings: bool,
 }
 
 enum Chosen {
@@ -65,6 +70,8 @@ pub(crate) fn resolve(
         respect_expected_rq_timeout: shared.config.router.respect_expected_rq_timeout,
         internal,
         redirects,
+        upstream_log: shared.upstream_log.clone(),
+        timings: shared.captures.wants_timings(),
     };
     let mut idle_timeout = None;
     let mut cluster_name = None;
@@ -93,8 +100,17 @@ pub(crate) fn resolve(
         .entry()
         .map(|entry| Arc::clone(entry.name()))
         .filter(|n| !n.is_empty());
+    let route_metadata = forwarding
+        .policies()
+        .and_then(|policies| policies.metadata.clone());
+    let cluster_metadata = forwarding
+        .cluster
+        .as_ref()
+        .and_then(|c| c.cluster.config.metadata.clone());
     info.with(|facts| {
         facts.route_name = route_name;
+        facts.route_metadata = route_metadata;
+        facts.cluster_metadata = cluster_metadata;
         facts.cluster = cluster_name;
         facts.idle_timeout = idle_timeout;
         facts.route = Some(Arc::new(forwarding));
@@ -207,6 +223,8 @@ impl Forwarding {
             respect_expected_rq_timeout: self.respect_expected_rq_timeout,
             internal: true,
             redirects: RedirectHistory::default(),
+            upstream_log: self.upstream_log.clone(),
+            timings: self.timings,
         }
     }
 

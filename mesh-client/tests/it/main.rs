@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod health;
+mod logs;
 mod mirror;
 mod redirect;
 mod support;

@@ -7,10 +7,12 @@ use envoy_types::pb::{
         config::core::v3 as core,
         r#type::v3::{self as ty, fractional_percent::DenominatorType},
     },
-    google::protobuf::{self, BoolValue, UInt32Value},
+    google::protobuf::{self, BoolValue, Struct, UInt32Value, Value, value::Kind},
 };
 use http::{HeaderName, HeaderValue};
-use mesh_core::{Address, Cidr, FractionalPercent, Percent, RuntimeFraction};
+use mesh_core::{
+    Address, Cidr, FractionalPercent, Metadata, MetadataValue, Percent, RuntimeFraction,
+};
 
 use super::context::Context;
 use crate::language::{
@@ -268,6 +270,37 @@ pub(crate) fn host_and_port<'a>(
     };
     let port = cx.ok(&at.field("port_value"), u16::try_from(port))?;
     Some((&from.address, port))
+}
+
+/// What is stated about something, by namespace; `None` for nothing.
+pub(crate) fn metadata(from: Option<&core::Metadata>) -> Option<Arc<Metadata>> {
+    let namespaces = &from?.filter_metadata;
+    let values = namespaces
+        .iter()
+        .map(|(name, fields)| (name.as_str().into(), structure(fields)));
+    (!namespaces.is_empty()).then(|| Arc::new(Metadata::new(values.collect())))
+}
+
+fn structure(from: &Struct) -> MetadataValue {
+    let fields = from.fields.iter();
+    MetadataValue::Struct(
+        fields
+            .map(|(key, value)| (key.as_str().into(), any_value(value)))
+            .collect(),
+    )
+}
+
+fn any_value(from: &Value) -> MetadataValue {
+    match &from.kind {
+        None | Some(Kind::NullValue(_)) => MetadataValue::Null,
+        Some(Kind::BoolValue(value)) => MetadataValue::Bool(*value),
+        Some(Kind::NumberValue(number)) => MetadataValue::Number(*number),
+        Some(Kind::StringValue(text)) => MetadataValue::Text(text.as_str().into()),
+        Some(Kind::ListValue(list)) => {
+            MetadataValue::List(list.values.iter().map(any_value).collect())
+        }
+        Some(Kind::StructValue(fields)) => structure(fields),
+    }
 }
 
 pub(crate) fn header_name(cx: &Context<'_>, at: &At<'_>, name: &str) -> Option<HeaderName> {

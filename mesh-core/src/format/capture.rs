@@ -1,9 +1,9 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use http::{HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
-use super::{Format, Piece, RequestView};
+use super::{Format, FormatContext, Piece, RequestView};
 use crate::Facts;
 
 /// A request header that a format reads, pseudo headers included.
@@ -98,6 +98,8 @@ impl fmt::Display for RequestField {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Captures {
     fields: Vec<RequestField>,
+    tests: Vec<RequestTest>,
+    pub(super) timings: bool,
 }
 
 impl Captures {
@@ -120,10 +122,36 @@ impl Captures {
         })
     }
 
+    /// Lets `test` be asked while the request is at hand, and find its answer later. As a format, it belongs
+    /// to one list.
+    pub fn bind_test(&mut self, test: &mut RequestTest) {
+        test.captured = Some(self.tests.len());
+        self.tests.push(test.clone());
+    }
+
+    /// Whether a format asks for the times of an attempt: when it began, got its connection, was sent, and when
+    /// the last byte of its answer came.
+    #[must_use]
+    pub const fn wants_timings(&self) -> bool {
+        self.timings
+    }
+
+    /// Whether nothing is wanted of a request.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.tests.is_empty()
+    }
+
     /// What will be captured, in order.
     #[must_use]
     pub fn fields(&self) -> &[RequestField] {
         &self.fields
+    }
+
+    /// The answers for [`Facts::passed`].
+    #[must_use]
+    pub fn test(&self, request: &RequestView<'_>) -> SmallVec<[bool; 8]> {
+        self.tests.iter().map(|test| (test.test)(request)).collect()
     }
 
     /// The values for [`Facts::captured`].
@@ -133,6 +161,51 @@ impl Captures {
             .iter()
             .map(|field| field.capture(request))
             .collect()
+    }
+}
+
+/// A test on the head of a request for a reader that comes when the request has long gone: it is asked when
+/// the head is captured.
+#[derive(Clone)]
+pub struct RequestTest {
+    test: Arc<dyn Fn(&RequestView<'_>) -> bool + Send + Sync>,
+    captured: Option<usize>,
+}
+
+impl RequestTest {
+    /// Asks `test`.
+    pub fn new(test: impl Fn(&RequestView<'_>) -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            test: Arc::new(test),
+            captured: None,
+        }
+    }
+
+    /// Whether the request passes: the one at hand, or else as it was captured. `false` if neither is there.
+    #[must_use]
+    pub fn passes(&self, context: &FormatContext<'_>, facts: &Facts) -> bool {
+        match &context.request {
+            Some(request) => (self.test)(request),
+            None => self
+                .captured
+                .and_then(|index| facts.passed.get(index).copied())
+                .unwrap_or(false),
+        }
+    }
+}
+
+/// The same if they are clones of each other.
+impl PartialEq for RequestTest {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.test, &other.test) && self.captured == other.captured
+    }
+}
+
+impl Eq for RequestTest {}
+
+impl fmt::Debug for RequestTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RequestTest")
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
         Takes::{Nothing, Required},
         UNSET,
     },
-    operator::{GrpcStyle, Length, Operator, Point, ResponseField, Unit},
+    operator::{GrpcStyle, Length, MetadataOf, Operator, Point, ResponseField, Unit},
     time::{self, TimeFormat},
 };
 
@@ -74,6 +74,13 @@ impl Operator {
                 length,
             },
             "PATH" => path(parameters.unwrap_or_default(), length)?,
+            "CLUSTER_METADATA" => metadata(MetadataOf::Cluster, need()?, length),
+            "METADATA" => match need()?.split_once(':') {
+                Some(("ROUTE", path)) => metadata(MetadataOf::Route, path, length),
+                Some(("CLUSTER", path)) => metadata(MetadataOf::Cluster, path, length),
+                Some(("UPSTREAM_HOST", path)) => endpoint_metadata(name, parameters, path),
+                _ => Self::unset(name, parameters),
+            },
             _ => return Ok(None),
         }))
     }
@@ -108,11 +115,10 @@ impl Operator {
                     other => return Err(format!("unknown parameter \"{other}\"")),
                 },
             },
-            "UPSTREAM_METADATA" => match given.split_once(':') {
-                Some(("envoy.lb", key)) => Self::Metadata(key.into()),
-                _ if given.is_empty() => return Err(format!("{name} needs a parameter")),
-                _ => Self::unset(name, parameters),
-            },
+            "UPSTREAM_METADATA" if given.is_empty() => {
+                return Err(format!("{name} needs a parameter"));
+            }
+            "UPSTREAM_METADATA" => endpoint_metadata(name, parameters, given),
             "ENVIRONMENT" if given.is_empty() => {
                 return Err("ENVIRONMENT needs a parameter".to_owned());
             }
@@ -138,6 +144,9 @@ impl Operator {
             "DURATION" => millis(Point::Start, Point::End),
             "REQUEST_DURATION" => millis(Point::Start, Point::RequestReceived),
             "REQUEST_TX_DURATION" => millis(Point::Start, Point::RequestSent),
+            "UPSTREAM_CONNECTION_POOL_READY_DURATION" => {
+                millis(Point::AttemptStarted, Point::UpstreamReady)
+            }
             "RESPONSE_DURATION" => millis(Point::Start, Point::ResponseStarted),
             "RESPONSE_TX_DURATION" => millis(Point::ResponseStarted, Point::End),
             "GRPC_STATUS_NUMBER" => grpc_status(GrpcStyle::Number),
@@ -155,6 +164,19 @@ impl Operator {
             Some(parameters) => format!("{name}({parameters})").into(),
             None => name.into(),
         })
+    }
+}
+
+fn metadata(of: MetadataOf, path: &str, length: Length) -> Operator {
+    let path = path.split(':').map(Into::into).collect();
+    Operator::Metadata { of, path, length }
+}
+
+/// Of an endpoint, only what balancers look at is known.
+fn endpoint_metadata(name: &str, parameters: Option<&str>, path: &str) -> Operator {
+    match path.split_once(':') {
+        Some(("envoy.lb", key)) => Operator::EndpointMetadata(key.into()),
+        _ => Operator::unset(name, parameters),
     }
 }
 
@@ -249,6 +271,7 @@ fn point(name: &str) -> Option<Point> {
     Some(match name {
         "DS_RX_BEG" => Point::Start,
         "DS_RX_END" => Point::RequestReceived,
+        "US_TX_BEG" => Point::UpstreamReady,
         "US_TX_END" => Point::RequestSent,
         "US_RX_BEG" => Point::ResponseStarted,
         "US_RX_END" => Point::ResponseReceived,

@@ -66,6 +66,13 @@ impl<'a> FormatContext<'a> {
         self
     }
 
+    /// The exchange's gRPC status, from trailers, headers, or what the HTTP status amounts to, whether it is
+    /// gRPC or not; -1 for one that cannot be read. `None` without a response.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<i64> {
+        super::grpc::status_of(self)
+    }
+
     /// With the end of the exchange.
     #[must_use]
     pub const fn with_end(mut self, end: Instant) -> Self {
@@ -146,11 +153,31 @@ pub enum AccessLogType {
     DownstreamPeriodic,
     /// A request ended.
     DownstreamEnd,
+    /// A tunnel through the proxy was opened.
+    DownstreamTunnelSuccessfullyEstablished,
+    /// An upstream request got its connection.
+    UpstreamPoolReady,
+    /// An upstream request goes on.
+    UpstreamPeriodic,
     /// An upstream request ended.
     UpstreamEnd,
 }
 
 impl AccessLogType {
+    /// Every type that there is here.
+    pub const ALL: [Self; 10] = [
+        Self::NotSet,
+        Self::TcpConnectionStart,
+        Self::TcpConnectionEnd,
+        Self::DownstreamStart,
+        Self::DownstreamPeriodic,
+        Self::DownstreamEnd,
+        Self::DownstreamTunnelSuccessfullyEstablished,
+        Self::UpstreamPoolReady,
+        Self::UpstreamPeriodic,
+        Self::UpstreamEnd,
+    ];
+
     /// The word that is printed.
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -161,6 +188,11 @@ impl AccessLogType {
             Self::DownstreamStart => "DownstreamStart",
             Self::DownstreamPeriodic => "DownstreamPeriodic",
             Self::DownstreamEnd => "DownstreamEnd",
+            Self::DownstreamTunnelSuccessfullyEstablished => {
+                "DownstreamTunnelSuccessfullyEstablished"
+            }
+            Self::UpstreamPoolReady => "UpstreamPoolReady",
+            Self::UpstreamPeriodic => "UpstreamPeriodic",
             Self::UpstreamEnd => "UpstreamEnd",
         }
     }

@@ -1,21 +1,21 @@
 use std::{net::SocketAddr, time::Instant};
 
-use http::Version;
+use http::{HeaderMap, Version, header};
 
 use super::{
-    FormatContext, Sink,
+    AccessLogType, FormatContext, Sink,
     capture::Slot,
     grpc::{grpc_status, put_grpc_name},
     names::Fact,
-    operator::{GrpcStyle, Operator, Point, ResponseField, Unit},
+    operator::{GrpcStyle, MetadataOf, Operator, Point, ResponseField, Unit},
     put::{
         put_attempted, put_bytes, put_display, put_flags_long, put_host_name, put_ip, put_joined,
         put_network, put_status, put_text, put_unique_id,
     },
-    text::{cut, header, path_part, query, query_param},
+    text::{self, cut, path_part, query, query_param},
     time,
 };
-use crate::{Address, Facts};
+use crate::{Address, Endpoint, Facts, MetadataValue};
 
 /// Appends the operator's value; `false` when it is unset, and nothing was appended.
 pub(super) fn write<S: Sink>(
@@ -53,6 +53,11 @@ pub(super) fn write<S: Sink>(
         Operator::Network { address, prefix } => {
             put_network(address_of(*address, context, facts), *prefix, out)
         }
+        Operator::Metadata { length, .. } => match metadata(operator, facts).flatten() {
+            Some(MetadataValue::Text(text)) => put_bytes(Some(cut(text.as_bytes(), *length)), out),
+            Some(value) => put_bytes(Some(cut(value.to_string().as_bytes(), *length)), out),
+            None => false,
+        },
         Operator::Constant(text) => put_text(text.as_deref(), out),
         Operator::Details { blanks: true } => put_text(facts.details.as_deref(), out),
         Operator::Details { blanks: false } => put_joined(facts.details.as_deref(), out),
@@ -71,7 +76,7 @@ pub(super) fn write<S: Sink>(
         | Operator::QueryParam { .. }
         | Operator::Path { .. }
         | Operator::StreamId(_)
-        | Operator::Metadata(_)
+        | Operator::EndpointMetadata(_)
         | Operator::Duration { .. }
         | Operator::Unset(_) => put_bytes(text_of(operator, context, facts), out),
     }
@@ -98,6 +103,8 @@ pub(super) fn number(
                     .response
                     .map_or(0, |(status, _)| i64::from(status.as_u16())),
             ),
+            Fact::ResponseHeadersBytes => Some(response_size(context)),
+            Fact::ResponseTrailersBytes => Some(context.trailers.map_or(0, size)),
             Fact::Attempts => Some(i64::from(facts.attempts)),
             Fact::ConnectionId => Some(signed(context.info.connection.id)),
             Fact::UpstreamConnectionId => facts.upstream_connection_id.map(signed),
@@ -111,6 +118,25 @@ pub(super) fn number(
         },
         _ => return None,
     })
+}
+
+/// The value of an operator that is about metadata: `Some(None)` when there is none, `None` when it is about
+/// something else.
+pub(super) fn metadata<'a>(
+    operator: &Operator,
+    facts: &'a Facts,
+) -> Option<Option<&'a MetadataValue>> {
+    let Operator::Metadata { of, path, .. } = operator else {
+        return None;
+    };
+    let metadata = match of {
+        MetadataOf::Route => &facts.route_metadata,
+        MetadataOf::Cluster => &facts.cluster_metadata,
+    };
+    let value = metadata
+        .as_ref()
+        .map(|m| m.get(path.iter().map(AsRef::as_ref)));
+    Some(value.flatten())
 }
 
 /// The bytes of an operator that copies what a peer sent.
@@ -140,7 +166,7 @@ fn text_of<'a>(
                 ResponseField::Header(name) => headers.get(name),
                 ResponseField::Status => None,
             };
-            header(find(main).or_else(|| find(other.as_ref()?)), *length)
+            text::header(find(main).or_else(|| find(other.as_ref()?)), *length)
         }
         Operator::Trailer {
             main,
@@ -149,7 +175,7 @@ fn text_of<'a>(
         } => {
             let trailers = context.trailers?;
             let other = || trailers.get(other.as_ref()?);
-            header(trailers.get(main).or_else(other), *length)
+            text::header(trailers.get(main).or_else(other), *length)
         }
         Operator::QueryParam {
             path,
@@ -167,7 +193,7 @@ fn text_of<'a>(
             Some(cut(path_part(value, *with_query), *length))
         }
         Operator::StreamId(slot) => read(slot),
-        Operator::Metadata(key) => {
+        Operator::EndpointMetadata(key) => {
             let value = facts.endpoint.as_ref()?.metadata.get(key.as_ref())?;
             Some(value.as_bytes())
         }
@@ -207,6 +233,7 @@ fn write_fact<S: Sink>(
         | Fact::UpstreamHostIp
         | Fact::UpstreamLocalIp => put_ip(address_of(fact, context, facts), out),
         Fact::UpstreamHost => put_display(facts.endpoint.as_ref().map(|e| e.address()), out),
+        Fact::UpstreamRemote => put_display(connected(facts).map(|e| e.address()), out),
         Fact::UpstreamHostName | Fact::UpstreamHostNameOnly => {
             put_host_name(fact == Fact::UpstreamHostName, facts, out)
         }
@@ -220,6 +247,8 @@ fn write_fact<S: Sink>(
         | Fact::BytesSent
         | Fact::ResponseCode
         | Fact::Attempts
+        | Fact::ResponseHeadersBytes
+        | Fact::ResponseTrailersBytes
         | Fact::ConnectionId
         | Fact::UpstreamConnectionId
         | Fact::RemotePort
@@ -260,8 +289,14 @@ fn remote(context: &FormatContext<'_>, facts: &Facts) -> Option<SocketAddr> {
     facts.remote.or(context.info.connection.peer)
 }
 
+/// The endpoint, once there is a connection to it.
+fn connected(facts: &Facts) -> Option<&Endpoint> {
+    let endpoint = facts.endpoint.as_deref();
+    endpoint.filter(|_| facts.upstream_connection_id.is_some())
+}
+
 fn upstream(facts: &Facts) -> Option<SocketAddr> {
-    match facts.endpoint.as_ref()?.address() {
+    match connected(facts)?.address() {
         Address::Socket(address) => Some(*address),
         Address::Unix(_) => None,
     }
@@ -269,6 +304,30 @@ fn upstream(facts: &Facts) -> Option<SocketAddr> {
 
 fn port(address: Option<SocketAddr>) -> Option<i64> {
     address.map(|address| i64::from(address.port()))
+}
+
+/// The head of the response, with what is `:status` in HTTP/2, and with the `date` that it gets on its way out.
+fn response_size(context: &FormatContext<'_>) -> i64 {
+    let Some((_, headers)) = context.response else {
+        return 0;
+    };
+    let leaves = context.log_type == AccessLogType::DownstreamEnd;
+    let dated = !leaves || headers.contains_key(header::DATE);
+    size(headers) + STATUS_BYTES + if dated { 0 } else { DATE_BYTES }
+}
+
+const STATUS_BYTES: i64 = 10;
+
+/// `date: Sun, 06 Nov 1994 08:49:37 GMT`, without framing.
+const DATE_BYTES: i64 = 33;
+
+/// Names and values together, without framing.
+fn size(headers: &HeaderMap) -> i64 {
+    let fields = headers.iter();
+    let bytes: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    signed(bytes as u64)
 }
 
 fn signed(value: u64) -> i64 {
@@ -286,6 +345,8 @@ fn duration(
         match point {
             Point::Start => Some(context.info.start),
             Point::RequestReceived => facts.request_received,
+            Point::AttemptStarted => facts.attempt_started,
+            Point::UpstreamReady => facts.upstream_ready,
             Point::RequestSent => facts.request_sent,
             Point::ResponseStarted => facts.response_started,
             Point::ResponseReceived => facts.response_received,

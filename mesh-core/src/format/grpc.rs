@@ -8,6 +8,11 @@ pub(super) fn grpc_status(content_type: Option<&[u8]>, context: &FormatContext<'
     if !matches!(kind.first(), None | Some(b'+')) {
         return None;
     }
+    context.grpc_status()
+}
+
+/// Of an exchange that is gRPC, or is taken for it.
+pub(super) fn status_of(context: &FormatContext<'_>) -> Option<i64> {
     let read = |headers: &HeaderMap| {
         let value = headers.get("grpc-status")?;
         let code = value

@@ -35,11 +35,12 @@
 //! # Ok::<(), mesh_core::format::FormatError>(())
 //! ```
 //!
-//! # Two kinds of output
+//! # Three kinds of output
 //!
 //! Into a `String` (logs, bodies), control characters and bytes that are not UTF-8 become `\x0a`, so that
 //! no client can forge a log line. Into a `Vec<u8>` (header values), bytes stay as they are, and whoever
-//! makes a header of them checks it.
+//! makes a header of them checks it. What [`Format::value_with`] gives keeps its control characters too, for JSON,
+//! which quotes them.
 //!
 //! # Unset values
 //!
@@ -67,15 +68,15 @@ mod time;
 #[cfg(all(test, not(mesh_loom)))]
 mod tests;
 
-use crate::Facts;
+use crate::{Facts, MetadataValue};
 
-pub use self::capture::{Captures, RequestField};
+pub use self::capture::{Captures, RequestField, RequestTest};
 pub use self::context::{AccessLogType, FormatContext, RequestView};
 pub use self::parse::FormatError;
 pub use self::sink::Sink;
 pub use time::rfc3339;
 
-use self::operator::Operator;
+use self::{operator::Operator, sink::Raw};
 
 /// Envoy's access log format when none is configured; it ends with a line feed.
 pub const DEFAULT_ACCESS_LOG: &str = concat!(
@@ -105,6 +106,8 @@ pub enum Value<'a> {
     Unset,
     /// A single operator that counts or measures.
     Number(i64),
+    /// A single operator whose value is JSON already, and no text.
+    Json(&'a str),
     /// Anything else.
     Text(&'a str),
 }
@@ -161,7 +164,8 @@ impl Format {
     }
 
     /// The typed value. A single operator gives a number, text or [`Value::Unset`]; everything else is
-    /// text. `scratch` is cleared and lends its memory to the text.
+    /// text, in which control characters stay as they are for whoever quotes it. `scratch` is cleared and lends
+    /// its memory to the text.
     pub fn value_with<'s>(
         &self,
         context: &FormatContext<'_>,
@@ -173,11 +177,18 @@ impl Format {
             if let Some(number) = eval::number(operator, context, facts) {
                 return number.map_or(Value::Unset, Value::Number);
             }
-            if !eval::write(operator, context, facts, scratch) {
+            match eval::metadata(operator, facts).flatten() {
+                Some(MetadataValue::Text(_)) | None => {}
+                Some(value) => {
+                    scratch.push_str(&value.to_string());
+                    return Value::Json(scratch);
+                }
+            }
+            if !eval::write(operator, context, facts, &mut Raw(scratch)) {
                 return Value::Unset;
             }
         } else {
-            self.write_with(context, facts, scratch);
+            self.write_with(context, facts, &mut Raw(scratch));
         }
         Value::Text(scratch)
     }

@@ -55,7 +55,13 @@ pub(super) enum Operator {
     /// `RESPONSE_CODE_DETAILS`, which is printed without blanks unless asked for.
     Details { blanks: bool },
     /// `UPSTREAM_METADATA(envoy.lb:key)`.
-    Metadata(Box<str>),
+    EndpointMetadata(Box<str>),
+    /// `METADATA(ROUTE:a:b)`, `METADATA(CLUSTER:a:b)`, `CLUSTER_METADATA(a:b)`.
+    Metadata {
+        of: MetadataOf,
+        path: Box<[Box<str>]>,
+        length: Length,
+    },
     /// `*_ADDRESS_WITHOUT_PORT(prefix length)`: the network of an address.
     Network { address: Fact, prefix: u8 },
     /// Without parameters.
@@ -76,15 +82,34 @@ pub(super) enum ResponseField {
     Header(HeaderName),
 }
 
+/// Whose metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MetadataOf {
+    Route,
+    Cluster,
+}
+
 /// A point in the life of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Point {
     Start,
     RequestReceived,
+    AttemptStarted,
+    UpstreamReady,
     RequestSent,
     ResponseStarted,
     ResponseReceived,
     End,
+}
+
+impl Point {
+    /// Whether it is noted only where somebody asks for it.
+    const fn is_of_an_attempt(self) -> bool {
+        matches!(
+            self,
+            Self::AttemptStarted | Self::UpstreamReady | Self::RequestSent | Self::ResponseReceived
+        )
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,6 +160,9 @@ impl Operator {
     }
 
     pub(super) fn bind(&mut self, captures: &mut Captures) {
+        if let Self::Duration { from, to, .. } = self {
+            captures.timings |= from.is_of_an_attempt() || to.is_of_an_attempt();
+        }
         for slot in self.slots_mut().into_iter().flatten() {
             slot.bind(captures);
         }

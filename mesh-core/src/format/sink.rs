@@ -32,6 +32,22 @@ impl Sink for String {
     }
 }
 
+/// Text that will be quoted: only what is not UTF-8 is escaped.
+pub(super) struct Raw<'a>(pub(super) &'a mut String);
+
+impl Sink for Raw<'_> {
+    fn trusted(&mut self, text: &str) {
+        self.0.push_str(text);
+    }
+
+    fn untrusted(&mut self, bytes: &[u8]) {
+        for chunk in bytes.utf8_chunks() {
+            self.0.push_str(chunk.valid());
+            escape_bytes(self.0, chunk.invalid());
+        }
+    }
+}
+
 /// The slow way: control characters (C0, DEL, C1) and broken UTF-8 as `\x0a`, byte by byte.
 fn escape(out: &mut String, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {

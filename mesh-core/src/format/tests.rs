@@ -9,7 +9,10 @@ use proptest::prelude::*;
 use super::{
     AccessLogType, Captures, DEFAULT_ACCESS_LOG, Format, FormatContext, RequestView, Value,
 };
-use crate::{ConnectionInfo, Decision, Endpoint, Reason, RequestInfo, ResponseFlag, clock};
+use crate::{
+    ConnectionInfo, Decision, Endpoint, Metadata, MetadataValue, Reason, RequestInfo, ResponseFlag,
+    clock,
+};
 
 fn info() -> RequestInfo {
     let connection = ConnectionInfo::new(
@@ -74,6 +77,16 @@ fn request_operators_read_headers_pseudo_headers_and_alternatives() {
     }
 }
 
+/// `{ns: {n: 7, text: abc}}`
+fn stated() -> Metadata {
+    let fields = [
+        ("n", MetadataValue::Number(7.0)),
+        ("text", MetadataValue::Text("abc".into())),
+    ];
+    let fields = fields.map(|(key, value)| (key.into(), value));
+    Metadata::new([("ns".into(), MetadataValue::Struct(fields.into()))].into())
+}
+
 #[test]
 fn fact_operators_read_what_happened() {
     let info = info();
@@ -91,6 +104,7 @@ fn fact_operators_read_what_happened() {
         facts.upstream_protocol = Some(Version::HTTP_2);
         facts.upstream_local = Some("10.0.0.9:4000".parse().unwrap());
         facts.upstream_connection_id = Some(12);
+        facts.route_metadata = Some(Arc::new(stated()));
         facts.request_received = Some(info.start + Duration::from_millis(3));
         facts.response_started = Some(info.start + Duration::from_micros(10_250));
         facts
@@ -118,6 +132,8 @@ fn fact_operators_read_what_happened() {
             "%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%",
             "URX,UF UpstreamRetryLimitExceeded,UpstreamConnectionFailure",
         ),
+        // `:status: 502`, `server: us`, and the date to come.
+        ("%RESPONSE_HEADERS_BYTES% %RESPONSE_TRAILERS_BYTES%", "51 0"),
         ("%RESPONSE_CODE_DETAILS%", "upstream_reset:_late"),
         (
             "%RESPONSE_CODE_DETAILS(ALLOW_WHITESPACES)%",
@@ -179,6 +195,14 @@ fn fact_operators_read_what_happened() {
             "2026-11-20T17:41:55.176Z 1795196515.176",
         ),
         ("%DYNAMIC_METADATA(a:b)% %DOWNSTREAM_TLS_VERSION%", "- -"),
+        (
+            "%METADATA(ROUTE:ns:text)% %METADATA(ROUTE:ns:text):2% %METADATA(ROUTE:ns)%",
+            "abc ab {\"n\":7,\"text\":\"abc\"}",
+        ),
+        (
+            "%METADATA(ROUTE:ns:none)% %METADATA(CLUSTER:ns:n)% %CLUSTER_METADATA(ns)%",
+            "- - -",
+        ),
     ] {
         assert_eq!(show(format, &context), expected, "{format}");
     }
@@ -266,6 +290,7 @@ fn a_single_operator_keeps_its_type() {
             match format.value_with(&FormatContext::new(&info), facts, &mut scratch) {
                 Value::Unset => "unset".to_owned(),
                 Value::Number(number) => format!("number {number}"),
+                Value::Json(text) => format!("json {text}"),
                 Value::Text(text) => format!("text {text}"),
             }
         })
@@ -277,6 +302,30 @@ fn a_single_operator_keeps_its_type() {
     assert_eq!(value("%RESPONSE_FLAGS%"), "text -");
     assert_eq!(value("%DURATION% %REQ(X)%"), "text - -");
     assert_eq!(value("plain"), "text plain");
+    info.with(|facts| facts.route_metadata = Some(Arc::new(stated())));
+    let object = r#"json {"n":7,"text":"abc"}"#;
+    for (format, expected) in [
+        ("%METADATA(ROUTE:ns)%", object),
+        ("%METADATA(ROUTE:ns:n)%", "json 7"),
+        ("%METADATA(ROUTE:ns:text)%", "text abc"),
+        ("%METADATA(ROUTE:ns:none)%", "unset"),
+        ("%METADATA(ROUTE:ns:n)%!", "text 7!"),
+    ] {
+        assert_eq!(value(format), expected, "{format}");
+    }
+}
+
+#[test]
+fn what_will_be_quoted_keeps_its_control_characters() {
+    let info = info();
+    let request = Request::get("/").header("x", "a\tb").body(()).unwrap();
+    let context = FormatContext::new(&info).with_request(RequestView::of(&request));
+    let mut scratch = String::new();
+    let format = Format::parse("%REQ(X)%").unwrap();
+    let value =
+        info.with(|facts| format.value_with(&context, facts, &mut scratch) == Value::Text("a\tb"));
+    assert!(value);
+    assert_eq!(show("%REQ(X)%", &context), "a\\x09b");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod drain;
 mod filters;
 mod health;
 mod limits;
+mod logs;
 mod start;
 mod support;
 mod tls;

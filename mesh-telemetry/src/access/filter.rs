@@ -1,6 +1,9 @@
 use std::{fmt, sync::Arc};
 
-use mesh_core::{Facts, ResponseFlag, RuntimeFraction, format::FormatContext};
+use mesh_core::{
+    Facts, ResponseFlag, RuntimeFraction,
+    format::{AccessLogType, Captures, FormatContext, RequestTest},
+};
 
 /// Which requests are logged.
 ///
@@ -20,6 +23,23 @@ pub enum Filter {
     /// Everything but health checks. Envoy: `not_health_check_filter`. No filter marks requests as
     /// health checks yet, so that it lets all through.
     NotHealthCheck,
+    /// By the request's headers, as they went upstream. Envoy: `header_filter`, `traceable_filter`.
+    Request(RequestTest),
+    /// By the gRPC status, which a request that is not gRPC has too: what its HTTP status amounts to. Envoy:
+    /// `grpc_status_filter`.
+    GrpcStatus {
+        /// These pass.
+        statuses: Vec<i64>,
+        /// All others pass instead. Envoy: `exclude`.
+        exclude: bool,
+    },
+    /// By why the line is written. Envoy: `log_type_filter`.
+    LogType {
+        /// These pass.
+        types: Vec<AccessLogType>,
+        /// All others pass instead. Envoy: `exclude`.
+        exclude: bool,
+    },
     /// All of them; an empty list lets all through. Envoy: `and_filter`.
     And(Vec<Self>),
     /// One of them; an empty list lets none through. Envoy: `or_filter`.
@@ -80,7 +100,20 @@ impl Comparison {
     }
 }
 
+const GRPC_UNKNOWN: i64 = 2;
+
 impl Filter {
+    /// Lets `captures` ask what the filter wants to know of a request.
+    pub fn bind(&mut self, captures: &mut Captures) {
+        match self {
+            Self::Request(test) => captures.bind_test(test),
+            Self::And(filters) | Self::Or(filters) => {
+                filters.iter_mut().for_each(|filter| filter.bind(captures));
+            }
+            _ => {}
+        }
+    }
+
     /// Whether the request is logged.
     #[must_use]
     pub fn lets_through(&self, context: &FormatContext<'_>, facts: &Facts) -> bool {
@@ -97,6 +130,13 @@ impl Filter {
             Self::ResponseFlag(flags) => flags.iter().any(|&flag| context.info.flags.has(flag)),
             Self::Runtime(share) => share.includes(context.info.random),
             Self::NotHealthCheck => true,
+            Self::Request(test) => test.passes(context, facts),
+            Self::GrpcStatus { statuses, exclude } => {
+                // What cannot be read, or is not there, is UNKNOWN.
+                let status = context.grpc_status().filter(|&status| status >= 0);
+                statuses.contains(&status.unwrap_or(GRPC_UNKNOWN)) != *exclude
+            }
+            Self::LogType { types, exclude } => types.contains(&context.log_type) != *exclude,
             Self::And(filters) => filters.iter().all(|f| f.lets_through(context, facts)),
             Self::Or(filters) => filters.iter().any(|f| f.lets_through(context, facts)),
             Self::Predicate(predicate) => predicate(context, facts),
@@ -112,6 +152,17 @@ impl fmt::Debug for Filter {
             Self::ResponseFlag(flags) => f.debug_tuple("ResponseFlag").field(flags).finish(),
             Self::Runtime(share) => f.debug_tuple("Runtime").field(share).finish(),
             Self::NotHealthCheck => f.write_str("NotHealthCheck"),
+            Self::Request(test) => test.fmt(f),
+            Self::GrpcStatus { statuses, exclude } => f
+                .debug_struct("GrpcStatus")
+                .field("statuses", statuses)
+                .field("exclude", exclude)
+                .finish(),
+            Self::LogType { types, exclude } => f
+                .debug_struct("LogType")
+                .field("types", types)
+                .field("exclude", exclude)
+                .finish(),
             Self::And(filters) => f.debug_tuple("And").field(filters).finish(),
             Self::Or(filters) => f.debug_tuple("Or").field(filters).finish(),
             Self::Predicate(_) => f.write_str("Predicate"),

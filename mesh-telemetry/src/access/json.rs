@@ -108,6 +108,7 @@ impl JsonFormat {
                     // Writing into a string does not fail.
                     let _ = write!(out, "{number}");
                 }
+                Value::Json(json) => out.push_str(json),
                 Value::Text(text) => json_string(out, text),
             },
             Node::List(nodes) => {

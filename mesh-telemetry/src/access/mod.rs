@@ -135,12 +135,15 @@ impl AccessLog {
         self.entries.is_empty()
     }
 
-    /// Lets `captures` find the request headers that the formats read. Call it once, before any request;
+    /// Lets `captures` find the request headers that the formats and filters read. Call it once, before any request;
     /// unbound formats see request headers only while [`FormatContext::request`] is there.
     pub fn bind(&mut self, captures: &mut Captures) {
-        self.entries
-            .iter_mut()
-            .for_each(|entry| entry.format.bind(captures));
+        for entry in &mut self.entries {
+            entry.format.bind(captures);
+            if let Some(filter) = &mut entry.filter {
+                filter.bind(captures);
+            }
+        }
     }
 
     /// Writes one line to each log whose filter lets the request through. Never waits for a file.

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use mesh_core::{
     ConnectionInfo, Decision, FractionalPercent, Reason, RequestInfo, ResponseFlag,
     RuntimeFraction, clock,
-    format::{Captures, FormatContext, RequestView},
+    format::{AccessLogType, Captures, FormatContext, RequestTest, RequestView},
     stats::Registry,
 };
 use mesh_telemetry::{
@@ -268,4 +268,80 @@ fn each_log_gets_its_own_words_about_the_requests_it_wants() {
 fn operators_that_are_never_set_are_named() {
     let format = LogFormat::text("%RESPONSE_CODE% %DOWNSTREAM_PEER_SUBJECT%").unwrap();
     assert_eq!(format.always_unset(), ["DOWNSTREAM_PEER_SUBJECT"]);
+}
+
+#[test]
+fn filters_know_a_request_that_is_gone() {
+    let test = RequestTest::new(|request| request.headers.contains_key("x-log"));
+    let folder = TempDir::new();
+    let path = folder.path("log");
+    let writer = LogWriter::new(LogWriterConfig::default(), &Registry::new().scope(""));
+    let sink = writer.open(&Target::path(&path)).unwrap();
+    let filter = Filter::And(vec![Filter::Request(test), Filter::NotHealthCheck]);
+    let entry = AccessLogEntry::new(sink)
+        .format(LogFormat::text("%REQ(X-ID)%\n").unwrap())
+        .filter(filter);
+    let mut log = AccessLog::new(vec![entry]);
+    let mut captures = Captures::default();
+    log.bind(&mut captures);
+    for (id, name) in [("1", "x-log"), ("2", "x-other")] {
+        let info = info(1);
+        let request = Request::get("/").header("x-id", id).header(name, "");
+        let request = request.body(()).unwrap();
+        let view = RequestView::of(&request);
+        let (captured, passed) = (captures.capture(&view), captures.test(&view));
+        info.with(|facts| {
+            facts.captured = captured;
+            facts.passed = passed;
+        });
+        drop(request);
+        log.log(&FormatContext::new(&info));
+    }
+    assert!(writer.flush(SOON));
+    assert_eq!(read(&path), "1\n");
+}
+
+#[test]
+fn the_grpc_status_is_that_of_trailers_then_headers_then_http() {
+    let only = |exclude| Filter::GrpcStatus {
+        statuses: vec![0, 5],
+        exclude,
+    };
+    let info = info(0);
+    let headers = |status: Option<&str>| {
+        let values = status.map(|status| ("grpc-status".parse().unwrap(), status.parse().unwrap()));
+        HeaderMap::from_iter(values)
+    };
+    for (head, trailer, http, passes) in [
+        (None, Some("0"), 200, true),
+        (Some("5"), None, 200, true),
+        (Some("5"), Some("3"), 200, false),
+        (None, None, 404, false),
+        (Some("word"), None, 200, false),
+    ] {
+        let (head, trailers) = (headers(head), headers(trailer));
+        let context = FormatContext::new(&info)
+            .with_response(StatusCode::from_u16(http).unwrap(), &head)
+            .with_trailers(Some(&trailers));
+        let ask = |filter: &Filter| info.with(|facts| filter.lets_through(&context, facts));
+        assert_eq!(ask(&only(false)), passes, "{head:?} {trailers:?} {http}");
+        assert_eq!(ask(&only(true)), !passes, "{head:?} {trailers:?} {http}");
+    }
+}
+
+#[test]
+fn lines_are_told_apart_by_why_they_are_written() {
+    let info = info(0);
+    let mut context = FormatContext::new(&info);
+    context.log_type = AccessLogType::DownstreamStart;
+    for (types, exclude, passes) in [
+        (vec![AccessLogType::DownstreamStart], false, true),
+        (vec![AccessLogType::DownstreamEnd], false, false),
+        (vec![AccessLogType::DownstreamEnd], true, true),
+        (vec![], false, false),
+    ] {
+        let filter = Filter::LogType { types, exclude };
+        let passed = info.with(|facts| filter.lets_through(&context, facts));
+        assert_eq!(passed, passes, "{filter:?}");
+    }
 }

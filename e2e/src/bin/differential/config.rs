@@ -48,6 +48,8 @@ pub(crate) struct Hcm<'a> {
     pub(crate) filters: &'a str,
     /// Fields of the router.
     pub(crate) router: &'a str,
+    /// More items of `access_log`: their lines start with `+`, and are compared as they are.
+    pub(crate) logs: &'a str,
 }
 
 impl Default for Hcm<'_> {
@@ -59,6 +61,7 @@ impl Default for Hcm<'_> {
             routes: ALL_TO_A,
             filters: "",
             router: "",
+            logs: "",
         }
     }
 }
@@ -94,6 +97,7 @@ impl Bootstrap {
           typed_config:
             "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
             log_format: {{text_format_source: {{inline_string: "{LOG_FORMAT}"}}}}
+{logs}
         route_config:
           name: {name}
 {routes}
@@ -109,6 +113,7 @@ impl Bootstrap {
             routes = indent(hcm.routes, 10),
             filters = indent(hcm.filters, 8),
             router = indent(hcm.router, 12),
+            logs = indent(hcm.logs, 8),
         );
         self.listeners.push_str(&text);
         self

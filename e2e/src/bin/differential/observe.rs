@@ -159,6 +159,16 @@ fn trailers(facts: &mut Facts, prefix: &str, trailers: &[(String, String)]) {
     }
 }
 
+/// Whether a line was written by a scenario's own log.
+pub(crate) fn is_own(line: &str) -> bool {
+    line.starts_with('+') || line.starts_with("{\"+\"")
+}
+
+/// A line of a scenario's own log.
+pub(crate) fn own_log(facts: &mut Facts, name: &str, line: &str, names: &Names) {
+    facts.add(name, names.apply(line));
+}
+
 /// One line of the access log: only what says something is compared one by one.
 pub(crate) fn log(facts: &mut Facts, prefix: &str, line: &str, names: &Names) {
     let parts = line.trim_start_matches("LOG\t").split('\t');

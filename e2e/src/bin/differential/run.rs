@@ -205,7 +205,17 @@ impl<'a> Run<'a> {
     fn settle_as(&mut self, step: &str, ask: &Ask) -> Result<()> {
         let lines = self.log_lines()?;
         let lines = lines.iter().filter(|line| !line.contains("/__probe\t"));
-        for (number, line) in lines.enumerate() {
+        let (own, lines): (Vec<&String>, Vec<&String>) =
+            lines.partition(|line| observe::is_own(line));
+        for (number, line) in own.into_iter().enumerate() {
+            observe::own_log(
+                &mut self.facts,
+                &format!("{step}.line{}", number + 1),
+                line,
+                &self.names,
+            );
+        }
+        for (number, line) in lines.into_iter().enumerate() {
             let prefix = match number {
                 0 => format!("{step}.log"),
                 _ => format!("{step}.log{}", number + 1),
@@ -255,7 +265,8 @@ impl<'a> Run<'a> {
             .context("the access log did not show the mark")?;
         Ok(lines
             .into_iter()
-            .filter(|line| line.starts_with("LOG\t") && !line.contains("/__mark/"))
+            .filter(|line| line.starts_with("LOG\t") || observe::is_own(line))
+            .filter(|line| !line.contains("/__mark/"))
             .collect())
     }
 

@@ -9,7 +9,10 @@ use envoy_types::pb::envoy::config::{
     },
     route::v3::HeaderMatcher as HeaderMatcherMessage,
 };
-use mesh_core::{FractionalPercent, ResponseFlag, RuntimeFraction};
+use mesh_core::{
+    FractionalPercent, ResponseFlag, RuntimeFraction,
+    format::{AccessLogType, RequestTest, RequestView},
+};
 use mesh_telemetry::{Comparison, ComparisonOp, Filter};
 
 use crate::{
@@ -32,6 +35,10 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("or_filter", Enforced),
             ("header_filter", Enforced),
             ("response_flag_filter", Enforced),
+            ("traceable_filter", Enforced),
+            ("grpc_status_filter", Enforced),
+            ("metadata_filter", Enforced),
+            ("log_type_filter", Enforced),
         ],
     },
     MessageSupport {
@@ -71,6 +78,26 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         fields: &[("header", Enforced)],
     },
     MessageSupport {
+        message: "envoy.config.accesslog.v3.TraceableFilter",
+        fields: &[],
+    },
+    MessageSupport {
+        message: "envoy.config.accesslog.v3.GrpcStatusFilter",
+        fields: &[("statuses", Enforced), ("exclude", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.config.accesslog.v3.MetadataFilter",
+        // Nothing sets dynamic metadata, so that no key is ever found.
+        fields: &[
+            ("matcher", Meaningless),
+            ("match_if_key_not_found", Enforced),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.accesslog.v3.LogTypeFilter",
+        fields: &[("types", Enforced), ("exclude", Enforced)],
+    },
+    MessageSupport {
         message: "envoy.config.accesslog.v3.ResponseFlagFilter",
         fields: &[("flags", Enforced)],
     },
@@ -105,11 +132,24 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &AccessLogFilter) -> 
             &at.field("response_flag_filter"),
             from,
         )?)),
-        FilterSpecifier::TraceableFilter(_)
-        | FilterSpecifier::GrpcStatusFilter(_)
-        | FilterSpecifier::ExtensionFilter(_)
-        | FilterSpecifier::MetadataFilter(_)
-        | FilterSpecifier::LogTypeFilter(_) => None,
+        FilterSpecifier::TraceableFilter(_) => Some(Filter::Request(RequestTest::new(is_traced))),
+        FilterSpecifier::GrpcStatusFilter(from) => Some(Filter::GrpcStatus {
+            statuses: from.statuses.iter().copied().map(i64::from).collect(),
+            exclude: from.exclude,
+        }),
+        FilterSpecifier::MetadataFilter(from) => {
+            let found = value::flag(from.match_if_key_not_found, true);
+            Some(if found {
+                Filter::And(Vec::new())
+            } else {
+                Filter::Or(Vec::new())
+            })
+        }
+        FilterSpecifier::LogTypeFilter(from) => Some(Filter::LogType {
+            types: log_types(from),
+            exclude: from.exclude,
+        }),
+        FilterSpecifier::ExtensionFilter(_) => None,
     }
 }
 
@@ -150,12 +190,27 @@ fn runtime(from: &pb::RuntimeFilter) -> RuntimeFraction {
 /// Looks at request headers, as they are when the line is written.
 fn header(cx: &Context<'_>, at: &At<'_>, from: &HeaderMatcherMessage) -> Option<Filter> {
     let matcher = matcher::header(cx, at, from)?;
-    Some(Filter::Predicate(Arc::new(move |context, _| {
-        context
-            .request
-            .as_ref()
-            .is_some_and(|request| matcher.matches_request(request))
+    Some(Filter::Request(RequestTest::new(move |request| {
+        matcher.matches_request(request)
     })))
+}
+
+/// Whether somebody decided to trace the request: the 15th character of `x-request-id` says so.
+fn is_traced(request: &RequestView<'_>) -> bool {
+    let id = request.headers.get("x-request-id");
+    let mark = id.and_then(|id| id.as_bytes().get(14));
+    // Sampled; forced by a service; forced by the client.
+    matches!(mark, Some(b'9' | b'a' | b'b'))
+}
+
+/// Lines of the other types are never written.
+fn log_types(from: &pb::LogTypeFilter) -> Vec<AccessLogType> {
+    let types = from.types();
+    let types = types.map(|wanted| {
+        let mut known = AccessLogType::ALL.into_iter();
+        known.find(|known| known.text() == wanted.as_str_name())
+    });
+    types.flatten().collect()
 }
 
 fn flags(

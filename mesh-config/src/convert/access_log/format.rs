@@ -33,6 +33,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("text_format_source", Enforced),
             ("omit_empty_values", Enforced),
             ("json_format_options", Enforced),
+            ("formatters", Enforced),
             // Of local replies; a log has no type.
             ("content_type", Meaningless),
         ],
@@ -40,6 +41,15 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
     MessageSupport {
         message: "envoy.config.core.v3.JsonFormatOptions",
         fields: &[("sort_properties", Enforced)],
+    },
+    // Their operators are always there; those of the others are in the report.
+    MessageSupport {
+        message: "envoy.extensions.formatter.metadata.v3.Metadata",
+        fields: &[],
+    },
+    MessageSupport {
+        message: "envoy.extensions.formatter.req_without_query.v3.ReqWithoutQuery",
+        fields: &[],
     },
 ];
 

@@ -56,7 +56,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
                 "protocol_selection",
                 EnforcedFor(&["USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL"]),
             ),
-            ("metadata", Meaningless),
+            ("metadata", Enforced),
             // For original destinations and control planes, of which there are none.
             ("cleanup_interval", Meaningless),
             ("eds_cluster_config", Enforced),
@@ -121,6 +121,7 @@ pub(super) fn convert(
         tls: tls?,
         retry: protocol.retry,
         mirrors: protocol.mirrors,
+        metadata: value::metadata(from.metadata.as_ref()),
     })
 }
 

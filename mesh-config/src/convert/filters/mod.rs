@@ -17,8 +17,10 @@ use envoy_types::pb::envoy::extensions::filters::{
 };
 
 use super::{
+    access_log,
     context::{Context, type_name},
     listener::Surroundings,
+    value,
 };
 use crate::{
     language::{
@@ -26,7 +28,7 @@ use crate::{
         Support::{Enforced, Meaningless, Security},
         is_security_type,
     },
-    model::{HttpFilter, RouteFilterKind, RouterConfig},
+    model::{AccessLogOptions, HttpFilter, RouteFilterKind, RouterConfig},
 };
 
 pub(super) use registry::{ROWS, RouteSays, is_filter, route};
@@ -48,8 +50,17 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("suppress_envoy_headers", Enforced),
             ("respect_expected_rq_timeout", Enforced),
             ("upstream_http_filters", Enforced),
+            ("upstream_log", Enforced),
+            ("upstream_log_options", Enforced),
             // CONNECT is refused.
             ("reject_connect_request_early_data", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.filters.http.router.v3.Router.UpstreamAccessLogOptions",
+        fields: &[
+            ("flush_upstream_log_on_upstream_stream", Enforced),
+            ("upstream_log_flush_interval", Enforced),
         ],
     },
 ];
@@ -97,10 +108,7 @@ pub(super) fn convert(
             if filter.disabled {
                 cx.invalid(&at.field("disabled"), "the router cannot be disabled");
             }
-            chain.router = Some(RouterConfig {
-                suppress_envoy_headers: router.suppress_envoy_headers,
-                respect_expected_rq_timeout: router.respect_expected_rq_timeout,
-            });
+            chain.router = Some(convert_router(cx, &at_config, &router));
         } else if let Some(known) = registry::filter(cx, &at_config, any, around) {
             chain.filters.extend(known.map(|kind| HttpFilter {
                 name: Arc::from(filter.name.as_str()),
@@ -134,6 +142,25 @@ pub(super) fn convert(
         );
     }
     chain
+}
+
+fn convert_router(cx: &Context<'_>, at: &At<'_>, from: &Router) -> RouterConfig {
+    let mut upstream_log_options = AccessLogOptions::default();
+    if let Some(options) = &from.upstream_log_options {
+        let at = at.field("upstream_log_options");
+        let at = at.field("upstream_log_flush_interval");
+        let interval = options.upstream_log_flush_interval.as_ref();
+        upstream_log_options = AccessLogOptions {
+            flush_on_new_request: options.flush_upstream_log_on_upstream_stream,
+            flush_interval: value::timeout(cx, &at, interval, None),
+        };
+    }
+    RouterConfig {
+        suppress_envoy_headers: from.suppress_envoy_headers,
+        respect_expected_rq_timeout: from.respect_expected_rq_timeout,
+        upstream_log: access_log::convert(cx, &at.field("upstream_log"), &from.upstream_log),
+        upstream_log_options,
+    }
 }
 
 impl Chain {

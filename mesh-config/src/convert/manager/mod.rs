@@ -10,13 +10,13 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use mesh_core::format::Captures;
 
-use super::{access_log, context::Context, filters, listener::Surroundings, route, upgrade};
+use super::{access_log, context::Context, filters, listener::Surroundings, route, upgrade, value};
 use crate::{
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
     },
-    model::ConnectionManager,
+    model::{AccessLogOptions, ConnectionManager},
 };
 
 pub(super) use edge::SUPPORT as EDGE_SUPPORT;
@@ -27,23 +27,35 @@ pub(super) use server::{count_limit, nonzero};
 const MESSAGE: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
-pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
-    message: MESSAGE,
-    fields: &[
-        ("stat_prefix", Enforced),
-        ("route_config", Enforced),
-        ("rds", Enforced),
-        ("scoped_routes", Enforced),
-        ("http_filters", Enforced),
-        ("access_log", Enforced),
-        ("upgrade_configs", Enforced),
-        // Without PROXY protocol there is nothing to add.
-        ("add_proxy_protocol_connection_state", Meaningless),
-        // Without an overload manager there is nothing to say.
-        ("append_local_overload", Meaningless),
-        ("path_normalization_options", Security),
-    ],
-}];
+pub(super) const SUPPORT: &[MessageSupport] = &[
+    MessageSupport {
+        message: MESSAGE,
+        fields: &[
+            ("stat_prefix", Enforced),
+            ("route_config", Enforced),
+            ("rds", Enforced),
+            ("scoped_routes", Enforced),
+            ("http_filters", Enforced),
+            ("access_log", Enforced),
+            ("access_log_options", Enforced),
+            ("access_log_flush_interval", Enforced),
+            ("flush_access_log_on_new_request", Enforced),
+            ("upgrade_configs", Enforced),
+            // Without PROXY protocol there is nothing to add.
+            ("add_proxy_protocol_connection_state", Meaningless),
+            // Without an overload manager there is nothing to say.
+            ("append_local_overload", Meaningless),
+            ("path_normalization_options", Security),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions",
+        fields: &[
+            ("access_log_flush_interval", Enforced),
+            ("flush_access_log_on_new_request", Enforced),
+        ],
+    },
+];
 
 pub(super) fn convert(
     cx: &Context<'_>,
@@ -54,6 +66,7 @@ pub(super) fn convert(
     let chain = filters::convert(cx, at, from, around);
     let logs = at.field("access_log");
     let access_log = access_log::convert(cx, &logs, &from.access_log);
+    let access_log_options = access_log_options(cx, at, from);
     let server = server::convert(cx, at, from);
     let route_config = match &from.route_specifier {
         Some(RouteSpecifier::RouteConfig(route_config)) => route_config,
@@ -92,5 +105,32 @@ pub(super) fn convert(
         // Without a known router nothing runs: something is wrong, or in the report.
         router: chain.router.unwrap_or_default(),
         access_log,
+        access_log_options,
     })
+}
+
+/// The options; the older fields of the same names count without them.
+#[expect(deprecated, reason = "configs still use them")]
+fn access_log_options(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::HttpConnectionManager,
+) -> AccessLogOptions {
+    let (at, interval, start) = match &from.access_log_options {
+        Some(options) => (
+            at.field("access_log_options"),
+            options.access_log_flush_interval.as_ref(),
+            options.flush_access_log_on_new_request,
+        ),
+        None => (
+            *at,
+            from.access_log_flush_interval.as_ref(),
+            from.flush_access_log_on_new_request,
+        ),
+    };
+    let at = at.field("access_log_flush_interval");
+    AccessLogOptions {
+        flush_on_new_request: start,
+        flush_interval: value::timeout(cx, &at, interval, None),
+    }
 }

@@ -67,7 +67,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("response_headers_to_remove", Enforced),
             ("per_request_buffer_limit_bytes", Enforced),
             ("request_body_buffer_limit", Enforced),
-            ("metadata", Meaningless),
+            ("metadata", Enforced),
         ],
     },
     MessageSupport {
@@ -241,6 +241,7 @@ fn route(
             .overridden(cx, &per_filter, &from.typed_per_filter_config, &site);
     let mut policies = RoutePolicies {
         filters: overrides.to_model(),
+        metadata: value::metadata(from.metadata.as_ref()),
         ..RoutePolicies::default()
     };
     let mut rules = RouteRules {

@@ -1,9 +1,9 @@
 //! Access logs: where, in which words, which requests.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Request, StatusCode};
-use mesh_config::model::AccessLogConfig;
+use mesh_config::model::{AccessLogConfig, AccessLogOptions};
 use mesh_core::{
     ConnectionInfo, RequestInfo, ResponseFlag, clock,
     format::{FormatContext, RequestView},
@@ -181,6 +181,22 @@ fn each_filter_decides() {
         "{header_filter: {header: {name: x-a, string_match: {exact: A}}}}"
     ));
     assert!(!passes("{header_filter: {header: {name: x-b}}}"));
+    assert!(!passes("{traceable_filter: {}}"));
+    assert!(passes("{grpc_status_filter: {statuses: [UNAVAILABLE]}}"));
+    assert!(!passes(
+        "{grpc_status_filter: {statuses: [UNAVAILABLE], exclude: true}}"
+    ));
+    assert!(passes(
+        "{metadata_filter: {matcher: {filter: a, path: [{key: b}], value: {present_match: true}}}}"
+    ));
+    assert!(!passes(
+        "{metadata_filter: {match_if_key_not_found: false}}"
+    ));
+    assert!(!passes("{log_type_filter: {types: [DownstreamEnd]}}"));
+    assert!(passes("{log_type_filter: {types: [NotSet]}}"));
+    assert!(passes(
+        "{log_type_filter: {types: [TcpPeriodic], exclude: true}}"
+    ));
     assert!(passes(&format!(
         "{{or_filter: {{filters: [{yes}, {no}]}}}}"
     )));
@@ -225,7 +241,7 @@ fn flags_that_are_never_set_are_reported_and_do_not_widen_a_filter() {
 
 #[test]
 fn operators_of_extensions_are_reported_and_leave_envoys_own_format() {
-    let formatter = "formatters: [{name: f, typed_config: {'@type': type.googleapis.com/envoy.extensions.formatter.metadata.v3.Metadata}}]";
+    let formatter = "formatters: [{name: f, typed_config: {'@type': type.googleapis.com/envoy.extensions.formatter.cel.v3.Cel}}]";
     for (format, wanted) in [
         ("%SOMETHING_ELSE(x)%", LogFormat::envoy_default()),
         ("%REQ(:PATH)%", LogFormat::text("%REQ(:PATH)%").unwrap()),
@@ -238,7 +254,7 @@ fn operators_of_extensions_are_reported_and_leave_envoys_own_format() {
         assert_eq!(
             report,
             [(
-                format!("{AT}.typed_config.log_format.formatters"),
+                format!("{AT}.typed_config.log_format.formatters[0].typed_config"),
                 None,
                 false
             )]
@@ -249,7 +265,7 @@ fn operators_of_extensions_are_reported_and_leave_envoys_own_format() {
 #[test]
 fn a_filter_that_is_not_there_lets_everything_through() {
     let yes = "{not_health_check_filter: {}}";
-    let unknown = "{grpc_status_filter: {statuses: [OK]}}";
+    let unknown = "{extension_filter: {name: cel, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter, expression: 'true'}}}";
     for filter in [
         unknown.to_owned(),
         format!("{{or_filter: {{filters: [{yes}, {unknown}]}}}}"),
@@ -261,4 +277,57 @@ fn a_filter_that_is_not_there_lets_everything_through() {
     assert!(passes(&format!(
         "{{and_filter: {{filters: [{yes}, {unknown}]}}}}"
     )));
+}
+
+#[test]
+fn lines_in_between_are_asked_for_in_two_ways() {
+    let wanted = AccessLogOptions {
+        flush_on_new_request: true,
+        flush_interval: Some(Duration::from_secs(2)),
+    };
+    let fields = "access_log_flush_interval: 2s, flush_access_log_on_new_request: true";
+    let new = manager(&format!("access_log_options: {{{fields}}}"));
+    assert_eq!(new.access_log_options, wanted);
+    let old = manager(&fields.replace(", ", "\n"));
+    assert_eq!(old.access_log_options, wanted);
+    let none = manager("").access_log_options;
+    assert_eq!(none, AccessLogOptions::default());
+}
+
+#[test]
+fn attempts_have_logs_of_their_own() {
+    let log = format!("{{name: a, typed_config: {{'@type': type.googleapis.com/{STDOUT}}}}}");
+    let router = format!(
+        "'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router, upstream_log: [{log}], \
+         upstream_log_options: {{flush_upstream_log_on_upstream_stream: true, upstream_log_flush_interval: 2s}}"
+    );
+    let text = super::bare_manager_text(&format!(
+        "stat_prefix: i\nhttp_filters: [{{name: router, typed_config: {{{router}}}}}]\nroute_config: {{}}"
+    ));
+    let config = super::config(&text);
+    let router = &config.listeners[0].manager().unwrap().router;
+    assert_eq!(router.upstream_log.len(), 1);
+    assert_eq!(router.upstream_log[0].target, Target::Stdout);
+    let options = router.upstream_log_options;
+    assert!(options.flush_on_new_request);
+    assert_eq!(options.flush_interval, Some(Duration::from_secs(2)));
+    assert_eq!(report(&text), []);
+}
+
+#[test]
+fn formatters_whose_operators_are_there_are_no_news() {
+    for (name, format) in [
+        ("metadata.v3.Metadata", "%METADATA(ROUTE:a:b)%"),
+        (
+            "req_without_query.v3.ReqWithoutQuery",
+            "%REQ_WITHOUT_QUERY(:PATH)%",
+        ),
+    ] {
+        let config = format!(
+            "log_format: {{text_format_source: {{inline_string: '{format}'}}, formatters: [{{name: f, typed_config: {{'@type': type.googleapis.com/envoy.extensions.formatter.{name}}}}}]}}"
+        );
+        assert_eq!(report(&manager_text(&fields(STDOUT, &config, ""))), []);
+        let wanted = LogFormat::text(format).unwrap();
+        assert_eq!(log(STDOUT, &config).format, wanted);
+    }
 }

@@ -4,6 +4,7 @@
 //! `groups()`, look at what Envoy does with `cargo xtask envoy --only feature/case --arm-only envoy`,
 //! and write down the statuses with `expect`, so that a scenario that tests nothing is noticed.
 
+mod access_log;
 mod balance;
 mod compress;
 mod fault;
@@ -40,6 +41,7 @@ pub(crate) fn all() -> Vec<Group> {
         routing_match::groups(),
         routing_actions::groups(),
         routing_headers::groups(),
+        access_log::groups(),
         mirror::groups(),
         internal_redirects::groups(),
         retries::groups(),
