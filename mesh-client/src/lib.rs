@@ -28,10 +28,10 @@ mod filters;
 mod health;
 mod manager;
 mod mesh;
-mod periodic;
 mod router;
 mod stats;
 mod tls;
+mod watch;
 mod worker;
 
 pub use client::{ClientError, ClientFuture, MeshClient, MeshClientBuilder};

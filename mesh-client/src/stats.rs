@@ -63,6 +63,8 @@ mesh_core::stats! {
         counter downstream_rq_timeout,
         /// Heads that did not arrive in time.
         counter downstream_rq_header_timeout,
+        /// Streams that lasted for too long.
+        counter downstream_rq_max_duration_reached,
         /// Streams that were silent for too long.
         counter downstream_rq_idle_timeout,
         /// Requests that the client gave up.

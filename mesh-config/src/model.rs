@@ -165,6 +165,9 @@ pub struct ConnectionManager {
     pub router: RouterConfig,
     /// `access_log`.
     pub access_log: Vec<AccessLogConfig>,
+    /// How long a stream may last; `None` is for ever. Envoy:
+    /// `common_http_protocol_options.max_stream_duration`.
+    pub max_stream_duration: Option<Duration>,
     /// `access_log_options`.
     pub access_log_options: AccessLogOptions,
 }

@@ -69,6 +69,8 @@ pub enum ErrorKind {
     StreamIdleTimeout,
     /// The stream lasted for too long. `UMSDR`.
     MaxStreamDuration,
+    /// The client's stream lasted for too long. 408 or 504.
+    StreamDuration,
     /// The request did not arrive in time. 408.
     RequestReceiveTimeout,
     /// A rate limit refused. `RL`, 429.
@@ -144,6 +146,7 @@ impl ErrorKind {
             Self::DownstreamReset => Flag::DownstreamRemoteReset,
             Self::FaultInjected => Flag::FaultInjected,
             Self::RequestReceiveTimeout
+            | Self::StreamDuration
             | Self::RetryBufferExceeded
             | Self::TooLarge
             | Self::Denied
@@ -172,6 +175,7 @@ impl ErrorKind {
             Self::PerTryIdleTimeout => "per try idle timeout",
             Self::StreamIdleTimeout => "stream idle timeout",
             Self::MaxStreamDuration => "max stream duration",
+            Self::StreamDuration => "stream duration",
             Self::RequestReceiveTimeout => "request receive timeout",
             Self::RateLimited => "rate limited",
             Self::RetryBufferExceeded => "retry buffer exceeded",

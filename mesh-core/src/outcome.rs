@@ -59,6 +59,7 @@ impl<B> Classify<Response<B>> for HttpClassify {
                 | ErrorKind::DownstreamGone
                 | ErrorKind::DownstreamReset
                 | ErrorKind::RequestReceiveTimeout
+                | ErrorKind::StreamDuration
                 | ErrorKind::TooLarge
                 | ErrorKind::Denied
                 | ErrorKind::FaultInjected

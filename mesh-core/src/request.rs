@@ -58,6 +58,8 @@ pub struct Facts {
     pub deadline: Option<Instant>,
     /// The matched route's idle timeout for the stream, in place of the listener's; zero is off.
     pub idle_timeout: Option<Duration>,
+    /// How long the stream may last, where the matched route says so; zero is for ever.
+    pub max_stream_duration: Option<Duration>,
     /// The last byte of the request was received.
     pub request_received: Option<Instant>,
     /// The last attempt began. This and the other three times of an attempt are noted only where a format

@@ -152,6 +152,9 @@ fn usual(error: &Error, context: ReplyContext, transport: Option<&str>) -> Local
             "upstream max stream duration reached",
             "upstream_max_stream_duration_reached",
         ),
+        ErrorKind::StreamDuration => {
+            reply(late, "downstream duration timeout", "max_duration_timeout")
+        }
         ErrorKind::RequestReceiveTimeout => reply(
             StatusCode::REQUEST_TIMEOUT,
             "request timeout",

@@ -115,9 +115,9 @@ mod table;
 
 pub use action::{
     Action, BODY_MAX_DEFAULT, ClusterPick, ClusterSpecifier, DirectResponse, HostRewrite,
-    InternalRedirectPolicy, MirrorCluster, MirrorHost, MirrorPolicy, PathRedirect, PathRewrite,
-    RedirectAction, RedirectHistory, RedirectPredicate, RedirectRefusal, RedirectTarget,
-    RouteAction, SchemeRedirect, WeightedCluster, WeightedClusters, rewrite_host,
+    InternalRedirectPolicy, MaxStreamDuration, MirrorCluster, MirrorHost, MirrorPolicy,
+    PathRedirect, PathRewrite, RedirectAction, RedirectHistory, RedirectPredicate, RedirectRefusal,
+    RedirectTarget, RouteAction, SchemeRedirect, WeightedCluster, WeightedClusters, rewrite_host,
 };
 pub use changes::{Captured, HeaderChange, HeaderChanges, MessageChanges};
 pub use config::{

@@ -14,7 +14,10 @@ use mesh_core::{
 use mesh_http::{Abort, hygiene, reply, reply::ReplyContext};
 
 use super::Shared;
-use crate::{periodic::Periodic, router::Forwarding};
+use crate::{
+    router::Forwarding,
+    watch::{Due, Watch},
+};
 
 /// The body of an answer: counts its bytes, and writes the log line at its end.
 pub struct AnswerBody {
@@ -30,8 +33,8 @@ struct Unsettled {
     status: StatusCode,
     headers: HeaderMap,
     trailers: Option<HeaderMap>,
-    /// Lines while it goes on.
-    periodic: Option<Box<Periodic>>,
+    /// Lines while it goes on, and its end.
+    watch: Option<Box<Watch>>,
 }
 
 /// What an answer's way out depends on.
@@ -42,8 +45,8 @@ pub(super) struct Outgoing {
     pub(super) head: bool,
     /// To be sent back, if the config says so.
     pub(super) request_id: Option<HeaderValue>,
-    /// Lines while it goes on.
-    pub(super) periodic: Option<Box<Periodic>>,
+    /// Lines while it goes on, and its end.
+    pub(super) watch: Option<Box<Watch>>,
 }
 
 /// Turns an upstream's, a filter's or a route's answer into what leaves through the codec.
@@ -77,7 +80,7 @@ pub(super) fn outgoing(
             status: parts.status,
             headers: parts.headers.clone(),
             trailers: None,
-            periodic: how.periodic,
+            watch: how.watch,
         };
         AnswerBody {
             body,
@@ -120,7 +123,7 @@ pub(super) fn local(
             local: true,
             head: context.head,
             request_id: None,
-            periodic: None,
+            watch: None,
         },
     )
 }
@@ -147,6 +150,7 @@ fn count_error(shared: &Shared, kind: ErrorKind) {
     match kind {
         ErrorKind::NoRoute => shared.stats.no_route().inc(),
         ErrorKind::NoCluster => shared.stats.no_cluster().inc(),
+        ErrorKind::StreamDuration => shared.stats.downstream_rq_max_duration_reached().inc(),
         ErrorKind::StreamIdleTimeout => shared.stats.downstream_rq_idle_timeout().inc(),
         ErrorKind::RequestReceiveTimeout => shared.stats.downstream_rq_timeout().inc(),
         ErrorKind::TooLarge => shared.stats.downstream_rq_too_large().inc(),
@@ -255,6 +259,31 @@ impl AnswerBody {
         }
     }
 
+    fn watched(&mut self, cx: &mut Context<'_>) -> Due {
+        let watch = self.log.as_mut().and_then(|log| log.watch.as_mut());
+        watch.map_or(Due::Nothing, |watch| watch.poll(cx))
+    }
+
+    fn log_running(&self) {
+        if let Some(log) = &self.log {
+            let response = Some((log.status, &log.headers));
+            let log_type = AccessLogType::DownstreamPeriodic;
+            log_running(&log.shared, &log.info, response, log_type);
+        }
+    }
+
+    /// Ends the answer here, and says why.
+    fn cut_off(&mut self, kind: ErrorKind) -> Error {
+        let error = Error::from(kind);
+        if let Some(log) = &self.log {
+            count_error(&log.shared, kind);
+            broken(&log.shared, &log.info, &error);
+        }
+        self.body = Body::empty();
+        self.settle();
+        error
+    }
+
     /// The body for a caller in process: it settles as it did.
     #[must_use]
     pub fn into_body(mut self) -> Body {
@@ -274,13 +303,10 @@ impl HttpBody for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        if let Some(log) = self.log.as_mut()
-            && let Some(periodic) = &mut log.periodic
-            && periodic.is_due(cx)
-        {
-            let response = Some((log.status, &log.headers));
-            let log_type = AccessLogType::DownstreamPeriodic;
-            log_running(&log.shared, &log.info, response, log_type);
+        match self.watched(cx) {
+            Due::Nothing => {}
+            Due::Line => self.log_running(),
+            Due::End => return Poll::Ready(Some(Err(self.cut_off(ErrorKind::StreamDuration)))),
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let Some(log) = self.log.as_mut() else {
@@ -330,6 +356,7 @@ fn broken(shared: &Shared, info: &RequestInfo, error: &Error) {
     info.set_details(match error.kind() {
         ErrorKind::RequestTimeout => "response_timeout".to_owned(),
         ErrorKind::StreamIdleTimeout => "stream_idle_timeout".to_owned(),
+        ErrorKind::StreamDuration => "max_duration_timeout".to_owned(),
         _ => format!("upstream_reset_after_response_started{{{reason}}}"),
     });
 }

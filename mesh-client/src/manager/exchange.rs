@@ -19,7 +19,18 @@ use super::{
     answer::{self, AnswerBody, Outgoing, Through},
     begin,
 };
-use crate::{periodic::Periodic, router::Redirected};
+use crate::{
+    router::Redirected,
+    watch::{Due, Watch},
+};
+
+/// What happens to the request by time alone.
+fn watch(shared: &Shared, info: &RequestInfo) -> Option<Box<Watch>> {
+    let lines = shared.config.access_log_options.flush_interval;
+    let own = info.with(|facts| facts.max_stream_duration);
+    let longest = own.or(shared.config.max_stream_duration);
+    Watch::new(info.start, lines, longest)
+}
 
 /// One request in the filters.
 pub struct ManagerExchange {
@@ -31,8 +42,8 @@ pub struct ManagerExchange {
     refused: bool,
     /// Where a request starts again that is sent elsewhere; `None` where no route follows redirects.
     chain: Option<BoxHttpService>,
-    /// Lines while it goes on; `None` unless they are wanted.
-    periodic: Option<Box<Periodic>>,
+    /// Lines while it goes on, and its end; `None` where there are neither.
+    watch: Option<Box<Watch>>,
     state: State,
 }
 
@@ -52,11 +63,8 @@ impl ManagerExchange {
         chain: Option<BoxHttpService>,
     ) -> Self {
         let idle_timeout = info.with(|facts| facts.idle_timeout);
+        let watch = watch(shared, &info);
         let state = State::Running(future);
-        let options = &shared.config.access_log_options;
-        let periodic = options
-            .flush_interval
-            .map(|every| Box::new(Periodic::new(every, info.start)));
         Self {
             shared: Arc::clone(shared),
             info,
@@ -65,7 +73,7 @@ impl ManagerExchange {
             idle_timeout,
             refused: false,
             chain,
-            periodic,
+            watch,
             state,
         }
     }
@@ -84,7 +92,7 @@ impl ManagerExchange {
             idle_timeout: None,
             refused: true,
             chain: None,
-            periodic: None,
+            watch: None,
             state: State::Refused(Some(error)),
         }
     }
@@ -100,11 +108,19 @@ impl ManagerExchange {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<AnswerBody>, Error>> {
-        if let Some(periodic) = &mut self.periodic
-            && periodic.is_due(cx)
-        {
-            let log_type = AccessLogType::DownstreamPeriodic;
-            answer::log_running(&self.shared, &self.info, None, log_type);
+        match self.watch.as_mut().map_or(Due::Nothing, |w| w.poll(cx)) {
+            Due::Nothing => {}
+            Due::Line => {
+                let log_type = AccessLogType::DownstreamPeriodic;
+                answer::log_running(&self.shared, &self.info, None, log_type);
+            }
+            Due::End => {
+                // Whatever runs below ends before the answer is made, so that its facts are in the log.
+                self.state = State::Done;
+                let received = self.info.with(|facts| facts.request_received.is_some());
+                self.context.request_complete = received;
+                return Poll::Ready(Err(ErrorKind::StreamDuration.into()));
+            }
         }
         let result = loop {
             let result = match &mut self.state {
@@ -130,7 +146,7 @@ impl ManagerExchange {
                     local,
                     head: self.context.head,
                     request_id,
-                    periodic: self.periodic.take(),
+                    watch: self.watch.take(),
                 };
                 let answer = answer::outgoing(&self.shared, &self.info, response, how);
                 Poll::Ready(Ok(answer))
@@ -153,6 +169,7 @@ impl ManagerExchange {
         answer::settle_uncounted(&self.shared, &self.info, status, headers, None);
         let (info, request) = begin::again(&self.shared, &self.info, *again);
         self.idle_timeout = info.with(|facts| facts.idle_timeout);
+        self.watch = watch(&self.shared, &info);
         self.info = info;
         self.state = State::Running(chain.call(request));
         true

@@ -74,11 +74,13 @@ pub(crate) fn resolve(
         timings: shared.captures.wants_timings(),
     };
     let mut idle_timeout = None;
+    let mut max_stream_duration = None;
     let mut cluster_name = None;
     if let Chosen::Route(entry) = &forwarding.found {
         forwarding.retry.clone_from(&entry.policy().retry);
         if let Action::Route(action) = entry.action() {
             idle_timeout = action.idle_timeout;
+            max_stream_duration = action.max_stream_duration.of(request.headers());
             if let Some(pick) = action.cluster.pick(request.headers(), info.random) {
                 forwarding.weighted = pick.weighted.map(|(index, _)| index);
                 forwarding.cluster = shared.worker.cluster(pick.name);
@@ -113,6 +115,7 @@ pub(crate) fn resolve(
         facts.cluster_metadata = cluster_metadata;
         facts.cluster = cluster_name;
         facts.idle_timeout = idle_timeout;
+        facts.max_stream_duration = max_stream_duration;
         facts.route = Some(Arc::new(forwarding));
     });
 }

@@ -17,7 +17,7 @@ use mesh_core::{
 use mesh_telemetry::AccessLog;
 
 use super::attempt::attempt_of;
-use crate::periodic::Periodic;
+use crate::watch::Periodic;
 
 /// The logs of all attempts.
 pub(crate) struct UpstreamLog {

@@ -87,6 +87,36 @@ async fn a_route_timeout_ends_a_request_that_nobody_answers() {
 }
 
 #[tokio::test]
+async fn a_stream_lasts_only_as_long_as_its_route_lets_it() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let slow = Upstream::answering(|_, _| {
+        Some("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nbegun".to_owned())
+    })
+    .await;
+    let routes = "[{match: {prefix: /silent}, route: {cluster: a, timeout: 0.01s, max_stream_duration: {max_stream_duration: 0.05s}}}, \
+        {match: {prefix: /slow}, route: {cluster: b, max_stream_duration: {max_stream_duration: 0.05s}}}]";
+    let clusters = format!(
+        "[{}, {}]",
+        cluster("a", &[silent.local_addr().unwrap().port()], ""),
+        cluster("b", &[slow.port], "")
+    );
+    let client = client(bootstrap(routes, &clusters)).await.unwrap();
+    for path in ["/silent", "/slow"] {
+        let (result, info) = get(&client, path).await;
+        assert_eq!(
+            result.unwrap_err().kind(),
+            ErrorKind::StreamDuration,
+            "{path}"
+        );
+        assert_eq!(info.flags.to_string(), "-", "{path}");
+        let details = info.with(|facts| facts.details.clone());
+        assert_eq!(details.as_deref(), Some("max_duration_timeout"), "{path}");
+    }
+    let name = "http.ingress.downstream_rq_max_duration_reached";
+    assert_eq!(crate::support::counter(&client, name), 2);
+}
+
+#[tokio::test]
 async fn the_upstream_sees_one_host_and_an_origin_form_target() {
     let upstream = Upstream::start(&[200]).await;
     let clusters = format!("[{}]", cluster("a", &[upstream.port], ""));

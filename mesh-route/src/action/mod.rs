@@ -1,6 +1,7 @@
 //! What is done with a request that matched.
 
 mod cluster;
+mod duration;
 mod internal_redirect;
 mod mirror;
 mod redirect;
@@ -15,6 +16,7 @@ use mesh_core::Priority;
 use crate::TIMEOUT_DEFAULT;
 
 pub use cluster::{ClusterPick, ClusterSpecifier, WeightedCluster, WeightedClusters};
+pub use duration::MaxStreamDuration;
 pub use internal_redirect::{
     InternalRedirectPolicy, RedirectHistory, RedirectPredicate, RedirectRefusal, RedirectTarget,
 };
@@ -87,6 +89,8 @@ pub struct RouteAction {
     /// From the end of the request to the end of the response, retries included; zero is off.
     /// 15 seconds by default.
     pub timeout: Duration,
+    /// How long the stream may last, in place of the listener's. Envoy: `max_stream_duration`.
+    pub max_stream_duration: MaxStreamDuration,
     /// How long nothing may move on the stream, in place of the listener's; zero is off.
     pub idle_timeout: Option<Duration>,
     /// Which of the cluster's thresholds count.
@@ -108,6 +112,7 @@ impl RouteAction {
             host_rewrite: None,
             append_x_forwarded_host: false,
             timeout: TIMEOUT_DEFAULT,
+            max_stream_duration: MaxStreamDuration::default(),
             idle_timeout: None,
             priority: Priority::default(),
             mirrors: Arc::from([]),

@@ -188,6 +188,10 @@ fn common(cx: &Context<'_>, at: &At<'_>, from: &core::HttpProtocolOptions, pool:
     if let Some(requests) = manager::nonzero(from.max_requests_per_connection) {
         pool.max_requests_per_connection = Some(requests);
     }
+    if from.max_stream_duration.is_some() {
+        let field = "envoy.config.core.v3.HttpProtocolOptions.max_stream_duration";
+        cx.unsupported(&at.field("max_stream_duration"), field, None);
+    }
     // Envoy honours it for responses too.
     if from.headers_with_underscores_action != 0 {
         let field = "envoy.config.core.v3.HttpProtocolOptions.headers_with_underscores_action";

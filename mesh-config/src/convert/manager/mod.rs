@@ -66,6 +66,11 @@ pub(super) fn convert(
     let chain = filters::convert(cx, at, from, around);
     let logs = at.field("access_log");
     let access_log = access_log::convert(cx, &logs, &from.access_log);
+    let common = from.common_http_protocol_options.as_ref();
+    let longest = common.and_then(|common| common.max_stream_duration.as_ref());
+    let at_common = at.field("common_http_protocol_options");
+    let at_longest = at_common.field("max_stream_duration");
+    let max_stream_duration = value::timeout(cx, &at_longest, longest, None);
     let access_log_options = access_log_options(cx, at, from);
     let server = server::convert(cx, at, from);
     let route_config = match &from.route_specifier {
@@ -105,6 +110,7 @@ pub(super) fn convert(
         // Without a known router nothing runs: something is wrong, or in the report.
         router: chain.router.unwrap_or_default(),
         access_log,
+        max_stream_duration,
         access_log_options,
     })
 }

@@ -44,6 +44,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         fields: &[
             ("idle_timeout", Enforced),
             ("max_connection_duration", Enforced),
+            ("max_stream_duration", Enforced),
             ("max_headers_count", Enforced),
             ("max_response_headers_kb", Enforced),
             ("headers_with_underscores_action", Enforced),

@@ -1,6 +1,6 @@
 //! `RouteAction`: to which cluster, and how changed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::config::{
     core::v3::RoutingPriority,
@@ -14,7 +14,8 @@ use envoy_types::pb::envoy::config::{
 use http::StatusCode;
 use mesh_core::Priority;
 use mesh_route::{
-    ClusterSpecifier, HostRewrite, MirrorPolicy, PathRewrite, RouteAction, TIMEOUT_DEFAULT,
+    ClusterSpecifier, HostRewrite, MaxStreamDuration, MirrorPolicy, PathRewrite, RouteAction,
+    TIMEOUT_DEFAULT,
 };
 
 use super::{
@@ -49,6 +50,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("host_rewrite_path_regex", Enforced),
             ("append_x_forwarded_host", Enforced),
             ("timeout", Enforced),
+            ("max_stream_duration", Enforced),
             ("idle_timeout", Enforced),
             ("retry_policy", Enforced),
             ("hedge_policy", Enforced),
@@ -66,6 +68,14 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("path_rewrite_policy", Security),
             ("path_rewrite", Security),
             ("host_rewrite", Security),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.route.v3.RouteAction.MaxStreamDuration",
+        fields: &[
+            ("max_stream_duration", Enforced),
+            ("grpc_timeout_header_max", Enforced),
+            ("grpc_timeout_header_offset", Enforced),
         ],
     },
     MessageSupport {
@@ -124,12 +134,37 @@ pub(super) fn convert(
     action.mirrors = mirrors;
     action.internal_redirect = redirect.map(Arc::new);
     action.timeout = timeout;
+    if let Some(from) = &from.max_stream_duration {
+        action.max_stream_duration =
+            max_stream_duration(cx, &at.field("max_stream_duration"), from);
+        // The one replaces the other, as in Envoy, be it that it says nothing.
+        action.timeout = Duration::ZERO;
+    }
     action.idle_timeout = idle_timeout;
     action.priority = match from.priority() {
         RoutingPriority::Default => Priority::Default,
         RoutingPriority::High => Priority::High,
     };
     Some(action)
+}
+
+fn max_stream_duration(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::route_action::MaxStreamDuration,
+) -> MaxStreamDuration {
+    let duration = |field, from| value::duration(cx, &at.field(field), from);
+    MaxStreamDuration {
+        max_stream_duration: duration("max_stream_duration", from.max_stream_duration.as_ref()),
+        grpc_timeout_header_max: duration(
+            "grpc_timeout_header_max",
+            from.grpc_timeout_header_max.as_ref(),
+        ),
+        grpc_timeout_header_offset: duration(
+            "grpc_timeout_header_offset",
+            from.grpc_timeout_header_offset.as_ref(),
+        ),
+    }
 }
 
 fn cluster(

@@ -204,7 +204,7 @@ fn what_is_not_done_is_reported() {
     assert_eq!(
         paths(&manager_text(
             "tracing: {}\nlocal_reply_config: {}\n\
-             drain_timeout: 1s\ncommon_http_protocol_options: {max_connection_duration: 1s, max_stream_duration: 1s}\n\
+             drain_timeout: 1s\ncommon_http_protocol_options: {max_connection_duration: 1s}\n\
              http_protocol_options: {allow_absolute_url: false}\nhttp2_protocol_options: {allow_metadata: true, \
              override_stream_error_on_invalid_http_message: false}"
         )),
@@ -212,7 +212,6 @@ fn what_is_not_done_is_reported() {
             "tracing",
             "http2_protocol_options.allow_metadata",
             "drain_timeout",
-            "common_http_protocol_options.max_stream_duration",
             "local_reply_config",
             "http2_protocol_options.override_stream_error_on_invalid_http_message",
             "common_http_protocol_options.max_connection_duration",

@@ -6,9 +6,9 @@ use http::{HeaderValue, StatusCode};
 use mesh_core::{FractionalPercent, Priority, format::Format};
 use mesh_route::{
     Action, AppendAction, ClusterSpecifier, DirectResponse, HeaderAdd, HeaderMatch, HeaderMatcher,
-    HostRewrite, PathMatch, PathRedirect, PathRewrite, PathSeparatedPrefix, QueryMatch,
-    QueryParameterMatcher, RedirectAction, RegexRewrite, RouteAction, RouteMatch, SafeRegex,
-    SchemeRedirect, StringMatcher, WeightedCluster, WeightedClusters,
+    HostRewrite, MaxStreamDuration, PathMatch, PathRedirect, PathRewrite, PathSeparatedPrefix,
+    QueryMatch, QueryParameterMatcher, RedirectAction, RegexRewrite, RouteAction, RouteMatch,
+    SafeRegex, SchemeRedirect, StringMatcher, WeightedCluster, WeightedClusters,
 };
 
 use super::{assert_refused, config, report, route, route_text};
@@ -444,10 +444,28 @@ fn what_cannot_be_done_is_refused() {
 }
 
 #[test]
+fn the_longest_stream_replaces_the_timeout() {
+    let fields = "cluster: b, timeout: 7s, max_stream_duration: ";
+    let empty = route_action(&format!("{fields}{{}}"));
+    assert_eq!(empty.timeout, Duration::ZERO);
+    assert_eq!(empty.max_stream_duration, MaxStreamDuration::default());
+    let full = route_action(&format!(
+        "{fields}{{max_stream_duration: 1s, grpc_timeout_header_max: 2s, grpc_timeout_header_offset: 3s}}"
+    ));
+    let seconds = |n| Some(Duration::from_secs(n));
+    let wanted = MaxStreamDuration {
+        max_stream_duration: seconds(1),
+        grpc_timeout_header_max: seconds(2),
+        grpc_timeout_header_offset: seconds(3),
+    };
+    assert_eq!(full.max_stream_duration, wanted);
+}
+
+#[test]
 fn what_is_not_done_is_reported() {
     let text = route_text(
         "match: {prefix: /}\ndecorator: {operation: o}\nstat_prefix: s\n\
-         route: {cluster: b, request_mirror_policies: [{cluster: b, trace_sampled: true}], max_stream_duration: {}, \
+         route: {cluster: b, request_mirror_policies: [{cluster: b, trace_sampled: true}], \
          metadata_match: {filter_metadata: {envoy.lb: {a: b}}}, path_rewrite: '/x'}",
     );
     let entries: Vec<(String, bool)> = report(&text)
@@ -457,7 +475,6 @@ fn what_is_not_done_is_reported() {
     let wanted = [
         (".route.metadata_match", false),
         (".route.request_mirror_policies[0].trace_sampled", false),
-        (".route.max_stream_duration", false),
         (".route.path_rewrite", true),
         (".decorator", false),
         (".stat_prefix", false),

@@ -355,5 +355,8 @@ fn route_max_stream_duration(run: &mut Run<'_>) -> Result<()> {
     run.send(get("/duration").on("timeouts").expect(504).fate())?;
     run.send(get("/duration").on("timeouts").expect(200).fate())?;
     run.send(get("/never").on("timeouts").expect(200))?;
+    let started = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc";
+    run.up["a"].on("/duration/started", [Reply::raw(started).then_hang()]);
+    run.send(get("/duration/started").on("timeouts").expect(200).fate())?;
     run.counters(&["http.timeouts.downstream_rq_max_duration_reached"])
 }
