@@ -151,8 +151,8 @@ fn what_is_not_done_is_reported() {
     assert_eq!(
         paths(&text),
         [
-            "common_http_protocol_options.max_stream_duration",
             "explicit_http_config.http_protocol_options.send_fully_qualified_url",
+            "common_http_protocol_options.max_stream_duration",
             "common_http_protocol_options.headers_with_underscores_action",
         ]
         .map(|path| format!("{at}.{path}"))
