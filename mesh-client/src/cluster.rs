@@ -320,6 +320,12 @@ impl Cluster {
         }
     }
 
+    /// Whether every name was asked for once.
+    #[must_use]
+    pub fn is_resolved(&self) -> bool {
+        *self.unsettled.borrow() == 0
+    }
+
     pub(crate) fn adopt(&self, task: AbortHandle) {
         lock(&self.tasks).push(task);
     }

@@ -9,7 +9,7 @@ mod tls;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use mesh_balance::BalanceConfig;
-use mesh_core::{Address, Locality, Metadata, Thresholds, format::Captures};
+use mesh_core::{Address, Locality, Metadata, Thresholds, format::Captures, runtime::Runtime};
 use mesh_http::{hygiene::EdgeConfig, pool::PoolConfig, server::ServerConfig};
 use mesh_net::{
     dns::{DnsLookupFamily, RefreshConfig, ResolverConfig},
@@ -19,7 +19,7 @@ use mesh_outlier::OutlierConfig;
 use mesh_ratelimit::RateLimitRule;
 use mesh_retry::RetryConfig;
 use mesh_route::{MirrorPolicy, RouteTable};
-use mesh_telemetry::{Filter, LogFormat, Target};
+use mesh_telemetry::{ExportConfig, Filter, LogFormat, StatsdConfig, Target};
 
 use crate::language::UnsupportedReport;
 
@@ -46,6 +46,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The clusters, in the order of the config.
     pub clusters: Vec<Arc<Cluster>>,
+    /// Values that may change while it runs. Envoy: `layered_runtime`.
+    pub runtime: Runtime,
+    /// Which stats are shown, how, and to whom they are sent.
+    pub stats: StatsConfig,
     /// Fields that are known, set, and not enforced.
     pub report: UnsupportedReport,
     /// What `/config_dump` shows: the bootstrap as JSON, secrets redacted.
@@ -69,6 +73,44 @@ pub struct ControlPlane {
     pub initial_fetch_timeout: Option<Duration>,
     /// Envoy: `set_node_on_first_message_only`.
     pub set_node_on_first_message_only: bool,
+}
+
+/// Envoy: `stats_config`, `stats_sinks`, `stats_flush_interval`, `stats_flush_on_admin`.
+#[derive(Debug, Clone)]
+pub struct StatsConfig {
+    /// How they are shown.
+    pub export: ExportConfig,
+    /// When intervals of histograms end, and sinks are written to.
+    pub flush: StatsFlush,
+    /// Who gets them.
+    pub sinks: Vec<StatsSink>,
+}
+
+/// When stats are flushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatsFlush {
+    /// Again and again. Envoy: `stats_flush_interval`, 5 s.
+    Every(Duration),
+    /// Whenever somebody looks at `/stats`. Envoy: `stats_flush_on_admin`.
+    OnAdmin,
+}
+
+/// Envoy: `stats_sinks[]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatsSink {
+    /// What is sent.
+    pub statsd: StatsdConfig,
+    /// To whom.
+    pub target: StatsTarget,
+}
+
+/// Where stats go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatsTarget {
+    /// Datagrams to this address.
+    Datagrams(Address),
+    /// One connection to an endpoint of this cluster. Envoy: `tcp_cluster_name`.
+    Stream(Arc<str>),
 }
 
 /// Envoy: `core.v3.Node`.

@@ -104,6 +104,7 @@ pub struct EndpointStats {
     pub cx_total: AtomicU64,
     pub cx_connect_fail: AtomicU64,
     pub rq_active: AtomicU64,
+    pub rq_pending_active: AtomicU64,
     pub rq_total: AtomicU64,
     pub rq_success: AtomicU64,
     pub rq_error: AtomicU64,

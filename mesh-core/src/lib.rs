@@ -11,6 +11,7 @@
 //! | which endpoint, and is it well | [`Endpoint`], [`Health`] |
 //! | how much may run at once | [`Resources`], [`Permit`] |
 //! | a request turns into a tunnel | [`TunnelRequest`], [`Tunnel`] |
+//! | a value that people may change meanwhile | [`mod@runtime`] |
 //! | what time it is, wake me later | [`clock`], [`Timer`] |
 //! | a random number that a test can fix | [`Rng`] |
 //! | count this | [`mod@stats`] |
@@ -43,6 +44,7 @@ mod protocol;
 mod request;
 mod resources;
 mod rng;
+pub mod runtime;
 mod server;
 pub mod stats;
 pub mod sync;

@@ -1,4 +1,6 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
+
+use crate::runtime::RuntimeKey;
 
 /// A share between 0 and 100 percent, as Envoy's `type.v3.Percent`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
@@ -119,6 +121,18 @@ impl FractionalPercent {
         random % (self.denominator as u64) < self.numerator as u64
     }
 
+    /// What is counted.
+    #[must_use]
+    pub const fn numerator(self) -> u32 {
+        self.numerator
+    }
+
+    /// Of how many: 100, 10,000 or 1,000,000.
+    #[must_use]
+    pub const fn denominator(self) -> u32 {
+        self.denominator
+    }
+
     /// The value between 0 and 1 (or above, when the numerator exceeds the denominator).
     #[must_use]
     pub fn fraction(self) -> f64 {
@@ -131,8 +145,8 @@ impl FractionalPercent {
 pub struct RuntimeFraction {
     /// The share when the runtime says nothing.
     pub default: FractionalPercent,
-    /// The runtime key that would override it; kept for reports and later runtime layers.
-    pub runtime_key: Option<Arc<str>>,
+    /// The runtime key that overrides it.
+    pub runtime_key: Option<RuntimeKey>,
 }
 
 impl RuntimeFraction {
@@ -145,10 +159,26 @@ impl RuntimeFraction {
         }
     }
 
-    /// Whether `random` falls into the share.
+    /// With a runtime key.
     #[must_use]
-    pub const fn includes(&self, random: u64) -> bool {
-        self.default.includes(random)
+    pub const fn keyed(default: FractionalPercent, key: RuntimeKey) -> Self {
+        Self {
+            default,
+            runtime_key: Some(key),
+        }
+    }
+
+    /// The share that counts at this moment.
+    #[must_use]
+    pub fn now(&self) -> FractionalPercent {
+        let key = self.runtime_key.as_ref();
+        key.and_then(RuntimeKey::fraction).unwrap_or(self.default)
+    }
+
+    /// Whether `random` falls into the share that counts at this moment.
+    #[must_use]
+    pub fn includes(&self, random: u64) -> bool {
+        self.now().includes(random)
     }
 }
 

@@ -7,6 +7,7 @@ mod admin;
 mod demo;
 mod drain;
 mod flags;
+mod flush;
 mod listener;
 mod logging;
 mod process;

@@ -23,6 +23,7 @@ use crate::{
     admin,
     drain::Phase,
     flags::Flags,
+    flush::Flusher,
     listener::Listeners,
     server_stats,
     worker::{self, Handle},
@@ -39,6 +40,7 @@ pub(crate) struct Process {
     pub(crate) flags: Flags,
     pub(crate) config: Arc<model::Config>,
     pub(crate) mesh: Mesh,
+    pub(crate) flusher: Arc<Flusher>,
     pub(crate) listeners: Listeners,
     /// Ends the process at once.
     pub(crate) quit: Notify,
@@ -71,8 +73,10 @@ pub(crate) async fn run(
         Some(admin) => Some(admin::bind(&admin.address).context("admin")?),
         None => None,
     };
+    let flusher = Flusher::new(mesh.clone(), config.stats.clone())?;
     let process = Arc::new(Process {
         config: Arc::new(config),
+        flusher: Arc::clone(&flusher),
         mesh: mesh.clone(),
         listeners,
         quit: Notify::new(),
@@ -106,8 +110,11 @@ pub(crate) async fn run(
         admin = admin_address.map(|a| a.to_string()).unwrap_or_default(),
         "serving"
     );
+    let flushing = tokio::spawn(Arc::clone(&flusher).run());
     wait_for_the_end(&process).await?;
+    flushing.abort();
     drop(workers);
+    flusher.finish().await;
     if !mesh.writer().flush(FLUSH_TIMEOUT) {
         tracing::warn!("some access log lines could not be written");
     }

@@ -22,7 +22,8 @@ pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
                 value: Value::Gauge(value),
             });
         };
-        let running = process.listeners.phase() == Phase::Running;
+        let running = process.listeners.phase() == Phase::Running
+            && !process.mesh.server_health().is_failing();
         let state = match (process.is_ready(), running) {
             (true, true) => 0,
             (true, false) => 1,
@@ -48,6 +49,13 @@ pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
             process.listeners.draining() as u64,
         );
         gauge("listener_manager.workers_started", u64::from(state != 3));
+        let runtime = process.config.runtime.snapshot();
+        gauge("runtime.num_keys", runtime.entries.len() as u64);
+        gauge("runtime.num_layers", runtime.layers.len() as u64);
+        gauge(
+            "runtime.admin_overrides_active",
+            u64::from(runtime.overrides > 0),
+        );
         if let Some(memory) = admin::memory::resident() {
             gauge("server.memory_allocated", memory);
             gauge("server.memory_physical_size", memory);

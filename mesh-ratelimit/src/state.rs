@@ -124,7 +124,8 @@ impl LocalRateLimit {
 
 /// Draws only when the draw matters.
 fn includes(share: &mesh_core::RuntimeFraction, draw: &mut impl FnMut() -> u64) -> bool {
-    let fraction = share.default.fraction();
+    let share = share.now();
+    let fraction = share.fraction();
     fraction >= 1.0 || (fraction > 0.0 && share.includes(draw()))
 }
 

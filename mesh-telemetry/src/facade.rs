@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mesh_core::stats::{HistogramSnapshot, Stat, Value};
+use mesh_core::stats::{Distribution, Stat, Value};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
 
 use crate::Tags;
@@ -27,7 +27,7 @@ pub struct MetricsBridge {
     tags: Tags,
     counters: HashMap<String, Counter>,
     gauges: HashMap<String, Gauge>,
-    histograms: HashMap<String, (Histogram, HistogramSnapshot)>,
+    histograms: HashMap<String, (Histogram, Distribution)>,
 }
 
 const METADATA: Metadata<'static> =
@@ -68,10 +68,10 @@ impl MetricsBridge {
                 Value::Histogram(now) => {
                     let (histogram, before) = found(histograms, name, || {
                         let handle = recorder.register_histogram(&key(tags, name), &METADATA);
-                        (handle, HistogramSnapshot::default())
+                        (handle, Distribution::default())
                     });
-                    record_new(histogram, before, now);
-                    before.clone_from(now);
+                    record_new(histogram, &now.total.since(before));
+                    before.clone_from(&now.total);
                 }
                 Value::Text(_) => {}
             }
@@ -122,12 +122,8 @@ fn key(tags: &Tags, name: &str) -> Key {
     Key::from_parts(name.replace('.', "_"), labels)
 }
 
-fn record_new(histogram: &Histogram, before: &HistogramSnapshot, now: &HistogramSnapshot) {
-    for &(bound, n) in &now.buckets {
-        let known = before.buckets.binary_search_by_key(&bound, |(b, _)| *b);
-        let known = known.map_or(0, |i| before.buckets[i].1);
-        // Fewer than before: the stats were reset.
-        let new = if n < known { n } else { n - known };
-        histogram.record_many(bound as f64, new.min(SAMPLES_MAX) as usize);
+fn record_new(histogram: &Histogram, new: &Distribution) {
+    for &(bound, n) in &new.buckets {
+        histogram.record_many(bound as f64, n.min(SAMPLES_MAX) as usize);
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! | to show | use |
 //! |---|---|
-//! | stats, as Envoy's `/stats` and `/stats/prometheus` | [`render`], [`Query`], [`Tags`] |
+//! | stats, as Envoy's `/stats` and `/stats/prometheus` | [`render`], [`Query`], [`ExportConfig`] |
+//! | stats, for a statsd server | [`Statsd`] |
 //! | a line per request | [`AccessLog`], [`LogFormat`], [`Filter`] |
 //! | lines in files, without waiting for a disk | [`LogWriter`], [`LogSink`] |
 //! | stats in a recorder of the `metrics` crate | `MetricsBridge`, behind the feature `metrics` |
@@ -17,17 +18,17 @@
 //!
 //! ```
 //! use mesh_core::stats::Registry;
-//! use mesh_telemetry::{Query, Tags, render};
+//! use mesh_telemetry::{ExportConfig, Query, render};
 //!
 //! let registry = Registry::new();
 //! let statuses = registry.scope("cluster.books.").statuses("upstream_rq");
 //! statuses.count(503);
 //! assert_eq!(
-//!     render(&registry.snapshot(), &Query::parse("filter=_503$")?, &Tags::default()),
+//!     render(&registry.snapshot(), &Query::parse("filter=_503$")?, &ExportConfig::default()),
 //!     "cluster.books.upstream_rq_503: 1\n"
 //! );
 //! assert_eq!(
-//!     render(&registry.snapshot(), &Query::parse_prometheus("filter=_503$")?, &Tags::default()),
+//!     render(&registry.snapshot(), &Query::parse_prometheus("filter=_503$")?, &ExportConfig::default()),
 //!     "# TYPE envoy_cluster_upstream_rq counter\n\
 //!      envoy_cluster_upstream_rq{envoy_response_code=\"503\",envoy_cluster_name=\"books\"} 1\n"
 //! );
@@ -83,6 +84,7 @@ mod escape;
 mod export;
 #[cfg(feature = "metrics")]
 mod facade;
+mod statsd;
 mod writer;
 
 pub use access::{
@@ -90,9 +92,11 @@ pub use access::{
     JsonFormat, JsonTemplate, LogFormat, Predicate,
 };
 pub use export::{
-    FILTER_BYTES_MAX, Format, InvalidQuery, InvalidTag, Kinds, Query, TAG_RULES_MAX, TagSpecifier,
-    Tags, render, render_json, render_prometheus, render_text,
+    BOUNDS_MAX, Buckets, ExportConfig, FILTER_BYTES_MAX, Format, HistogramMode, InvalidBounds,
+    InvalidQuery, InvalidTag, Kinds, NameTest, Query, TAG_RULES_MAX, TagSpecifier, Tags, render,
+    render_json, render_prometheus, render_text,
 };
 #[cfg(feature = "metrics")]
 pub use facade::MetricsBridge;
+pub use statsd::{DATAGRAM_BYTES_MAX, Dialect, InvalidStatsd, Statsd, StatsdConfig};
 pub use writer::{CHUNK_BYTES, LogSink, LogWriter, LogWriterConfig, QUEUE_BYTES_MAX, Target};

@@ -11,7 +11,7 @@ use mesh_core::{
     Body, Error, ErrorKind, RequestInfo, ResponseFlag, clock,
     format::{AccessLogType, FormatContext},
 };
-use mesh_http::{Abort, hygiene, reply, reply::ReplyContext};
+use mesh_http::{Abort, CloseConnection, hygiene, reply, reply::ReplyContext};
 
 use super::Shared;
 use crate::{
@@ -60,6 +60,11 @@ pub(super) fn outgoing(
     hygiene::prepare_response(&mut parts, &shared.config.edge, how.local, how.request_id);
     if how.head {
         body = Body::empty();
+    }
+    if shared.worker.mesh.server_health().is_failing() {
+        // People want traffic to go elsewhere: as in Envoy, connections go with their next answer.
+        parts.extensions.insert(CloseConnection);
+        shared.stats.downstream_cx_drain_close().inc();
     }
     if !how.local {
         info.with(|facts| {

@@ -5,14 +5,14 @@ use std::{collections::HashSet, sync::Arc};
 use envoy_types::pb::envoy::config::{bootstrap::v3 as pb, core::v3 as core};
 use mesh_core::Locality;
 
-use super::{cluster, context::Context, listener, value};
+use super::{cluster, context::Context, listener, runtime, stats, value};
 use crate::{
     dynamic,
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
     },
-    model::{Admin, Cluster, ControlPlane, Listener, Node},
+    model::{Admin, Cluster, ControlPlane, Listener, Node, StatsConfig},
 };
 
 pub(super) const SUPPORT: &[MessageSupport] = &[
@@ -31,9 +31,12 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("node_context_params", Meaningless),
             ("config_sources", Meaningless),
             ("default_config_source", Meaningless),
-            // There are no sinks to flush to (`stats_sinks` is reported).
-            ("stats_flush_interval", Meaningless),
-            ("stats_flush_on_admin", Meaningless),
+            ("layered_runtime", Enforced),
+            ("stats_config", Enforced),
+            ("stats_sinks", Enforced),
+            ("stats_flush_interval", Enforced),
+            ("stats_flush_on_admin", Enforced),
+            // Stats cost nothing until they count something.
             ("deferred_stat_options", Meaningless),
             // How Envoy is built.
             ("inline_headers", Meaningless),
@@ -136,10 +139,16 @@ pub(super) struct Parts {
     pub(super) control_plane: Option<ControlPlane>,
     pub(super) listeners: Vec<Listener>,
     pub(super) clusters: Vec<Arc<Cluster>>,
+    pub(super) stats: StatsConfig,
 }
 
 pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
     let at = At::root();
+    // First: what names a key looks there.
+    if let Some(layers) = &from.layered_runtime {
+        cx.set_layers(runtime::convert(cx, &at.field("layered_runtime"), layers));
+    }
+    let stats = stats::convert(cx, &at, from);
     let node = node(cx, from.node.as_ref());
     let admin = from.admin.as_ref().and_then(|admin| {
         let at = at.field("admin");
@@ -166,6 +175,7 @@ pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
         admin,
         control_plane,
         clusters,
+        stats,
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
 };
 
 use envoy_types::pb::google::protobuf::Any;
+use mesh_core::runtime::{Layer, RuntimeKey};
 use mesh_route::SafeRegex;
 use prost::{Message, Name};
 
@@ -28,6 +29,8 @@ pub(crate) struct Context<'a> {
     harmless: RefCell<HashSet<String>>,
     /// Paths below which nothing has any effect.
     ignored: RefCell<HashSet<String>>,
+    /// The layers of the runtime, which is loaded with them once nothing is wrong.
+    layers: RefCell<Vec<Layer>>,
     inherited: Cell<usize>,
     external_bytes: Cell<usize>,
     /// Patterns that were compiled already: configs repeat them.
@@ -43,6 +46,7 @@ impl<'a> Context<'a> {
             unsupported: RefCell::default(),
             harmless: RefCell::default(),
             ignored: RefCell::default(),
+            layers: RefCell::default(),
             inherited: Cell::new(0),
             external_bytes: Cell::new(0),
             regexes: RefCell::default(),
@@ -89,6 +93,24 @@ impl<'a> Context<'a> {
         self.ignored.borrow_mut().insert(at.to_string());
     }
 
+    /// What the runtime is made of.
+    pub(crate) fn set_layers(&self, layers: Vec<Layer>) {
+        *self.layers.borrow_mut() = layers;
+    }
+
+    /// A key of the runtime, if one is named.
+    pub(crate) fn runtime_key(&self, key: &str) -> Option<RuntimeKey> {
+        (!key.is_empty()).then(|| self.options.runtime.key(key))
+    }
+
+    /// The key that `at` names is not read: if a layer has it, its value has no effect.
+    pub(crate) fn unheeded_key(&self, at: &At<'_>, field: &str, key: &str) {
+        let layers = self.layers.borrow();
+        if layers.iter().any(|layer| layer.values.contains_key(key)) {
+            self.unsupported(&at.field("runtime_key"), field, Some(key));
+        }
+    }
+
     /// The message in `any`, if it is of that type. What it says was checked when the config was read.
     pub(crate) fn unpack<T: Message + Name + Default>(&self, any: &Any) -> Option<T> {
         if type_name(any) != T::full_name() {
@@ -130,6 +152,7 @@ impl<'a> Context<'a> {
     /// What is not enforced, or everything that is wrong.
     pub(crate) fn finish(self) -> Result<UnsupportedReport, ConfigError> {
         self.loaded.check(self.problems.into_inner())?;
+        self.options.runtime.load(self.layers.into_inner());
         let mut report = self.loaded.unsupported(&support_table());
         let found = self.unsupported.into_inner();
         report.left_out += found.left_out;

@@ -63,7 +63,8 @@ fn policy(
         }
     };
     let mut policy = MirrorPolicy::new(cluster);
-    policy.runtime_fraction = from.runtime_fraction.as_ref().map(value::runtime_fraction);
+    let fraction = from.runtime_fraction.as_ref();
+    policy.runtime_fraction = fraction.map(|from| value::runtime_fraction(cx, from));
     policy.host = match value::nonempty(&from.host_rewrite_literal) {
         Some(host) => {
             let at = at.field("host_rewrite_literal");

@@ -21,11 +21,15 @@ mod mutation;
 mod ratelimit;
 mod retry;
 mod route;
+mod runtime;
+mod stats;
 mod tls;
 mod upgrade;
 mod value;
 
 use std::sync::Arc;
+
+use mesh_core::runtime::Runtime;
 
 use crate::{
     language::{ConfigError, Loaded, MessageSupport, Source, SupportTable, load_bootstrap},
@@ -50,6 +54,8 @@ pub struct LoadOptions {
     pub service_cluster: Option<String>,
     /// In place of `node.locality.zone`. Envoy: `--service-zone`.
     pub service_zone: Option<String>,
+    /// Where runtime keys are read. It gets the layers of the bootstrap, once that is accepted.
+    pub runtime: Runtime,
 }
 
 /// Reads a bootstrap and converts it.
@@ -79,6 +85,8 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
         control_plane: parts.control_plane,
         listeners: parts.listeners,
         clusters: parts.clusters,
+        runtime: options.runtime.clone(),
+        stats: parts.stats,
         report,
         dump: Arc::new(loaded.to_json()),
     })
@@ -122,6 +130,8 @@ pub fn support_table() -> SupportTable {
         tls::COMMON_SUPPORT,
         tls::VALIDATION_SUPPORT,
         upgrade::SUPPORT,
+        runtime::SUPPORT,
+        stats::SUPPORT,
         value::SUPPORT,
     ];
     let filters = filters::ROWS.iter().map(|row| row.support);

@@ -1,6 +1,6 @@
 //! Values that many messages share.
 
-use std::{io::Read as _, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io::Read as _, net::IpAddr, net::SocketAddr, time::Duration};
 
 use envoy_types::pb::{
     envoy::{
@@ -52,18 +52,18 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("sub_zone", Enforced),
         ],
     },
-    // No runtime layer is read (`layered_runtime` is reported), so that no key can override anything.
     MessageSupport {
         message: "envoy.config.core.v3.RuntimeFractionalPercent",
-        fields: &[("default_value", Enforced), ("runtime_key", Meaningless)],
+        fields: &[("default_value", Enforced), ("runtime_key", Enforced)],
     },
+    // A key is not read, and reported where it is named if a layer has it.
     MessageSupport {
         message: "envoy.config.core.v3.RuntimeDouble",
         fields: &[("default_value", Enforced), ("runtime_key", Meaningless)],
     },
     MessageSupport {
         message: "envoy.config.core.v3.RuntimeUInt32",
-        fields: &[("default_value", Enforced), ("runtime_key", Meaningless)],
+        fields: &[("default_value", Enforced), ("runtime_key", Enforced)],
     },
     MessageSupport {
         message: "envoy.type.v3.FractionalPercent",
@@ -181,13 +181,14 @@ pub(crate) fn fractional_percent(from: &ty::FractionalPercent) -> FractionalPerc
     }
 }
 
-pub(crate) fn runtime_fraction(from: &core::RuntimeFractionalPercent) -> RuntimeFraction {
+pub(crate) fn runtime_fraction(
+    cx: &Context<'_>,
+    from: &core::RuntimeFractionalPercent,
+) -> RuntimeFraction {
+    let default = from.default_value.as_ref();
     RuntimeFraction {
-        default: from
-            .default_value
-            .as_ref()
-            .map_or(FractionalPercent::ZERO, fractional_percent),
-        runtime_key: nonempty(&from.runtime_key).map(Arc::from),
+        default: default.map_or(FractionalPercent::ZERO, fractional_percent),
+        runtime_key: cx.runtime_key(&from.runtime_key),
     }
 }
 

@@ -86,6 +86,20 @@ impl SupportTable {
         table
     }
 
+    /// The full names of all messages that somebody enforces, at least in part, sorted.
+    pub fn messages(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.messages.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// What is done with a field when it is set.
+    pub fn field(&self, message: &str, field: &str) -> Support {
+        let fields = self.messages.get(message);
+        let support = fields.and_then(|fields| fields.get(field).copied());
+        support.unwrap_or(Support::Unsupported)
+    }
+
     /// What is wrong with the table: names that the language does not have. For tests.
     pub fn mistakes(&self, language: &Language) -> Vec<String> {
         let mut mistakes = Vec::new();
@@ -139,7 +153,8 @@ impl SupportTable {
         report
     }
 
-    fn has(&self, message: &str) -> bool {
+    /// Whether anything of that message is enforced.
+    pub fn has(&self, message: &str) -> bool {
         self.messages.contains_key(message)
     }
 }
@@ -269,9 +284,7 @@ impl Visitor for Reporter<'_> {
         value: &Value,
     ) -> Walk {
         let desc = message.descriptor();
-        let fields = self.table.messages.get(desc.full_name());
-        let support = fields.and_then(|fields| fields.get(field.name()).copied());
-        match support.unwrap_or(Support::Unsupported) {
+        match self.table.field(desc.full_name(), field.name()) {
             Support::Enforced => return Walk::Into,
             Support::Meaningless => {}
             Support::EnforcedFor(names) => {

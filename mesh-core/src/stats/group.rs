@@ -96,6 +96,12 @@ impl Group {
         self.histograms[index].get().map(AsRef::as_ref)
     }
 
+    /// Ends the interval of every histogram.
+    pub(super) fn roll(&self) {
+        let cells = self.histograms.iter().filter_map(OnceLock::get);
+        cells.for_each(|cells| cells.roll());
+    }
+
     /// Sets counters and histograms back to zero; gauges stay.
     pub(super) fn reset(&self) {
         for (index, def) in self.defs.iter().enumerate() {

@@ -31,7 +31,7 @@ mod registry;
 mod status;
 
 pub use group::{Counter, Gauge, Group, Histogram, Kind, StatDef};
-pub use histogram::HistogramSnapshot;
+pub use histogram::{Distribution, HistogramSnapshot, bucket_width};
 pub use registry::{ComputedGuard, Registry, Scope, Stat, Value};
 pub use status::StatusCounters;
 

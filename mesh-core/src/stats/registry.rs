@@ -121,6 +121,14 @@ impl Registry {
             .for_each(|s| s.reset());
     }
 
+    /// Ends an interval of all histograms and begins the next: snapshots show what was recorded in the last
+    /// whole one beside the total. Whoever flushes stats calls it now and then.
+    pub fn roll(&self) {
+        let groups: Vec<_> = self.lock().groups.values().cloned().collect();
+        let live = groups.iter().filter_map(Weak::upgrade);
+        live.for_each(|group| group.roll());
+    }
+
     /// Adds stats that are computed when somebody looks. They go with the returned guard.
     /// Called before lists are read, so that it may also bring these up to date.
     #[must_use]

@@ -183,6 +183,8 @@ struct PendingGauge {
 impl PendingGauge {
     fn new(pool: &Arc<Inner>, permit: Permit) -> Self {
         pool.stats.upstream_rq_pending_active().inc();
+        let stats = &pool.endpoint.state.stats;
+        stats.rq_pending_active.fetch_add(1, Ordering::Relaxed);
         Self {
             pool: Arc::clone(pool),
             _permit: permit,
@@ -194,6 +196,8 @@ impl PendingGauge {
 impl Drop for PendingGauge {
     fn drop(&mut self) {
         self.pool.stats.upstream_rq_pending_active().dec();
+        let stats = &self.pool.endpoint.state.stats;
+        stats.rq_pending_active.fetch_sub(1, Ordering::Relaxed);
         if !self.served {
             self.pool.stats.upstream_rq_cancelled().inc();
             self.pool.abandoned();

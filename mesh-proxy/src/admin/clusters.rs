@@ -1,28 +1,48 @@
 use std::{fmt::Write as _, sync::atomic::Ordering};
 
+use http::StatusCode;
 use mesh_client::Cluster;
-use mesh_core::{Endpoint, HealthFlag, Priority, Resource};
+use mesh_core::{Endpoint, EndpointState, HealthFlag, Priority, Resource};
 use mesh_outlier::state::{Report, SuccessRates};
-use serde_json::{Value, json};
+use regex::Regex;
+use serde_json::{Map, Value, json};
 
 use super::{Ask, Page, listeners::address_json};
 
 pub(super) fn page(ask: &Ask<'_>) -> Page {
+    let filter = match ask.parameter("filter").filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => match Regex::new(&text) {
+            Ok(regex) => Some(regex),
+            Err(error) => {
+                let reason = format!("Invalid re2 regex: {error}");
+                return Page::error(StatusCode::BAD_REQUEST, reason);
+            }
+        },
+    };
     let clusters = ask.process.mesh.clusters();
+    let shown = clusters.list().iter().filter(|cluster| {
+        let filter = filter.as_ref();
+        filter.is_none_or(|filter| filter.is_match(cluster.name()))
+    });
     if ask.parameter("format").as_deref() == Some("json") {
-        let list: Vec<Value> = clusters
-            .list()
-            .iter()
-            .map(|cluster| cluster_json(cluster))
-            .collect();
+        let list: Vec<Value> = shown.map(|cluster| cluster_json(cluster)).collect();
         return Page::json(&json!({"cluster_statuses": list}));
     }
     let mut out = String::new();
-    for cluster in clusters.list() {
-        write_cluster(&mut out, cluster);
-    }
+    shown.for_each(|cluster| write_cluster(&mut out, cluster));
     Page::text(out)
 }
+
+const PRIORITIES: [(&str, Priority); 2] =
+    [("default", Priority::Default), ("high", Priority::High)];
+
+const LIMITS: [(&str, Resource); 4] = [
+    ("max_connections", Resource::Connections),
+    ("max_pending_requests", Resource::Pending),
+    ("max_requests", Resource::Requests),
+    ("max_retries", Resource::Retries),
+];
 
 fn write_cluster(out: &mut String, cluster: &Cluster) {
     let name = cluster.name();
@@ -32,15 +52,12 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
         "{name}::observability_name::{}",
         cluster.config().stat_name
     );
-    write_outlier(out, name, report.as_ref());
-    for (label, priority) in [("default", Priority::Default), ("high", Priority::High)] {
+    if let Some(report) = &report {
+        write_outlier(out, name, report);
+    }
+    for (label, priority) in PRIORITIES {
         let resources = cluster.resources(priority);
-        for (field, resource) in [
-            ("max_connections", Resource::Connections),
-            ("max_pending_requests", Resource::Pending),
-            ("max_requests", Resource::Requests),
-            ("max_retries", Resource::Retries),
-        ] {
+        for (field, resource) in LIMITS {
             let _ = writeln!(
                 out,
                 "{name}::{label}_priority::{field}::{}",
@@ -56,19 +73,16 @@ fn write_cluster(out: &mut String, cluster: &Cluster) {
     }
 }
 
-fn write_outlier(out: &mut String, name: &str, report: Option<&Report>) {
+fn write_outlier(out: &mut String, name: &str, report: &Report) {
     let rates = [
-        (
-            "success_rate",
-            report.and_then(|r| r.success_rates.as_ref()),
-        ),
+        ("success_rate", &report.success_rates),
         (
             "local_origin_success_rate",
-            report.and_then(|r| r.local_origin_success_rates.as_ref()),
+            &report.local_origin_success_rates,
         ),
     ];
     for (label, rate) in rates {
-        let (average, threshold) = rate.map_or((-1.0, -1.0), averages);
+        let (average, threshold) = rate.as_ref().map_or((-1.0, -1.0), averages);
         let _ = writeln!(out, "{name}::outlier::{label}_average::{average}");
         let _ = writeln!(
             out,
@@ -97,6 +111,7 @@ fn endpoint_rows(endpoint: &Endpoint, report: Option<&Report>) -> Vec<(&'static 
         ("cx_total", count(&stats.cx_total)),
         ("rq_active", count(&stats.rq_active)),
         ("rq_error", count(&stats.rq_error)),
+        ("rq_pending_active", count(&stats.rq_pending_active)),
         ("rq_success", count(&stats.rq_success)),
         ("rq_timeout", count(&stats.rq_timeout)),
         ("rq_total", count(&stats.rq_total)),
@@ -116,50 +131,110 @@ fn endpoint_rows(endpoint: &Endpoint, report: Option<&Report>) -> Vec<(&'static 
     ]
 }
 
+/// As Envoy's JSON of protobuf: what is zero, empty or false is left out.
 fn cluster_json(cluster: &Cluster) -> Value {
-    let hosts: Vec<Value> = cluster
-        .endpoints()
-        .endpoints()
-        .iter()
-        .map(|endpoint| {
-            let stats: Vec<Value> = endpoint_rows(endpoint, None)
-                .into_iter()
-                .filter(|(key, _)| key.starts_with("cx_") || key.starts_with("rq_"))
-                .map(|(name, value)| {
-                    let kind = if name.ends_with("_active") {
-                        "GAUGE"
-                    } else {
-                        "COUNTER"
-                    };
-                    json!({"name": name, "value": value, "type": kind})
-                })
-                .collect();
-            let state = &endpoint.state;
-            json!({
-                "address": address_json(endpoint.address()),
-                "stats": stats,
-                "health_status": {
-                    "failed_outlier_check": state.has(HealthFlag::FailedOutlier),
-                    "failed_active_health_check": state.has(HealthFlag::FailedActive),
-                    "failed_active_degraded_check": state.has(HealthFlag::DegradedActive),
-                    "pending_dynamic_removal": state.has(HealthFlag::PendingRemoval),
-                    "pending_active_hc": state.has(HealthFlag::PendingActive),
-                    "excluded_via_immediate_hc_fail": state.has(HealthFlag::Excluded),
-                    "active_hc_timeout": state.has(HealthFlag::ActiveTimeout),
-                    "eds_health_status": if state.has(HealthFlag::FailedEds) { "UNHEALTHY" }
-                        else if state.has(HealthFlag::DegradedEds) { "DEGRADED" }
-                        else if state.has(HealthFlag::Draining) { "DRAINING" }
-                        else { "HEALTHY" },
-                },
-                "hostname": &*endpoint.hostname,
-                "weight": endpoint.weight,
-                "priority": endpoint.priority,
-            })
-        })
-        .collect();
-    json!({
+    let report = cluster.detector().map(|detector| detector.report());
+    let endpoints = cluster.endpoints();
+    let hosts = endpoints.endpoints().iter();
+    let hosts: Vec<Value> = hosts.map(|host| host_json(host, report.as_ref())).collect();
+    let mut out = json!({
         "name": &**cluster.name(),
         "observability_name": cluster.config().stat_name,
         "host_statuses": hosts,
-    })
+        "circuit_breakers": {"thresholds": PRIORITIES.map(|(label, priority)| {
+            let resources = cluster.resources(priority);
+            let limits = LIMITS.map(|(field, r)| (field.to_owned(), json!(resources.limit(r))));
+            let mut thresholds: Map<String, Value> = limits.into_iter().collect();
+            if label == "high" {
+                thresholds.insert("priority".to_owned(), "HIGH".into());
+            }
+            thresholds
+        })},
+    });
+    let report = report.as_ref();
+    for (label, rates) in [
+        (
+            "success_rate",
+            report.and_then(|r| r.success_rates.as_ref()),
+        ),
+        (
+            "local_origin_success_rate",
+            report.and_then(|r| r.local_origin_success_rates.as_ref()),
+        ),
+    ] {
+        if let Some(rates) = rates {
+            out[format!("{label}_ejection_threshold")] = json!({"value": rates.threshold});
+        }
+    }
+    out
+}
+
+fn host_json(endpoint: &Endpoint, report: Option<&Report>) -> Value {
+    let mut stats = Vec::new();
+    let mut out = Map::new();
+    out.insert("address".to_owned(), address_json(endpoint.address()));
+    for (name, value) in endpoint_rows(endpoint, report) {
+        if name.starts_with("cx_") || name.starts_with("rq_") {
+            let mut stat = Map::new();
+            if name.ends_with("_active") {
+                stat.insert("type".to_owned(), "GAUGE".into());
+            }
+            if value != "0" {
+                stat.insert("value".to_owned(), value.into());
+            }
+            stat.insert("name".to_owned(), name.into());
+            stats.push(Value::Object(stat));
+        } else if name.ends_with("success_rate") && value != "-1" {
+            let rate: f64 = value.parse().unwrap_or_default();
+            out.insert(name.to_owned(), json!({"value": rate}));
+        }
+    }
+    out.insert("stats".to_owned(), stats.into());
+    out.insert("health_status".to_owned(), health_json(&endpoint.state));
+    out.insert("weight".to_owned(), endpoint.weight.into());
+    if !endpoint.hostname.is_empty() {
+        out.insert("hostname".to_owned(), (*endpoint.hostname).into());
+    }
+    if endpoint.priority > 0 {
+        out.insert("priority".to_owned(), endpoint.priority.into());
+    }
+    let locality = &endpoint.locality;
+    let parts = [
+        ("region", &locality.region),
+        ("zone", &locality.zone),
+        ("sub_zone", &locality.sub_zone),
+    ];
+    let parts = parts.into_iter().filter(|(_, text)| !text.is_empty());
+    let locality: Map<_, _> = parts
+        .map(|(name, text)| (name.to_owned(), json!(text)))
+        .collect();
+    out.insert("locality".to_owned(), locality.into());
+    Value::Object(out)
+}
+
+fn health_json(state: &EndpointState) -> Value {
+    let assigned = if state.has(HealthFlag::FailedEds) {
+        "UNHEALTHY"
+    } else if state.has(HealthFlag::DegradedEds) {
+        "DEGRADED"
+    } else if state.has(HealthFlag::Draining) {
+        "DRAINING"
+    } else {
+        "HEALTHY"
+    };
+    let flags = [
+        ("failed_active_health_check", HealthFlag::FailedActive),
+        ("failed_outlier_check", HealthFlag::FailedOutlier),
+        ("failed_active_degraded_check", HealthFlag::DegradedActive),
+        ("pending_active_hc", HealthFlag::PendingActive),
+        ("pending_dynamic_removal", HealthFlag::PendingRemoval),
+        ("excluded_via_immediate_hc_fail", HealthFlag::Excluded),
+        ("active_hc_timeout", HealthFlag::ActiveTimeout),
+    ];
+    let mut out = Map::new();
+    for (name, _) in flags.iter().filter(|(_, flag)| state.has(*flag)) {
+        out.insert((*name).to_owned(), true.into());
+    }
+    out.insert("eds_health_status".to_owned(), assigned.into());
+    Value::Object(out)
 }

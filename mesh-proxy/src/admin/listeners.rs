@@ -1,5 +1,6 @@
 use std::fmt::Write as _;
 
+use http::StatusCode;
 use mesh_core::Address;
 use serde_json::{Value, json};
 
@@ -34,14 +35,27 @@ pub(super) fn address_json(address: &Address) -> Value {
 }
 
 pub(super) fn drain(ask: &Ask<'_>) -> Page {
-    let graceful = ask.parameter("graceful").is_some();
-    let phase = if graceful {
+    let flag = |name| ask.parameter(name).is_some();
+    if flag("inboundonly") {
+        match inbound(ask) {
+            (0, _) => return Page::text("OK\n"),
+            (_, 0) => {}
+            _ => {
+                return Page::error(
+                    StatusCode::NOT_IMPLEMENTED,
+                    "some listeners are inbound and some are not: they are drained all together or not at all\n",
+                );
+            }
+        }
+    }
+    let (graceful, stays) = (flag("graceful"), flag("skip_exit"));
+    let phase = if graceful || stays {
         Phase::Announcing
     } else {
         Phase::Finishing
     };
     ask.process.listeners.advance(phase);
-    if graceful {
+    if graceful && !stays {
         let listeners = ask.process.listeners.clone();
         let wait = ask.process.flags.drain_min();
         tokio::spawn(async move {
@@ -49,6 +63,28 @@ pub(super) fn drain(ask: &Ask<'_>) -> Page {
             listeners.advance(Phase::Finishing);
         });
     }
+    Page::text("OK\n")
+}
+
+/// How many listeners are inbound, and how many are not.
+fn inbound(ask: &Ask<'_>) -> (usize, usize) {
+    let listeners = ask
+        .process
+        .config
+        .dump
+        .pointer("/static_resources/listeners");
+    let listeners = listeners
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    let inbound = listeners
+        .iter()
+        .filter(|listener| listener["traffic_direction"] == "INBOUND");
+    let inbound = inbound.count();
+    (inbound, listeners.len() - inbound)
+}
+
+pub(super) fn reopen(ask: &Ask<'_>) -> Page {
+    ask.process.mesh.writer().reopen();
     Page::text("OK\n")
 }
 

@@ -6,10 +6,16 @@
 
 mod clusters;
 mod config_dump;
+mod fields;
+mod health;
 mod help;
+mod index;
 mod listeners;
 mod logging;
 pub(crate) mod memory;
+mod query;
+mod routes;
+mod runtime;
 mod server_info;
 mod service;
 mod stats;
@@ -69,42 +75,10 @@ pub(crate) fn start(process: &Arc<Process>, socket: BoundSocket) -> io::Result<(
 pub(crate) struct Ask<'a> {
     pub(crate) process: &'a Process,
     pub(crate) query: &'a str,
-}
-
-impl Ask<'_> {
-    /// The first value of a query parameter, decoded.
-    fn parameter(&self, name: &str) -> Option<String> {
-        self.query.split('&').find_map(|pair| {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (key == name).then(|| percent_decode(value))
-        })
-    }
-}
-
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = text
-            .get(at + 1..at + 3)
-            .and_then(|h| u8::from_str_radix(h, 16).ok());
-        match (bytes[at], hex) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                at += 3;
-            }
-            (b'+', _) => {
-                out.push(b' ');
-                at += 1;
-            }
-            (byte, _) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
+    /// The body, at most [`service::BODY_BYTES_MAX`] long.
+    pub(crate) body: &'a [u8],
+    /// `content-type`, without its parameters.
+    pub(crate) content_type: &'a str,
 }
 
 /// A page.
@@ -132,6 +106,13 @@ impl Page {
         }
     }
 
+    fn html(body: impl Into<String>) -> Self {
+        Self {
+            content_type: "text/html; charset=UTF-8",
+            ..Self::text(body)
+        }
+    }
+
     fn error(status: StatusCode, body: impl Into<String>) -> Self {
         Self {
             status,
@@ -140,110 +121,15 @@ impl Page {
     }
 }
 
-/// What a path leads to.
-struct Route {
-    path: &'static str,
-    what: &'static str,
-    /// Changes something: POST only.
-    mutates: bool,
-    page: fn(&Ask<'_>) -> Page,
-}
-
-const ROUTES: &[Route] = &[
-    Route {
-        path: "/",
-        what: "this list",
-        mutates: false,
-        page: help::page,
-    },
-    Route {
-        path: "/help",
-        what: "this list",
-        mutates: false,
-        page: help::page,
-    },
-    Route {
-        path: "/clusters",
-        what: "clusters and their endpoints; ?format=json",
-        mutates: false,
-        page: clusters::page,
-    },
-    Route {
-        path: "/config_dump",
-        what: "the config that serves",
-        mutates: false,
-        page: config_dump::page,
-    },
-    Route {
-        path: "/drain_listeners",
-        what: "POST: stop accepting; ?graceful tells connections to go first",
-        mutates: true,
-        page: listeners::drain,
-    },
-    Route {
-        path: "/listeners",
-        what: "listeners and their addresses; ?format=json",
-        mutates: false,
-        page: listeners::page,
-    },
-    Route {
-        path: "/logging",
-        what: "POST: show the log level, or set it with ?level=debug",
-        mutates: true,
-        page: logging::page,
-    },
-    Route {
-        path: "/memory",
-        what: "memory in use",
-        mutates: false,
-        page: memory::page,
-    },
-    Route {
-        path: "/quitquitquit",
-        what: "POST: end the process",
-        mutates: true,
-        page: listeners::quit,
-    },
-    Route {
-        path: "/ready",
-        what: "LIVE with 200, or the state with 503",
-        mutates: false,
-        page: server_info::ready,
-    },
-    Route {
-        path: "/reset_counters",
-        what: "POST: counters back to zero",
-        mutates: true,
-        page: stats::reset,
-    },
-    Route {
-        path: "/server_info",
-        what: "version, state and flags",
-        mutates: false,
-        page: server_info::page,
-    },
-    Route {
-        path: "/stats",
-        what: "stats; ?filter=<regex>&usedonly&format=json|prometheus&type=Counters",
-        mutates: false,
-        page: stats::page,
-    },
-    Route {
-        path: "/stats/prometheus",
-        what: "stats for Prometheus",
-        mutates: false,
-        page: stats::prometheus,
-    },
-];
-
 /// Answers one request.
-pub(crate) fn answer<B>(
+pub(crate) fn answer(
     process: &Process,
-    request: &http::Request<B>,
+    request: &http::request::Parts,
+    body: &[u8],
     local: Option<SocketAddr>,
 ) -> Page {
     let host = request
-        .headers()
+        .headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok());
     if !is_own_host(host, local) {
@@ -252,30 +138,30 @@ pub(crate) fn answer<B>(
             "the host header does not name this machine\n",
         );
     }
-    let path = request.uri().path();
-    let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
+    let path = request.uri.path();
+    let Some(route) = routes::find(path) else {
         return Page::error(
             StatusCode::NOT_FOUND,
             "invalid path. admin commands are:\n".to_owned() + &help::list(),
         );
     };
-    match (route.mutates, request.method()) {
+    match (route.mutates, &request.method) {
         (true, &Method::POST) | (false, &Method::GET | &Method::HEAD | &Method::POST) => {}
         (true, method) => {
             return Page::error(
                 StatusCode::METHOD_NOT_ALLOWED,
-                format!("Method {method} not allowed, POST required.\n"),
+                format!("Method {method} not allowed, POST required."),
             );
         }
         (false, method) => {
             return Page::error(
                 StatusCode::METHOD_NOT_ALLOWED,
-                format!("Method {method} not allowed, GET required.\n"),
+                format!("Method {method} not allowed, GET required."),
             );
         }
     }
     if route.mutates
-        && request.headers().get(header::ORIGIN).is_some_and(|origin| {
+        && request.headers.get(header::ORIGIN).is_some_and(|origin| {
             let origin = origin.to_str().unwrap_or_default();
             !is_own_host(origin.split_once("://").map(|(_, host)| host), local)
         })
@@ -285,9 +171,15 @@ pub(crate) fn answer<B>(
             "a foreign origin may not change anything\n",
         );
     }
+    let content_type = request.headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.and_then(|value| value.to_str().ok());
     (route.page)(&Ask {
         process,
-        query: request.uri().query().unwrap_or_default(),
+        query: request.uri.query().unwrap_or_default(),
+        body,
+        content_type: content_type.map_or("", |value| {
+            value.split(';').next().unwrap_or_default().trim()
+        }),
     })
 }
 
@@ -307,16 +199,17 @@ fn is_own_host(host: Option<&str>, local: Option<SocketAddr>) -> bool {
 
 /// `LIVE`, or why not.
 pub(crate) fn state(process: &Process) -> &'static str {
-    match (process.is_ready(), process.listeners.phase()) {
+    let running = process.listeners.phase() == Phase::Running;
+    match (process.is_ready(), running) {
         (false, _) => "INITIALIZING",
-        (true, Phase::Running) => "LIVE",
+        (true, true) if !process.mesh.server_health().is_failing() => "LIVE",
         (true, _) => "DRAINING",
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{is_own_host, percent_decode};
+    use super::is_own_host;
 
     #[test]
     fn only_addresses_of_this_machine_are_own_hosts() {
@@ -333,10 +226,5 @@ mod tests {
         for foreign in ["evil.test", "localhost.evil.test", "192.0.2.5", "", "[::2]"] {
             assert!(!is_own_host(Some(foreign), local), "{foreign}");
         }
-    }
-
-    #[test]
-    fn query_values_are_decoded() {
-        assert_eq!(percent_decode("a%2eb%zz+c%"), "a.b%zz c%");
     }
 }

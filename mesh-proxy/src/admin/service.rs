@@ -1,15 +1,22 @@
 use std::{
-    future::{Ready, ready},
+    future::Future,
     net::SocketAddr,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, header};
-use mesh_core::{Body, Error};
-use mesh_http::{Handler, reply};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use mesh_core::{Body, BoxFuture, Error};
+use mesh_http::{Exchange, Handler, reply};
 
 use super::{Page, answer};
 use crate::process::Process;
+
+/// Bytes of a request's body at most; a longer one gets 413.
+pub(super) const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Answers the admin requests of one connection.
 #[derive(Clone)]
@@ -49,13 +56,47 @@ fn response(page: Page) -> Response<Body> {
 
 impl Handler for AdminHandler {
     type Body = Body;
-    type Exchange = Ready<Response<Body>>;
+    type Exchange = Answering;
 
-    fn call(&mut self, request: Request<Body>) -> Self::Exchange {
-        ready(response(answer(&self.process, &request, self.local)))
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        let Self { process, local } = self.clone();
+        Answering(Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let page = match Limited::new(body, BODY_BYTES_MAX).collect().await {
+                Ok(body) => answer(&process, &parts, &body.to_bytes(), local),
+                Err(_) => Page::error(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    format!("the body is longer than {BODY_BYTES_MAX} bytes, or broke off\n"),
+                ),
+            };
+            response(page)
+        }))
     }
 
     fn reject(&mut self, error: Error) -> Response<Body> {
         reply::response(error, None, reply::ReplyContext::default())
+    }
+}
+
+/// One answer: it waits for the request's body.
+pub(crate) struct Answering(BoxFuture<Response<Body>>);
+
+impl Future for Answering {
+    type Output = Response<Body>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Response<Body>> {
+        self.0.as_mut().poll(context)
+    }
+}
+
+impl Exchange for Answering {
+    type Body = Body;
+
+    fn cancel(self: Pin<&mut Self>, error: Error) -> Response<Body> {
+        reply::response(error, None, reply::ReplyContext::default())
+    }
+
+    fn idle_timeout(&self) -> Option<Duration> {
+        None
     }
 }

@@ -1,7 +1,7 @@
 use http::StatusCode;
-use mesh_telemetry::{Format, Query, Tags, render};
+use mesh_telemetry::{Format, Query, render};
 
-use super::{Ask, Page};
+use super::{Ask, Page, index};
 
 pub(super) fn page(ask: &Ask<'_>) -> Page {
     show(ask, Query::parse(ask.query))
@@ -14,17 +14,17 @@ pub(super) fn prometheus(ask: &Ask<'_>) -> Page {
 fn show(ask: &Ask<'_>, query: Result<Query, mesh_telemetry::InvalidQuery>) -> Page {
     let query = match query {
         Ok(query) => query,
-        Err(error) => return Page::error(StatusCode::BAD_REQUEST, format!("{error}\n")),
+        Err(error) => return Page::error(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    let body = render(
-        &ask.process.mesh.registry().snapshot(),
-        &query,
-        &Tags::default(),
-    );
+    let process = ask.process;
+    process.flusher.on_admin();
+    let stats = process.mesh.registry().snapshot();
+    let body = render(&stats, &query, &process.config.stats.export);
     let content_type = match query.format {
+        Format::Html => return index::preformatted(&body),
         Format::Json => "application/json",
         Format::Prometheus => "text/plain; version=0.0.4; charset=UTF-8",
-        _ => "text/plain; charset=UTF-8",
+        Format::Text => "text/plain; charset=UTF-8",
     };
     Page {
         content_type,

@@ -30,7 +30,7 @@ fn every_page_answers() {
     connection.send(&get("/x"));
     assert_eq!(connection.response(false).status, 200);
     for (page, part) in [
-        ("/", "/clusters"),
+        ("/", "action='clusters'"),
         (
             "/clusters",
             "upstream::default_priority::max_connections::1024",

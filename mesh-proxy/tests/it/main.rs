@@ -1,12 +1,14 @@
 //! The program as its user runs it: real processes, real sockets, real signals.
 
 mod admin;
+mod admin_pages;
 mod drain;
 mod filters;
 mod health;
 mod limits;
 mod logs;
 mod start;
+mod stats;
 mod support;
 mod tls;
 mod traffic;

@@ -60,6 +60,23 @@ static_resources:
     )
 }
 
+/// A bootstrap whose only route answers itself; `top` are further fields of the bootstrap.
+pub(crate) fn direct(top: &str, fraction: &str) -> String {
+    let routes = format!(
+        "routes:
+              - match: {{prefix: /, runtime_fraction: {{default_value: {{numerator: {fraction}}}, runtime_key: share}}}}
+                direct_response: {{status: 200}}
+              - match: {{prefix: /}}
+                direct_response: {{status: 204}}"
+    );
+    let base = bootstrap(([127, 0, 0, 1], 1).into(), "", "");
+    let known = "routes:
+              - match: {prefix: /}
+                route: {cluster: upstream}";
+    assert!(base.contains(known));
+    format!("{top}\n{}", base.replace(known, &routes))
+}
+
 pub(crate) fn start(yaml: &str) -> Proxy {
     Proxy::start(&binary(), yaml).unwrap()
 }

@@ -3,6 +3,7 @@ use std::{fmt, sync::Arc};
 use mesh_core::{
     Facts, ResponseFlag, RuntimeFraction,
     format::{AccessLogType, Captures, FormatContext, RequestTest},
+    runtime::RuntimeKey,
 };
 
 /// Which requests are logged.
@@ -61,8 +62,8 @@ pub struct Comparison {
     pub op: ComparisonOp,
     /// With what, when the runtime says nothing. Envoy: `value.default_value`.
     pub value: u32,
-    /// The runtime key that would override it; kept for reports. Envoy: `value.runtime_key`.
-    pub runtime_key: Option<Arc<str>>,
+    /// The runtime key that overrides it. Envoy: `value.runtime_key`.
+    pub runtime_key: Option<RuntimeKey>,
 }
 
 /// `op` of a comparison.
@@ -90,7 +91,9 @@ impl Comparison {
     }
 
     fn holds(&self, number: u64) -> bool {
-        let value = u64::from(self.value);
+        let key = self.runtime_key.as_ref();
+        let value = key.and_then(RuntimeKey::integer);
+        let value = value.unwrap_or_else(|| u64::from(self.value));
         match self.op {
             ComparisonOp::Equal => number == value,
             ComparisonOp::NotEqual => number != value,

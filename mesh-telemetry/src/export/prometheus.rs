@@ -3,32 +3,9 @@ use std::{
     fmt::Write as _,
 };
 
-use mesh_core::stats::{HistogramSnapshot, Stat, Value};
+use mesh_core::stats::{Distribution, Stat, Value};
 
-use super::{Query, Tags, tags::Label};
-
-/// Envoy's default bounds of histogram buckets, in the stat's own unit (mostly milliseconds).
-const BOUNDS: [f64; 19] = [
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-    250.0,
-    500.0,
-    1000.0,
-    2500.0,
-    5000.0,
-    10_000.0,
-    30_000.0,
-    60_000.0,
-    300_000.0,
-    600_000.0,
-    1_800_000.0,
-    3_600_000.0,
-];
+use super::{ExportConfig, HistogramMode, PERCENTILES, Query, tags::Label};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Type {
@@ -58,66 +35,98 @@ impl Type {
     }
 }
 
-/// One metric and its samples: labels, without braces, and value.
-type Families<'a> = BTreeMap<(Type, String), Vec<(String, &'a Value)>>;
+/// One metric and its samples: labels, without braces, and the stat.
+type Families<'a> = BTreeMap<(Type, String), Vec<(String, &'a Stat)>>;
 
 /// Envoy's `/stats/prometheus`: counters, then gauges, then histograms, each with one `# TYPE` line and
 /// its samples together.
 ///
-/// A metric's name is `envoy_` and what [`Tags`] leave of the stat's name. Should two stats end up with
+/// A metric's name is `envoy_` and what the tags leave of the stat's name. Should two stats end up with
 /// the same name and labels, the first stays; with the same name but different types, the first type
 /// stays: a reader would refuse the whole page otherwise.
 #[must_use]
-pub fn render_prometheus(stats: &[Stat], query: &Query, tags: &Tags) -> String {
+pub fn render_prometheus(stats: &[Stat], query: &Query, config: &ExportConfig) -> String {
     let mut out = String::new();
-    for ((kind, name), mut samples) in families(stats, query, tags) {
+    let summary = query.histograms == HistogramMode::Summary;
+    for ((kind, name), mut samples) in families(stats, query, config) {
         samples.sort_by(|(a, _), (b, _)| a.cmp(b));
         samples.dedup_by(|(later, _), (first, _)| later == first);
-        let _ = writeln!(out, "# TYPE {name} {}", kind.name());
-        for (labels, value) in samples {
-            match value {
+        let word = match kind {
+            Type::Histogram if summary => "summary",
+            _ => kind.name(),
+        };
+        let _ = writeln!(out, "# TYPE {name} {word}");
+        for (labels, stat) in samples {
+            match &stat.value {
                 Value::Counter(n) | Value::Gauge(n) => {
                     let _ = writeln!(out, "{name}{{{labels}}} {n}");
                 }
                 Value::Text(_) => {
                     let _ = writeln!(out, "{name}{{{labels}}} 0");
                 }
-                Value::Histogram(values) => histogram(&mut out, &name, &labels, values),
+                Value::Histogram(values) if summary => {
+                    quantiles(&mut out, &name, &labels, &values.interval);
+                }
+                Value::Histogram(values) => {
+                    let bounds = config.buckets.bounds(&stat.name);
+                    histogram(&mut out, &name, &labels, &values.total, bounds);
+                }
             }
         }
     }
     out
 }
 
-fn families<'a>(stats: &'a [Stat], query: &Query, tags: &Tags) -> Families<'a> {
+fn families<'a>(stats: &'a [Stat], query: &Query, config: &ExportConfig) -> Families<'a> {
     let mut types: HashMap<String, Type> = HashMap::new();
     let mut families = Families::new();
-    for stat in stats.iter().filter(|stat| query.selects(stat)) {
+    let shown = stats
+        .iter()
+        .filter(|stat| query.selects(stat) && config.shows(&stat.name));
+    for stat in shown {
         let kind = Type::of(&stat.value);
         if kind == Type::Text && !query.text_readouts {
             continue;
         }
-        let (name, mut labels) = tags.extract(&stat.name);
+        let (name, mut labels) = config.tags.extract(&stat.name);
         if let Value::Text(text) = &stat.value {
             labels.push(("text_value", text.clone()));
         }
         let name = metric_name(&name);
         if *types.entry(name.clone()).or_insert(kind) == kind {
             let samples = families.entry((kind, name)).or_default();
-            samples.push((label_list(&labels), &stat.value));
+            samples.push((label_list(&labels), stat));
         }
     }
     families
 }
 
-fn histogram(out: &mut String, name: &str, labels: &str, values: &HistogramSnapshot) {
+fn histogram(out: &mut String, name: &str, labels: &str, values: &Distribution, bounds: &[f64]) {
     let comma = if labels.is_empty() { "" } else { "," };
-    for bound in BOUNDS {
+    for &bound in bounds {
         let n = values.at_most(bound);
         let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {n}");
     }
-    let (sum, count) = (values.sum, values.count);
+    let count = values.count;
     let _ = writeln!(out, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
+    sum_and_count(out, name, labels, values);
+}
+
+/// What Envoy calls a summary: the quantiles of the last interval.
+fn quantiles(out: &mut String, name: &str, labels: &str, values: &Distribution) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    for quantile in PERCENTILES.map(|percent| percent / 100.0) {
+        let _ = write!(out, "{name}{{{labels}{comma}quantile=\"{quantile}\"}} ");
+        let _ = match values.quantile(quantile) {
+            Some(value) => writeln!(out, "{value}"),
+            None => writeln!(out, "NaN"),
+        };
+    }
+    sum_and_count(out, name, labels, values);
+}
+
+fn sum_and_count(out: &mut String, name: &str, labels: &str, values: &Distribution) {
+    let (sum, count) = (values.sum, values.count);
     let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}");
     let _ = writeln!(out, "{name}_count{{{labels}}} {count}");
 }

@@ -19,6 +19,8 @@ pub enum Format {
     Json,
     /// Prometheus' text exposition format.
     Prometheus,
+    /// A page for people. What stands in it is rendered as text.
+    Html,
 }
 
 impl Format {
@@ -27,6 +29,7 @@ impl Format {
     pub const fn content_type(self) -> &'static str {
         match self {
             Self::Text | Self::Prometheus => "text/plain; charset=UTF-8",
+            Self::Html => "text/html; charset=UTF-8",
             Self::Json => "application/json",
         }
     }
@@ -60,6 +63,20 @@ impl Kinds {
     }
 }
 
+/// How histograms are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HistogramMode {
+    /// Quantiles. In the Prometheus format, those of the last interval.
+    #[default]
+    Summary,
+    /// How many values are at most each bound.
+    Cumulative,
+    /// How many values lie between each bound and the one before.
+    Disjoint,
+    /// Every bucket as it is kept, and the quantiles.
+    Detailed,
+}
+
 /// What a reader of `/stats` asks for. The default is everything, as text.
 ///
 /// ```
@@ -71,7 +88,8 @@ impl Kinds {
 /// ```
 ///
 /// # Envoy
-/// The query of `/stats`: `format`, `type`, `filter`, `invert_filter`, `usedonly`, `text_readouts`.
+/// The query of `/stats`: `format`, `type`, `filter`, `invert_filter`, `usedonly`, `text_readouts`,
+/// `histogram_buckets`.
 #[derive(Debug, Clone, Default)]
 pub struct Query {
     /// How the stats are written.
@@ -84,6 +102,9 @@ pub struct Query {
     pub filter: Option<Regex>,
     /// Only names in which `filter` is not found.
     pub invert_filter: bool,
+    /// How histograms are shown: [`HistogramMode::Summary`] by default, and [`HistogramMode::Cumulative`] in the
+    /// Prometheus format.
+    pub histograms: HistogramMode,
     /// In the Prometheus format: words too, as gauges of 0 with the word in a label.
     pub text_readouts: bool,
 }
@@ -126,22 +147,8 @@ impl Query {
                 _ => {}
             }
         }
-        this.check_buckets(&buckets)?;
+        this.histograms = histogram_mode(this.format, &buckets)?;
         Ok(this)
-    }
-
-    /// Each format has one way to show histograms: naming it is fine, asking for another is not.
-    fn check_buckets(&self, wanted: &str) -> Result<(), InvalidQuery> {
-        let only = match self.format {
-            Format::Text | Format::Json => "summary",
-            Format::Prometheus => "cumulative",
-        };
-        if wanted.is_empty() || wanted == only {
-            return Ok(());
-        }
-        Err(InvalidQuery(format!(
-            "usage: /stats?histogram_buckets=({only})"
-        )))
     }
 
     pub(super) fn selects(&self, stat: &Stat) -> bool {
@@ -158,7 +165,7 @@ impl Query {
 fn is_used(value: &Value) -> bool {
     match value {
         Value::Counter(n) | Value::Gauge(n) => *n > 0,
-        Value::Histogram(histogram) => histogram.count > 0,
+        Value::Histogram(histogram) => histogram.total.count > 0,
         Value::Text(text) => !text.is_empty(),
     }
 }
@@ -171,8 +178,9 @@ impl FromStr for Format {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             "prometheus" => Ok(Self::Prometheus),
+            "html" => Ok(Self::Html),
             _ => Err(InvalidQuery(
-                "usage: /stats?format=(json|prometheus|text)".to_owned(),
+                "usage: /stats?format=(html|json|prometheus|text)".to_owned(),
             )),
         }
     }
@@ -190,6 +198,23 @@ impl FromStr for Kinds {
             "TextReadouts" => Ok(Self::TextReadouts),
             _ => Err(InvalidQuery("invalid &type= param".to_owned())),
         }
+    }
+}
+
+fn histogram_mode(format: Format, text: &str) -> Result<HistogramMode, InvalidQuery> {
+    let prometheus = format == Format::Prometheus;
+    match text {
+        "" if prometheus => Ok(HistogramMode::Cumulative),
+        "" | "summary" => Ok(HistogramMode::Summary),
+        "cumulative" => Ok(HistogramMode::Cumulative),
+        "disjoint" | "detailed" if prometheus => Err(InvalidQuery(
+            "unsupported prometheus histogram bucket mode".to_owned(),
+        )),
+        "disjoint" => Ok(HistogramMode::Disjoint),
+        "detailed" => Ok(HistogramMode::Detailed),
+        _ => Err(InvalidQuery(
+            "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary)".to_owned(),
+        )),
     }
 }
 

@@ -126,6 +126,11 @@ pub enum TagSpecifier {
         /// `fixed_value`.
         value: String,
     },
+    /// One of Envoy's own, for when not all of them are wanted.
+    Default {
+        /// `tag_name`, without `regex` and `fixed_value`.
+        name: String,
+    },
 }
 
 impl TagSpecifier {
@@ -144,6 +149,20 @@ impl TagSpecifier {
         }
     }
 
+    /// One of Envoy's default tags, such as `envoy.cluster_name`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn envoy_default(name: impl Into<String>) -> Result<Self, InvalidTag> {
+        let name = name.into();
+        if !default_labels().any(|label| label == sanitize(&name)) {
+            return Err(InvalidTag(format!(
+                "stats tag {name:?}: there is no default tag of that name, nor a regex or a fixed value"
+            )));
+        }
+        Ok(Self::Default { name })
+    }
+
     /// The same label on every stat.
     pub fn fixed(name: impl Into<String>, value: impl Into<String>) -> Self {
         Self::Fixed {
@@ -156,7 +175,7 @@ impl TagSpecifier {
 impl TagSpecifier {
     fn name(&self) -> &str {
         match self {
-            Self::Regex { name, .. } | Self::Fixed { name, .. } => name,
+            Self::Regex { name, .. } | Self::Fixed { name, .. } | Self::Default { name } => name,
         }
     }
 }
@@ -177,14 +196,36 @@ impl std::error::Error for InvalidTag {}
 #[derive(Debug, Clone)]
 pub struct Tags {
     custom: Vec<TagSpecifier>,
-    defaults: bool,
+    defaults: Defaults,
+}
+
+/// Which of Envoy's default tags are extracted.
+#[derive(Debug, Clone)]
+enum Defaults {
+    All,
+    Only(HashSet<String>),
+}
+
+impl Defaults {
+    fn has(&self, label: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(labels) => labels.contains(label),
+        }
+    }
+}
+
+fn default_labels() -> impl Iterator<Item = &'static str> {
+    STATUS_LABELS
+        .into_iter()
+        .chain(RULES.iter().map(|(label, _)| *label))
 }
 
 impl Default for Tags {
     fn default() -> Self {
         Self {
             custom: Vec::new(),
-            defaults: true,
+            defaults: Defaults::All,
         }
     }
 }
@@ -203,8 +244,7 @@ impl Tags {
         }
         let mut names: HashSet<String> = HashSet::new();
         if use_all_default_tags {
-            names.extend(STATUS_LABELS.map(str::to_owned));
-            names.extend(RULES.iter().map(|(label, _)| (*label).to_owned()));
+            names.extend(default_labels().map(str::to_owned));
         }
         for tag in &custom {
             if !names.insert(sanitize(tag.name())) {
@@ -214,10 +254,16 @@ impl Tags {
                 )));
             }
         }
-        Ok(Self {
-            custom,
-            defaults: use_all_default_tags,
-        })
+        let defaults = if use_all_default_tags {
+            Defaults::All
+        } else {
+            let wanted = custom.iter().filter_map(|tag| match tag {
+                TagSpecifier::Default { name } => Some(sanitize(name)),
+                _ => None,
+            });
+            Defaults::Only(wanted.collect())
+        };
+        Ok(Self { custom, defaults })
     }
 
     /// What is left of `name` and the labels taken from it.
@@ -227,6 +273,7 @@ impl Tags {
         for tag in &self.custom {
             match tag {
                 TagSpecifier::Fixed { name, value } => labels.push((name, value.clone())),
+                TagSpecifier::Default { .. } => {}
                 TagSpecifier::Regex { name: tag, regex } => {
                     if let Some((value, rest)) = cut_regex(regex, &name) {
                         labels.push((tag, value));
@@ -235,9 +282,11 @@ impl Tags {
                 }
             }
         }
-        if self.defaults {
-            name = defaults(&name, &mut labels);
+        if !matches!(&self.defaults, Defaults::Only(wanted) if wanted.is_empty()) {
+            name = defaults(&self.defaults, &name, &mut labels);
         }
+        // Envoy takes the status off first.
+        labels.sort_by_key(|(label, _)| !STATUS_LABELS.contains(label));
         (name, labels)
     }
 }
@@ -255,12 +304,12 @@ fn cut_regex(regex: &Regex, name: &str) -> Option<(String, String)> {
     ))
 }
 
-fn defaults(name: &str, labels: &mut Vec<Label<'_>>) -> String {
-    let (stem, suffix) = status(name, labels);
+fn defaults(wanted: &Defaults, name: &str, labels: &mut Vec<Label<'_>>) -> String {
+    let (stem, suffix) = status(wanted, name, labels);
     let segments: Vec<&str> = stem.split('.').collect();
     // Rules read all segments, whatever other rules took.
     let mut left: Vec<Option<&str>> = segments.iter().copied().map(Some).collect();
-    for (label, pattern) in RULES {
+    for (label, pattern) in RULES.iter().filter(|(label, _)| wanted.has(label)) {
         take(label, pattern, &segments, &mut left, stem, labels);
     }
     let left: Vec<&str> = left.into_iter().flatten().collect();
@@ -268,18 +317,25 @@ fn defaults(name: &str, labels: &mut Vec<Label<'_>>) -> String {
 }
 
 /// Takes `_503` or the digit of `_5xx` off the end of `…_rq_503`; says what must be put back.
-fn status<'a>(name: &'a str, labels: &mut Vec<Label<'_>>) -> (&'a str, &'static str) {
+fn status<'a>(
+    wanted: &Defaults,
+    name: &'a str,
+    labels: &mut Vec<Label<'_>>,
+) -> (&'a str, &'static str) {
     let Some((stem, tail)) = name.rsplit_once("_rq_") else {
         return (name, "");
     };
     // Keep `_rq` on the stem: the label replaces only what follows.
     let stem = &name[..stem.len() + "_rq".len()];
     match tail.as_bytes() {
-        [a, b, c] if [a, b, c].iter().all(|digit| digit.is_ascii_digit()) => {
+        [a, b, c]
+            if wanted.has(STATUS_LABELS[0])
+                && [a, b, c].iter().all(|digit| digit.is_ascii_digit()) =>
+        {
             labels.push((STATUS_LABELS[0], tail.into()));
             (stem, "")
         }
-        [class, b'x', b'x'] if class.is_ascii_digit() => {
+        [class, b'x', b'x'] if wanted.has(STATUS_LABELS[1]) && class.is_ascii_digit() => {
             labels.push((STATUS_LABELS[1], tail[..1].into()));
             (stem, "_xx")
         }

@@ -1,47 +1,37 @@
 use std::fmt::Write as _;
 
-use mesh_core::stats::{HistogramSnapshot, Stat, Value};
+use mesh_core::stats::{Stat, Value};
 
-use super::{Block, PERCENTILES, Query, of_block};
+use super::{Block, ExportConfig, Query, histogram, of_block};
 use crate::escape::json_string;
 
 /// Envoy's `/stats`: `name: value`, texts first, then counters and gauges, then histograms.
 ///
-/// A histogram shows `P50(interval,cumulative)`. Ours have no interval, which prints as `nan`, as
-/// Envoy's do when nothing was recorded since its last flush.
+/// A histogram shows `P50(interval,cumulative)`, or what [`Query::histograms`] asks for; `nan` where nothing
+/// was recorded in the last interval.
 #[must_use]
-pub fn render_text(stats: &[Stat], query: &Query) -> String {
+pub fn render_text(stats: &[Stat], query: &Query, config: &ExportConfig) -> String {
     let mut out = String::new();
     for block in [Block::Texts, Block::Numbers, Block::Histograms] {
-        for stat in of_block(stats, query, block) {
+        for stat in of_block(stats, query, config, block) {
             out.push_str(&stat.name);
-            out.push_str(": ");
-            value(&mut out, &stat.value);
+            out.push(':');
+            match &stat.value {
+                Value::Counter(n) | Value::Gauge(n) => {
+                    // Writing into a string does not fail.
+                    let _ = write!(out, " {n}");
+                }
+                Value::Text(text) => {
+                    out.push(' ');
+                    json_string(&mut out, text);
+                }
+                Value::Histogram(values) => {
+                    let bounds = config.buckets.bounds(&stat.name);
+                    histogram::text(&mut out, values, query.histograms, bounds);
+                }
+            }
             out.push('\n');
         }
     }
     out
-}
-
-fn value(out: &mut String, value: &Value) {
-    match value {
-        Value::Counter(n) | Value::Gauge(n) => {
-            // Writing into a string does not fail.
-            let _ = write!(out, "{n}");
-        }
-        Value::Text(text) => json_string(out, text),
-        Value::Histogram(histogram) => quantiles(out, histogram),
-    }
-}
-
-fn quantiles(out: &mut String, histogram: &HistogramSnapshot) {
-    if histogram.count == 0 {
-        out.push_str("No recorded values");
-        return;
-    }
-    for (i, percent) in PERCENTILES.into_iter().enumerate() {
-        let separator = if i == 0 { "" } else { " " };
-        let quantile = histogram.quantile(percent / 100.0).unwrap_or_default();
-        let _ = write!(out, "{separator}P{percent}(nan,{quantile})");
-    }
 }

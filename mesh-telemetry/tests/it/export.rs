@@ -1,5 +1,5 @@
-use mesh_core::stats::{HistogramSnapshot, Stat, Value};
-use mesh_telemetry::{Query, TagSpecifier, Tags, render};
+use mesh_core::stats::{Distribution, HistogramSnapshot, Stat, Value};
+use mesh_telemetry::{Buckets, ExportConfig, NameTest, Query, TagSpecifier, Tags, render};
 
 fn counter(name: &str, n: u64) -> Stat {
     stat(name, Value::Counter(n))
@@ -16,11 +16,18 @@ fn stat(name: &str, value: Value) -> Stat {
     }
 }
 
-fn histogram(name: &str, buckets: &[(u64, u64)]) -> Stat {
-    let snapshot = HistogramSnapshot {
+fn distribution(buckets: &[(u64, u64)]) -> Distribution {
+    Distribution {
         count: buckets.iter().map(|(_, n)| n).sum(),
         sum: buckets.iter().map(|(bound, n)| bound * n).sum(),
         buckets: buckets.to_vec(),
+    }
+}
+
+fn histogram(name: &str, buckets: &[(u64, u64)]) -> Stat {
+    let snapshot = HistogramSnapshot {
+        total: distribution(buckets),
+        interval: Distribution::default(),
     };
     stat(name, Value::Histogram(snapshot))
 }
@@ -44,13 +51,13 @@ fn shown(query: &str) -> String {
     render(
         &some_stats(),
         &Query::parse(query).unwrap(),
-        &Tags::default(),
+        &ExportConfig::default(),
     )
 }
 
 fn metrics(stats: &[Stat]) -> String {
     let query = Query::parse_prometheus("").unwrap();
-    render(stats, &query, &Tags::default())
+    render(stats, &query, &ExportConfig::default())
 }
 
 #[test]
@@ -64,8 +71,8 @@ cluster.dead.upstream_cx_total: 4
 cluster.dead.upstream_rq_503: 2
 cluster.dead.upstream_rq_5xx: 2
 server.live: 1
-cluster.dead.upstream_cx_length_ms: P0(nan,1) P25(nan,1) P50(nan,30) P75(nan,30) P90(nan,30) \
-P95(nan,30) P99(nan,30) P99.5(nan,30) P99.9(nan,30) P100(nan,30)
+cluster.dead.upstream_cx_length_ms: P0(nan,1.05) P25(nan,1.05) P50(nan,30.25) P75(nan,30.5) P90(nan,30.75) \
+P95(nan,30.75) P99(nan,30.75) P99.5(nan,30.75) P99.9(nan,30.75) P100(nan,30.75)
 cluster.dead.upstream_rq_per_cx: No recorded values
 "
     );
@@ -102,11 +109,11 @@ fn json_has_the_shape_of_envoy() {
             "supported_quantiles":[0,25,50,75,90,95,99,99.5,99.9,100],
             "computed_quantiles":[
                 {"name":"cluster.dead.upstream_cx_length_ms","values":[
-                    {"cumulative":1,"interval":null},{"cumulative":1,"interval":null},
-                    {"cumulative":30,"interval":null},{"cumulative":30,"interval":null},
-                    {"cumulative":30,"interval":null},{"cumulative":30,"interval":null},
-                    {"cumulative":30,"interval":null},{"cumulative":30,"interval":null},
-                    {"cumulative":30,"interval":null},{"cumulative":30,"interval":null}]},
+                    {"cumulative":1.05,"interval":null},{"cumulative":1.05,"interval":null},
+                    {"cumulative":30.25,"interval":null},{"cumulative":30.5,"interval":null},
+                    {"cumulative":30.75,"interval":null},{"cumulative":30.75,"interval":null},
+                    {"cumulative":30.75,"interval":null},{"cumulative":30.75,"interval":null},
+                    {"cumulative":30.75,"interval":null},{"cumulative":30.75,"interval":null}]},
                 {"name":"cluster.dead.upstream_rq_per_cx","values":[
                     {"cumulative":null,"interval":null},{"cumulative":null,"interval":null},
                     {"cumulative":null,"interval":null},{"cumulative":null,"interval":null},
@@ -126,7 +133,7 @@ fn json_escapes_what_a_name_may_hold() {
     let text = render(
         &stats,
         &Query::parse("format=json").unwrap(),
-        &Tags::default(),
+        &ExportConfig::default(),
     );
     let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(parsed["stats"][0]["name"], "cluster.\"\\\u{1}\t\r\n☃.x");
@@ -354,7 +361,7 @@ fn prometheus_shows_words_when_asked() {
     let stats = [stat("cluster.a.version_text", Value::Text("v\"1".into()))];
     let query = Query::parse_prometheus("text_readouts").unwrap();
     assert_eq!(
-        render(&stats, &query, &Tags::default()),
+        render(&stats, &query, &ExportConfig::default()),
         "# TYPE envoy_cluster_version_text gauge\nenvoy_cluster_version_text{envoy_cluster_name=\"a\",text_value=\"v\\\"1\"} 0\n"
     );
 }
@@ -371,8 +378,12 @@ fn tags_of_ones_own_are_cut_out_of_names() {
     .unwrap();
     let stats = [counter("cluster.a.b.upstream_rq_503", 1)];
     let query = Query::parse_prometheus("").unwrap();
+    let config = ExportConfig {
+        tags,
+        ..ExportConfig::default()
+    };
     assert_eq!(
-        render(&stats, &query, &tags),
+        render(&stats, &query, &config),
         "# TYPE envoy_cluster_upstream_rq_503 counter\nenvoy_cluster_upstream_rq_503{mesh_id=\"m1\",cluster_name=\"a.b\"} 1\n"
     );
     assert!(TagSpecifier::regex("x", "(").is_err());
@@ -387,7 +398,132 @@ fn a_query_that_makes_no_sense_is_refused() {
     assert!(error("filter=(").starts_with("Invalid re2 regex: "));
     assert_eq!(error("type=bogus"), "invalid &type= param");
     assert!(error("format=bogus").starts_with("usage: /stats?format="));
-    assert!(error("histogram_buckets=detailed").starts_with("usage: "));
+    assert!(error("histogram_buckets=bogus").starts_with("usage: "));
+    assert_eq!(
+        error("format=prometheus&histogram_buckets=detailed"),
+        "unsupported prometheus histogram bucket mode"
+    );
     assert!(error(&format!("filter={}", "a".repeat(2000))).contains("1024"));
     assert!(error("filter=(a{1000}){1000}").starts_with("Invalid re2 regex: "));
+}
+
+/// What was recorded, and what of it in the last interval; the texts are what Envoy 1.40 shows.
+fn recorded() -> [Stat; 1] {
+    let snapshot = HistogramSnapshot {
+        total: distribution(&[(0, 3), (1, 1), (47, 1)]),
+        interval: distribution(&[(47, 1)]),
+    };
+    [stat("h.rq_time", Value::Histogram(snapshot))]
+}
+
+fn shown_with_bounds(query: &str) -> String {
+    let mut config = ExportConfig::default();
+    let test = NameTest::new(|name| name.starts_with("h."));
+    config.buckets.add(test, &[100.0, 0.5, 10.0, 10.0]).unwrap();
+    render(&recorded(), &Query::parse(query).unwrap(), &config)
+}
+
+#[test]
+fn histograms_are_shown_in_four_ways() {
+    let text = |mode: &str| shown_with_bounds(&format!("histogram_buckets={mode}"));
+    assert_eq!(
+        text("cumulative"),
+        "h.rq_time: B0.5(0,3) B10(0,4) B100(1,5)\n"
+    );
+    assert_eq!(
+        text("disjoint"),
+        "h.rq_time: B0.5(0,3) B10(0,1) B100(1,1)\n"
+    );
+    let summary = "P0(47.5,0) P25(47.5,0) P50(47.5,0) P75(47.5,1.05) P90(47.5,47.5) P95(47.5,47.5) \
+        P99(47.5,47.5) P99.5(47.5,47.5) P99.9(47.5,47.5) P100(47.5,47.5)";
+    assert_eq!(text("summary"), format!("h.rq_time: {summary}\n"));
+    assert_eq!(
+        text("detailed"),
+        format!(
+            "h.rq_time:\n  totals=0,0:3, 1,0.1:1, 47,1:1\n  intervals=47,1:1\n  summary={summary}\n"
+        )
+    );
+    let json = |mode: &str| shown_with_bounds(&format!("format=json&histogram_buckets={mode}"));
+    assert_eq!(
+        json("disjoint"),
+        r#"{"stats":[{"histograms":[{"name":"h.rq_time","buckets":[{"upper_bound":0.5,"interval":0,"cumulative":3},{"upper_bound":10,"interval":0,"cumulative":1},{"upper_bound":100,"interval":1,"cumulative":1}]}]}]}"#
+    );
+    let detailed: serde_json::Value = serde_json::from_str(&json("detailed")).unwrap();
+    let details = &detailed["stats"][0]["histograms"]["details"][0];
+    assert_eq!(details["intervals"][0]["width"], 1.0);
+    assert_eq!(details["totals"][1]["lower_bound"], 1);
+    assert_eq!(details["percentiles"][3]["cumulative"], 1.05);
+}
+
+#[test]
+fn a_prometheus_summary_is_of_the_last_interval() {
+    let text = shown_with_bounds("format=prometheus&histogram_buckets=summary");
+    assert!(
+        text.starts_with("# TYPE envoy_h_rq_time summary\nenvoy_h_rq_time{quantile=\"0\"} 47.5\n")
+    );
+    assert!(
+        text.ends_with("envoy_h_rq_time_sum{} 47\nenvoy_h_rq_time_count{} 1\n"),
+        "{text}"
+    );
+    let cumulative = shown_with_bounds("format=prometheus");
+    assert!(
+        cumulative.contains("envoy_h_rq_time_bucket{le=\"10\"} 4\n"),
+        "{cumulative}"
+    );
+    assert!(
+        cumulative.contains("envoy_h_rq_time_count{} 5\n"),
+        "{cumulative}"
+    );
+}
+
+#[test]
+fn bounds_that_make_no_sense_are_refused() {
+    let add = |bounds: &[f64]| {
+        Buckets::default()
+            .add(NameTest::new(|_| true), bounds)
+            .is_err()
+    };
+    assert!(add(&[]) && add(&[0.0]) && add(&[f64::NAN]) && add(&[-1.0, 2.0]));
+    assert!(add(&vec![1.0; 1001]));
+}
+
+#[test]
+fn stats_that_nobody_wants_are_shown_nowhere() {
+    let config = ExportConfig {
+        only: Some(NameTest::new(|name| name.starts_with("a."))),
+        ..ExportConfig::default()
+    };
+    let stats = [
+        counter("a.x", 1),
+        histogram("b.h", &[(1, 1)]),
+        counter("b.x", 1),
+    ];
+    for (query, wanted) in [
+        ("", "a.x: 1\n"),
+        ("format=json", r#"{"stats":[{"name":"a.x","value":1}]}"#),
+        (
+            "format=prometheus",
+            "# TYPE envoy_a_x counter\nenvoy_a_x{} 1\n",
+        ),
+    ] {
+        assert_eq!(
+            render(&stats, &Query::parse(query).unwrap(), &config),
+            wanted
+        );
+    }
+}
+
+#[test]
+fn of_envoys_own_tags_only_those_named_are_extracted() {
+    let named = TagSpecifier::envoy_default("envoy.cluster_name").unwrap();
+    let config = ExportConfig {
+        tags: Tags::new(false, vec![named]).unwrap(),
+        ..ExportConfig::default()
+    };
+    let query = Query::parse_prometheus("").unwrap();
+    assert_eq!(
+        render(&[counter("cluster.a.upstream_rq_503", 1)], &query, &config),
+        "# TYPE envoy_cluster_upstream_rq_503 counter\nenvoy_cluster_upstream_rq_503{envoy_cluster_name=\"a\"} 1\n"
+    );
+    assert!(TagSpecifier::envoy_default("nobody's").is_err());
 }

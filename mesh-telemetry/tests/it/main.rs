@@ -4,5 +4,6 @@ mod access;
 mod export;
 #[cfg(feature = "metrics")]
 mod facade;
+mod statsd;
 mod temp;
 mod writer;

@@ -343,6 +343,38 @@ impl<'a> Run<'a> {
         .with_context(|| format!("{file} has no line with {part}: {:?}", lines()))
     }
 
+    /// Asks the admin, and notes status and body.
+    pub(crate) fn admin(&mut self, method: &str, path: &str) -> Result<()> {
+        let step = self.step(&format!("{method} {path}"));
+        let admin = self.proxy.admin();
+        let response = match method {
+            "POST" => admin.post(path),
+            _ => admin.get(path),
+        }?;
+        let body = String::from_utf8_lossy(&response.body.data).into_owned();
+        self.note(&format!("{step}.status"), response.status.to_string());
+        self.note(&format!("{step}.body"), self.names.apply(&body));
+        Ok(())
+    }
+
+    /// The body of an admin page that must answer 200.
+    pub(crate) fn page(&self, path: &str) -> Result<String> {
+        self.proxy.admin().text(path)
+    }
+
+    /// The same as JSON.
+    pub(crate) fn json(&self, path: &str) -> Result<serde_json::Value> {
+        Ok(serde_json::from_str(&self.names.apply(&self.page(path)?))?)
+    }
+
+    /// Waits until a page says so.
+    pub(crate) fn await_page(&self, path: &str, enough: impl Fn(&str) -> bool) -> Result<()> {
+        until(Deadline::default(), || {
+            enough(&self.page(path).ok()?).then_some(())
+        })
+        .with_context(|| format!("{path} did not say what it must"))
+    }
+
     /// Waits until a counter has grown by so much since the scenario began.
     pub(crate) fn await_counter(&self, name: &str, delta: i64) -> Result<()> {
         let target = value(&self.before, name) + delta;

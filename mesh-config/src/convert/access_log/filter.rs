@@ -17,10 +17,7 @@ use mesh_telemetry::{Comparison, ComparisonOp, Filter};
 
 use crate::{
     convert::{context::Context, matcher, value},
-    language::{
-        At, MessageSupport,
-        Support::{Enforced, Meaningless},
-    },
+    language::{At, MessageSupport, Support::Enforced},
 };
 
 pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
@@ -59,11 +56,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
     },
     MessageSupport {
         message: "envoy.config.accesslog.v3.RuntimeFilter",
-        fields: &[
-            // No runtime layer is read.
-            ("runtime_key", Meaningless),
-            ("percent_sampled", Enforced),
-        ],
+        fields: &[("runtime_key", Enforced), ("percent_sampled", Enforced)],
     },
     MessageSupport {
         message: "envoy.config.accesslog.v3.AndFilter",
@@ -106,14 +99,15 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
 /// `None` for a filter that is not supported, as if there were none: rather too many lines than too few.
 pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &AccessLogFilter) -> Option<Filter> {
     match from.filter_specifier.as_ref()? {
-        FilterSpecifier::StatusCodeFilter(from) => {
-            Some(Filter::StatusCode(comparison(from.comparison.as_ref()?)))
-        }
+        FilterSpecifier::StatusCodeFilter(from) => Some(Filter::StatusCode(comparison(
+            cx,
+            from.comparison.as_ref()?,
+        ))),
         FilterSpecifier::DurationFilter(from) => {
-            Some(Filter::Duration(comparison(from.comparison.as_ref()?)))
+            Some(Filter::Duration(comparison(cx, from.comparison.as_ref()?)))
         }
         FilterSpecifier::NotHealthCheckFilter(_) => Some(Filter::NotHealthCheck),
-        FilterSpecifier::RuntimeFilter(from) => Some(Filter::Runtime(runtime(from))),
+        FilterSpecifier::RuntimeFilter(from) => Some(Filter::Runtime(runtime(cx, from))),
         FilterSpecifier::AndFilter(from) => {
             let filters = all(cx, &at.field("and_filter"), &from.filters);
             Some(Filter::And(filters.into_iter().flatten().collect()))
@@ -161,7 +155,7 @@ fn all(cx: &Context<'_>, at: &At<'_>, from: &[AccessLogFilter]) -> Vec<Option<Fi
         .collect()
 }
 
-fn comparison(from: &ComparisonFilter) -> Comparison {
+fn comparison(cx: &Context<'_>, from: &ComparisonFilter) -> Comparison {
     let op = match from.op() {
         Op::Eq => ComparisonOp::Equal,
         Op::Ge => ComparisonOp::AtLeast,
@@ -170,20 +164,18 @@ fn comparison(from: &ComparisonFilter) -> Comparison {
     };
     let value = from.value.as_ref();
     Comparison {
-        runtime_key: value
-            .and_then(|value| value::nonempty(&value.runtime_key))
-            .map(Arc::from),
+        runtime_key: value.and_then(|value| cx.runtime_key(&value.runtime_key)),
         ..Comparison::new(op, value.map_or(0, |value| value.default_value))
     }
 }
 
-fn runtime(from: &pb::RuntimeFilter) -> RuntimeFraction {
+fn runtime(cx: &Context<'_>, from: &pb::RuntimeFilter) -> RuntimeFraction {
     RuntimeFraction {
         default: from
             .percent_sampled
             .as_ref()
             .map_or(FractionalPercent::ZERO, value::fractional_percent),
-        runtime_key: value::nonempty(&from.runtime_key).map(Arc::from),
+        runtime_key: cx.runtime_key(&from.runtime_key),
     }
 }
 

@@ -245,6 +245,7 @@ fn named_policy(
             let at = at.field("least_request_lb_config");
             to.slow_start = slow_start!(cx, at, config.slow_start_config.as_ref());
             let bias = config.active_request_bias.as_ref();
+            unheeded(cx, &at.field("least_request_lb_config"), bias);
             Some(least_request(config.choice_count, bias, false))
         }
         other => {
@@ -258,6 +259,14 @@ fn refuse(cx: &Context<'_>, at: &At<'_>, policy: &str) {
     let reason =
         format!("{policy} is not supported: requests would go to other endpoints than they should");
     cx.invalid(at, reason);
+}
+
+/// Its runtime key is not read.
+fn unheeded(cx: &Context<'_>, at: &At<'_>, bias: Option<&RuntimeDouble>) {
+    if let Some(bias) = bias {
+        let field = "envoy.config.core.v3.RuntimeDouble.runtime_key";
+        cx.unheeded_key(&at.field("active_request_bias"), field, &bias.runtime_key);
+    }
 }
 
 fn least_request(
@@ -316,6 +325,7 @@ fn typed_policy(
         let full_scan = value::flag(from.enable_full_scan, false)
             || from.selection_method() == least_request::SelectionMethod::FullScan;
         let bias = from.active_request_bias.as_ref();
+        unheeded(cx, &list.index(index).field("typed_config"), bias);
         let policy = least_request(from.choice_count, bias, full_scan);
         config.slow_start = slow_start!(cx, at, from.slow_start_config.as_ref());
         (policy, from.locality_lb_config)

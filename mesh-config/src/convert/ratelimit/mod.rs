@@ -140,7 +140,7 @@ pub(super) fn convert(
     let fraction = |from: Option<&_>| {
         from.map_or_else(
             || RuntimeFraction::fixed(FractionalPercent::ZERO),
-            value::runtime_fraction,
+            |from| value::runtime_fraction(cx, from),
         )
     };
     let headers = |field, list| headers::to_add(cx, &at.field(field), list);

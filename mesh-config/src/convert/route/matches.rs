@@ -66,7 +66,8 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::RouteMatch) -> O
     matches.case_sensitive = value::flag(from.case_sensitive, true);
     matches.headers = headers;
     matches.query_parameters = query_parameters;
-    matches.runtime_fraction = from.runtime_fraction.as_ref().map(value::runtime_fraction);
+    let fraction = from.runtime_fraction.as_ref();
+    matches.runtime_fraction = fraction.map(|from| value::runtime_fraction(cx, from));
     matches.grpc = from.grpc.is_some();
     Some(matches)
 }

@@ -76,7 +76,7 @@ fn what_is_not_done_is_reported() {
              overload_manager: {resource_monitors: [{name: m}]}\n\
              stats_flush_interval: 5s"
         ),
-        ["stats_sinks", "overload_manager", "layered_runtime"]
+        ["overload_manager", "stats_sinks[0]"]
     );
     let restricted = report("admin: {allow_paths: [{exact: /stats}]}");
     assert_eq!(restricted, [("admin.allow_paths".to_owned(), None, true)]);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use http::{HeaderName, HeaderValue, StatusCode};
-use mesh_core::{FractionalPercent, RuntimeFraction, format::Format};
+use mesh_core::{FractionalPercent, format::Format};
 use mesh_route::{
     Action, AppendAction, HeaderAdd, HeaderMutation, InternalRedirectPolicy, MirrorCluster,
     MirrorHost, MirrorPolicy, RedirectPredicate, RouteAction,
@@ -37,10 +37,6 @@ fn every_field_of_a_mirror_is_read() {
     let add = HeaderAdd::new("x-m", Format::parse("1").unwrap()).unwrap();
     let add = add.append_action(AppendAction::OverwriteIfExistsOrAdd);
     let mut full = MirrorPolicy::new(MirrorCluster::Named("b".into()));
-    full.runtime_fraction = Some(RuntimeFraction {
-        default: FractionalPercent::percent(7),
-        runtime_key: Some("k".into()),
-    });
     full.host = MirrorHost::Literal(HeaderValue::from_static("m.test"));
     full.mutations = vec![
         HeaderMutation::new(vec![], vec![HeaderName::from_static("x-gone")]).unwrap(),
@@ -54,6 +50,10 @@ fn every_field_of_a_mirror_is_read() {
          {append: {header: {key: x-m, value: '1'}, append_action: OVERWRITE_IF_EXISTS_OR_ADD}}]}, \
          {cluster_header: x-to, disable_shadow_host_suffix_append: true}]",
     );
+    let fraction = read.mirrors[0].runtime_fraction.clone().unwrap();
+    assert_eq!(fraction.default, FractionalPercent::percent(7));
+    assert_eq!(fraction.runtime_key.as_ref().unwrap().name(), "k");
+    full.runtime_fraction = Some(fraction);
     assert_eq!(*read.mirrors, [full, named]);
 }
 

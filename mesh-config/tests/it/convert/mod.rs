@@ -19,6 +19,8 @@ mod protocol;
 mod ratelimit;
 mod retry;
 mod route;
+mod runtime;
+mod stats;
 mod tls;
 mod vhost;
 mod whole;

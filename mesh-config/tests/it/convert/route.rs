@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
-use mesh_core::{FractionalPercent, Priority, format::Format};
+use mesh_core::{FractionalPercent, Priority, format::Format, runtime::RuntimeKey};
 use mesh_route::{
     Action, AppendAction, ClusterSpecifier, DirectResponse, HeaderAdd, HeaderMatch, HeaderMatcher,
     HostRewrite, MaxStreamDuration, PathMatch, PathRedirect, PathRewrite, PathSeparatedPrefix,
@@ -99,7 +99,10 @@ fn everything_else_that_a_match_asks_for_is_read() {
     ];
     let fraction = found.runtime_fraction.clone().unwrap();
     assert_eq!(fraction.default, FractionalPercent::ten_thousandth(5));
-    assert_eq!(fraction.runtime_key.as_deref(), Some("k"));
+    assert_eq!(
+        fraction.runtime_key.as_ref().map(RuntimeKey::name),
+        Some("k")
+    );
     wanted.runtime_fraction = Some(fraction);
     assert_eq!(found, wanted);
 }

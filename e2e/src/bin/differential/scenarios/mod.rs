@@ -5,6 +5,7 @@
 //! and write down the statuses with `expect`, so that a scenario that tests nothing is noticed.
 
 mod access_log;
+mod admin;
 mod balance;
 mod compress;
 mod fault;
@@ -25,6 +26,7 @@ mod retries_limits;
 mod routing_actions;
 mod routing_headers;
 mod routing_match;
+mod stats;
 mod thresholds;
 
 use crate::suite::Group;
@@ -54,6 +56,8 @@ pub(crate) fn all() -> Vec<Group> {
         filters::groups(),
         fault::groups(),
         compress::groups(),
+        admin::groups(),
+        stats::groups(),
     ]
     .into_iter()
     .flatten()

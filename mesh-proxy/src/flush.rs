@@ -1,0 +1,231 @@
+//! Flushing stats: intervals of histograms end, and sinks are told what is new.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use mesh_client::Mesh;
+use mesh_config::model::{StatsConfig, StatsFlush, StatsSink, StatsTarget};
+use mesh_core::{Address, Health};
+use mesh_telemetry::Statsd;
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{TcpStream, UdpSocket, UnixDatagram},
+    sync::Notify,
+};
+
+/// How long one flush may take to reach a sink; what has not left by then is lost.
+const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Ends intervals, and tells sinks.
+pub(crate) struct Flusher {
+    mesh: Mesh,
+    config: StatsConfig,
+    sinks: Mutex<Vec<Sink>>,
+    /// Somebody looked at the stats, and `stats_flush_on_admin` is set.
+    asked: Notify,
+}
+
+struct Sink {
+    statsd: Statsd,
+    target: Target,
+    /// Whether the last flush failed: only changes are logged.
+    failing: bool,
+}
+
+enum Target {
+    Udp(SocketAddr, Option<UdpSocket>),
+    Unix(std::path::PathBuf, Option<UnixDatagram>),
+    Stream(Arc<str>, Option<TcpStream>),
+}
+
+impl Flusher {
+    pub(crate) fn new(mesh: Mesh, config: StatsConfig) -> anyhow::Result<Arc<Self>> {
+        let sinks = config.sinks.iter().map(Sink::new);
+        let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
+        Ok(Arc::new(Self {
+            mesh,
+            config,
+            sinks: Mutex::new(sinks),
+            asked: Notify::new(),
+        }))
+    }
+
+    /// Somebody is about to look at the stats.
+    pub(crate) fn on_admin(&self) {
+        if self.config.flush == StatsFlush::OnAdmin {
+            self.mesh.registry().roll();
+            self.asked.notify_one();
+        }
+    }
+
+    /// Flushes for ever.
+    pub(crate) async fn run(self: Arc<Self>) {
+        loop {
+            match self.config.flush {
+                StatsFlush::Every(interval) => {
+                    tokio::time::sleep(interval).await;
+                    self.mesh.registry().roll();
+                }
+                StatsFlush::OnAdmin => self.asked.notified().await,
+            }
+            self.tell().await;
+        }
+    }
+
+    /// The last flush, when the process ends.
+    pub(crate) async fn finish(&self) {
+        self.mesh.registry().roll();
+        self.tell().await;
+    }
+
+    async fn tell(&self) {
+        // One flush at a time takes them; another that comes meanwhile finds none.
+        let mut sinks = std::mem::take(&mut *self.sinks());
+        if sinks.is_empty() {
+            return;
+        }
+        let stats = self.mesh.registry().snapshot();
+        for sink in &mut sinks {
+            let datagrams = sink.statsd.flush(&stats, &self.config.export);
+            let send = sink.target.send(&self.mesh, &datagrams);
+            let result = tokio::time::timeout(SEND_TIMEOUT, send).await;
+            let result = result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            if let Err(error) = &result
+                && !sink.failing
+            {
+                tracing::warn!(
+                    "stats are lost on the way to {}: {error}",
+                    sink.target.name()
+                );
+            }
+            sink.failing = result.is_err();
+        }
+        *self.sinks() = sinks;
+    }
+
+    fn sinks(&self) -> std::sync::MutexGuard<'_, Vec<Sink>> {
+        self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink {
+    fn new(from: &StatsSink) -> anyhow::Result<Self> {
+        Ok(Self {
+            statsd: Statsd::new(from.statsd.clone())?,
+            target: match &from.target {
+                StatsTarget::Datagrams(Address::Socket(address)) => Target::Udp(*address, None),
+                StatsTarget::Datagrams(Address::Unix(path)) => {
+                    Target::Unix(path.to_path_buf(), None)
+                }
+                StatsTarget::Stream(cluster) => Target::Stream(Arc::clone(cluster), None),
+            },
+            failing: false,
+        })
+    }
+}
+
+impl Target {
+    fn name(&self) -> String {
+        match self {
+            Self::Udp(address, _) => address.to_string(),
+            Self::Unix(path, _) => path.display().to_string(),
+            Self::Stream(cluster, _) => format!("cluster {cluster}"),
+        }
+    }
+
+    async fn send(&mut self, mesh: &Mesh, datagrams: &[String]) -> io::Result<()> {
+        if datagrams.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Udp(address, socket) => {
+                let socket = match socket {
+                    Some(socket) => socket,
+                    None => socket.insert(udp(*address).await?),
+                };
+                let mut result = Ok(());
+                for datagram in datagrams {
+                    // An error may be about an earlier one: whoever did not listen then may listen now.
+                    let sent = socket.send(datagram.as_bytes()).await;
+                    result = result.and(sent.map(drop));
+                }
+                result
+            }
+            Self::Unix(path, socket) => {
+                // Taken: after an error the next flush looks for the server anew.
+                let live = match socket.take() {
+                    Some(live) => live,
+                    None => {
+                        let new = UnixDatagram::unbound()?;
+                        new.connect(&*path)?;
+                        new
+                    }
+                };
+                for datagram in datagrams {
+                    live.send(datagram.as_bytes()).await?;
+                }
+                *socket = Some(live);
+                Ok(())
+            }
+            Self::Stream(cluster, stream) => {
+                // Taken: a connection on which something went wrong is not used again.
+                *stream = Some(write(mesh, cluster, stream.take(), datagrams).await?);
+                Ok(())
+            }
+        }
+    }
+}
+
+async fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any: SocketAddr = if address.is_ipv4() {
+        ([0, 0, 0, 0], 0).into()
+    } else {
+        ([0u16; 8], 0).into()
+    };
+    let socket = UdpSocket::bind(any).await?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
+/// Hands the connection back when everything was written.
+async fn write(
+    mesh: &Mesh,
+    cluster: &str,
+    stream: Option<TcpStream>,
+    datagrams: &[String],
+) -> io::Result<TcpStream> {
+    let mut stream = match stream {
+        Some(stream) => stream,
+        None => TcpStream::connect(endpoint(mesh, cluster)?).await?,
+    };
+    for datagram in datagrams {
+        stream.write_all(datagram.as_bytes()).await?;
+    }
+    Ok(stream)
+}
+
+/// The first endpoint that is well.
+fn endpoint(mesh: &Mesh, cluster: &str) -> io::Result<SocketAddr> {
+    let clusters = mesh.clusters();
+    let mut clusters = clusters.list().iter();
+    let cluster = clusters.find(|known| &**known.name() == cluster);
+    if cluster.is_some_and(|cluster| cluster.config().tls.is_some()) {
+        // It may have come later than the config of the sink.
+        return Err(io::Error::other(
+            "it wants TLS, and stats are sent in the clear",
+        ));
+    }
+    let endpoints = cluster.map(|cluster| cluster.endpoints());
+    let well = endpoints.as_ref().and_then(|endpoints| {
+        let mut all = endpoints.endpoints().iter();
+        all.find(|endpoint| endpoint.state.health() != Health::Unhealthy)
+    });
+    match well.map(|endpoint| endpoint.address()) {
+        Some(Address::Socket(address)) => Ok(*address),
+        _ => Err(io::Error::other("it has no endpoint")),
+    }
+}
