@@ -35,7 +35,8 @@ impl Cargo {
         Ok(())
     }
 
-    fn output(mut self) -> Result<Vec<u8>> {
+    /// Runs it and hands back what it prints.
+    pub(crate) fn output(mut self) -> Result<Vec<u8>> {
         let output = self.0.stderr(std::process::Stdio::inherit()).output()?;
         ensure!(
             output.status.success(),

@@ -8,6 +8,8 @@ mod envoy;
 mod fds;
 mod interop;
 mod loom;
+mod parity;
+mod prometheus;
 
 use std::process::ExitCode;
 
@@ -21,6 +23,8 @@ usage: cargo xtask <job>
   envoy [ARGUMENT…]          the differential suite against Envoy (installs Envoy by itself);
                              `--only retries/`, `--arm-only envoy`, `--twice`, `--list`
   interop [PEER…]            xDS with real peers, which it gets by itself: mesh, envoy, go, grpc
+  parity [--check]           writes, or checks, PARITY.md: which of Envoy's fields work
+  prometheus                 holds /stats/prometheus against promtool, which it installs (Debian, as root)
   loom                       interleavings of every shared atomic
   bench [ARGUMENT…]          load runs beside real peers, which it installs by itself;
                              `--quick`, `--only mesh`, `--layers` for each policy alone
@@ -46,6 +50,9 @@ fn run(arguments: &[String]) -> Result<()> {
         ("deps", []) => deps::run(),
         ("envoy", rest) => envoy::run(rest),
         ("interop", rest) => interop::run(rest),
+        ("parity", []) => parity::run(false),
+        ("parity", [check]) if check == "--check" => parity::run(true),
+        ("prometheus", []) => prometheus::run(),
         ("loom", []) => loom::run(),
         ("bench", rest) => bench::run(rest),
         ("fds", []) => fds::run(false),
