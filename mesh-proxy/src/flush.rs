@@ -151,7 +151,9 @@ impl Target {
                 for datagram in datagrams {
                     // An error may be about an earlier one: whoever did not listen then may listen now.
                     let sent = socket.send(datagram.as_bytes()).await;
-                    result = result.and(sent.map(drop));
+                    if let Err(error) = sent {
+                        result = Err(error);
+                    }
                 }
                 result
             }
