@@ -1,6 +1,6 @@
 //! Values that many messages share.
 
-use std::{io::Read as _, net::IpAddr, net::SocketAddr, time::Duration};
+use std::{io::Read as _, net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
 
 use envoy_types::pb::{
     envoy::{

@@ -1,7 +1,5 @@
 //! `AccessLogFilter`: which requests are logged.
 
-use std::sync::Arc;
-
 use envoy_types::pb::envoy::config::{
     accesslog::v3::{
         self as pb, AccessLogFilter, ComparisonFilter, access_log_filter::FilterSpecifier,
@@ -17,7 +15,10 @@ use mesh_telemetry::{Comparison, ComparisonOp, Filter};
 
 use crate::{
     convert::{context::Context, matcher, value},
-    language::{At, MessageSupport, Support::Enforced},
+    language::{
+        At, MessageSupport,
+        Support::{Enforced, Meaningless},
+    },
 };
 
 pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
