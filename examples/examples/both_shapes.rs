@@ -26,7 +26,7 @@ use mesh_http::{
     Handler, reply,
     server::{Connection, ServerConfig},
 };
-use mesh_net::{Listener, TcpConnector};
+use mesh_net::{BindOptions, Listener, TcpConnector};
 use mesh_telemetry::LogWriterConfig;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -158,7 +158,8 @@ fn serve<H: Handler>(
     handler: impl Fn(ConnectionInfo) -> H + Send + 'static,
 ) -> anyhow::Result<u16> {
     let any = Address::Socket(([127, 0, 0, 1], 0).into());
-    let socket = mesh_net::bind(&any, 1)?.pop().context("no socket")?;
+    let mut socket = mesh_net::bind(&any, 1, &BindOptions::default())?;
+    let socket = socket.pop().context("no socket")?;
     let Address::Socket(bound) = socket.local_address()? else {
         anyhow::bail!("no port")
     };

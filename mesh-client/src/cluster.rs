@@ -25,6 +25,7 @@ use tokio::{sync::watch, task::AbortHandle};
 use crate::{
     health::{Checks, Member},
     mesh::Env,
+    original_dst::Originals,
     stats::ClusterStats,
     tls::UpstreamSocket,
 };
@@ -44,6 +45,8 @@ pub(crate) struct ClusterState {
     generation: Arc<AtomicU64>,
     /// The endpoints' lasting state, by address; bounded by the endpoints of the latest assignment.
     endpoints: Mutex<HashMap<Address, Arc<EndpointState>>>,
+    /// Of clusters whose endpoints are where clients mean to go.
+    pub(crate) originals: Originals,
     _gauges: [ComputedGuard; 2],
 }
 
@@ -112,6 +115,7 @@ impl ClusterState {
             current: Mutex::default(),
             generation: Arc::new(AtomicU64::new(0)),
             endpoints: Mutex::default(),
+            originals: Originals::default(),
         })
     }
 

@@ -105,6 +105,10 @@ fn learn(cluster: &Cluster, answer: Answer) -> bool {
 /// Gives a cluster the endpoints of its config and of the answers so far. One that replaces another keeps
 /// the other's endpoints until each name has an answer: a push must not leave requests without any.
 pub(crate) fn publish(cluster: &Cluster) {
+    if matches!(cluster.config.discovery, model::Discovery::OriginalDst(_)) {
+        // Its endpoints come with the requests, and stay.
+        return;
+    }
     let endpoints = {
         let answers = cluster
             .answers

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | process | [`Mesh`]: clusters and what was learnt about them, stats, buckets, log files | as long as the process |
 //! | worker | [`Worker`]: pools and balancers, one set per thread | as long as the thread |
-//! | listener | [`Manager`]: hygiene, route table, filters, router, access log | as long as its config |
+//! | filter chain | [`Manager`]: hygiene, route table, filters, router, access log; or [`TcpProxy`] | as long as its config |
 //! | connection | [`ConnectionHandler`] | as long as the connection |
 //! | request | `RequestInfo`, the matched route | as long as the request |
 //!
@@ -28,8 +28,10 @@ mod filters;
 mod health;
 mod manager;
 mod mesh;
+mod original_dst;
 mod router;
 mod stats;
+mod tcp;
 mod tls;
 mod watch;
 mod worker;
@@ -39,5 +41,6 @@ pub use cluster::Cluster;
 pub use manager::{AnswerBody, ConnectionHandler, Manager, ManagerExchange};
 pub use mesh::{Clusters, Mesh};
 pub use stats::{ClusterStats, ManagerStats, RouterStats};
+pub use tcp::{TcpEnd, TcpProxy, TcpProxyStats};
 pub use tls::DownstreamSocket;
 pub use worker::{Worker, WorkerCluster};

@@ -18,7 +18,7 @@ use mesh_ratelimit::{LocalRateLimit, LocalRateLimitConfig, RateLimitStore};
 use mesh_telemetry::{LogSink, LogWriter, LogWriterConfig};
 use tokio::runtime::Handle;
 
-use crate::{Cluster, discovery};
+use crate::{Cluster, discovery, original_dst};
 
 /// What a process has once, whatever its config: clusters and what was learnt about them, stats, log
 /// files, buckets. Cloning shares it.
@@ -213,6 +213,9 @@ impl Mesh {
         }
         let cluster = Cluster::new(config, previous.as_deref(), env, event_logs);
         discovery::publish(&cluster);
+        if let Discovery::OriginalDst(config) = &cluster.config.discovery {
+            original_dst::start(&cluster, config, &env.runtime);
+        }
         if let (Discovery::Dns(dns), Some(resolver)) = (&cluster.config.discovery, resolver) {
             discovery::start(&cluster, dns, &resolver, env);
         }

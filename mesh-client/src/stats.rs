@@ -128,6 +128,10 @@ mesh_core::stats! {
         counter upstream_rq_timeout,
         /// Requests for which there was no endpoint.
         counter upstream_cx_none_healthy,
+        /// Request headers that named no address to go to.
+        counter original_dst_host_invalid,
+        /// Proxied TCP connections that no attempt could connect.
+        counter upstream_cx_connect_attempts_exceeded,
         /// Redirects that were followed.
         counter upstream_internal_redirect_succeeded_total,
         /// Redirects that might have been followed, and were passed on.

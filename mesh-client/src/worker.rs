@@ -1,11 +1,13 @@
 use std::{
     collections::{HashMap, HashSet},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use mesh_balance::{Balancer, NoHealthy, PickContext};
+use mesh_config::model::Discovery;
 use mesh_core::{Endpoint, HealthFlag, Priority, Rng, clock};
 use mesh_http::pool::{HttpVersion, Pool};
 use mesh_net::Connect;
@@ -36,7 +38,8 @@ struct View {
 /// One worker's balancer and pools for one cluster.
 pub struct WorkerCluster {
     pub(crate) cluster: Arc<Cluster>,
-    connector: Arc<dyn Connect>,
+    /// With the cluster's handshake, if it has any.
+    pub(crate) connector: Arc<dyn Connect>,
     inner: Mutex<Inner>,
 }
 
@@ -200,14 +203,13 @@ impl WorkerCluster {
         context: &PickContext<'_>,
         priority: Priority,
         version: HttpVersion,
+        meant: Option<SocketAddr>,
     ) -> Result<(Arc<Endpoint>, Slot, bool), NoHealthy> {
         let mut inner = self.lock();
         let Inner {
             balancer, slots, ..
         } = &mut *inner;
-        balancer.update(&self.cluster.set.load());
-        let now = balancer.needs_time().then(clock::now);
-        let endpoint = balancer.pick(&context.at(now))?;
+        let endpoint = self.choose(balancer, context, meant)?;
         let panicked = balancer.panicked();
         let key = (Arc::as_ptr(&endpoint.state) as usize, priority, version);
         let current = |open: &Open| {
@@ -230,6 +232,35 @@ impl WorkerCluster {
             }
         };
         Ok((endpoint, slot, panicked))
+    }
+
+    /// Picks an endpoint for a connection that belongs to no pool, and who watches it.
+    pub(crate) fn pick_endpoint(
+        &self,
+        context: &PickContext<'_>,
+        meant: Option<SocketAddr>,
+    ) -> Result<(Arc<Endpoint>, Option<Monitor>), NoHealthy> {
+        let endpoint = self.choose(&mut self.lock().balancer, context, meant)?;
+        let detector = self.cluster.detector.as_ref();
+        let monitor = detector.map(|detector| detector.monitor(&endpoint.state));
+        Ok((endpoint, monitor))
+    }
+
+    /// The endpoint that the client meant, where endpoints come from that; else the balancer's.
+    fn choose(
+        &self,
+        balancer: &mut Balancer,
+        context: &PickContext<'_>,
+        meant: Option<SocketAddr>,
+    ) -> Result<Arc<Endpoint>, NoHealthy> {
+        if let Discovery::OriginalDst(_) = self.cluster.config.discovery {
+            let original = meant.and_then(|address| self.cluster.original(address));
+            let total = self.cluster.set.load().endpoints().len();
+            return original.ok_or(NoHealthy { total });
+        }
+        balancer.update(&self.cluster.set.load());
+        let now = balancer.needs_time().then(clock::now);
+        balancer.pick(&context.at(now))
     }
 
     /// Its connections, for the version that follows it.

@@ -8,12 +8,15 @@ mod tls;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use http::HeaderName;
 use mesh_balance::BalanceConfig;
 use mesh_core::{Address, Locality, Metadata, Thresholds, format::Captures, runtime::Runtime};
 use mesh_http::{hygiene::EdgeConfig, pool::PoolConfig, server::ServerConfig};
 use mesh_net::{
+    BindOptions,
     dns::{DnsLookupFamily, RefreshConfig, ResolverConfig},
     filter_chain::ChainMatcher,
+    proxy_protocol::ProxyVersion,
 };
 use mesh_outlier::OutlierConfig;
 use mesh_ratelimit::RateLimitRule;
@@ -143,8 +146,16 @@ pub struct Listener {
     pub stat_prefix: Option<String>,
     /// Where it listens.
     pub address: Address,
+    /// How its sockets are made.
+    pub bind: BindOptions,
     /// One socket per worker, rather than one for all. Envoy: `enable_reuse_port`, true.
     pub reuse_port: bool,
+    /// Who looks at a connection before a filter chain is chosen, in order.
+    pub listener_filters: Vec<ListenerFilter>,
+    /// How long they may take together; `None` is for ever. Envoy: 15 s.
+    pub listener_filters_timeout: Option<Duration>,
+    /// Their time being over, a connection goes on rather than being closed. Envoy: false.
+    pub continue_on_listener_filters_timeout: bool,
     /// What may become of a connection, in the order of the config; the default chain is the last.
     pub chains: Vec<FilterChain>,
     /// Which of the chains takes a connection, by its number.
@@ -158,9 +169,31 @@ impl Listener {
     #[must_use]
     pub fn manager(&self) -> Option<&Arc<ConnectionManager>> {
         let mut filters = self.chains.iter().flat_map(|chain| &chain.filters);
-        let NetworkFilter::Http(manager) = filters.next()?;
-        Some(manager)
+        filters.find_map(|filter| match filter {
+            NetworkFilter::Http(manager) => Some(manager),
+            _ => None,
+        })
     }
+}
+
+/// Who looks at a connection before a filter chain is chosen.
+#[derive(Debug, Clone)]
+pub enum ListenerFilter {
+    /// `envoy.filters.listener.proxy_protocol`.
+    ProxyProtocol(ProxyProtocolConfig),
+    /// `envoy.filters.listener.original_dst`.
+    OriginalDst,
+}
+
+/// Envoy: `envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol`.
+#[derive(Debug, Clone)]
+pub struct ProxyProtocolConfig {
+    /// A connection without a header is let in. Envoy: false.
+    pub allow_requests_without_proxy_protocol: bool,
+    /// Versions that are refused; where headers are not needed, they are not looked for.
+    pub disallowed_versions: Vec<ProxyVersion>,
+    /// `stat_prefix`; empty if there is none.
+    pub stat_prefix: Arc<str>,
 }
 
 /// Envoy: `FilterChain`.
@@ -178,10 +211,80 @@ pub struct FilterChain {
 
 /// What a connection passes. Envoy: the network filters.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub enum NetworkFilter {
     /// `envoy.filters.network.http_connection_manager`; ends the chain.
     Http(Arc<ConnectionManager>),
+    /// `envoy.filters.network.tcp_proxy`; ends the chain.
+    TcpProxy(Arc<TcpProxyConfig>),
+    /// `envoy.filters.network.connection_limit`.
+    ConnectionLimit(ConnectionLimitConfig),
+}
+
+/// Envoy: `TcpProxy`.
+#[derive(Debug, Clone)]
+pub struct TcpProxyConfig {
+    /// `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+    /// `cluster` or `weighted_clusters`.
+    pub clusters: TcpClusters,
+    /// How long nothing may move in either direction; `None` is for ever. Envoy: `idle_timeout`, 1 hour.
+    pub idle_timeout: Option<Duration>,
+    /// At least 1. Envoy: `max_connect_attempts`, 1.
+    pub max_connect_attempts: u32,
+    /// How long a connection may last. Envoy: `max_downstream_connection_duration`, off.
+    pub max_downstream_connection_duration: Option<Duration>,
+    /// `access_log`.
+    pub access_log: Vec<AccessLogConfig>,
+}
+
+/// The clusters that share the connections of a TCP proxy. There is one at least, and some weight.
+#[derive(Debug, Clone)]
+pub struct TcpClusters {
+    clusters: Vec<(Arc<str>, u32)>,
+    total: u64,
+}
+
+impl TcpClusters {
+    /// One for all.
+    #[must_use]
+    pub fn one(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            clusters: vec![(name.into(), 1)],
+            total: 1,
+        }
+    }
+
+    /// Each by its weight; `None` when the weights come to nothing.
+    #[must_use]
+    pub fn weighted(clusters: Vec<(Arc<str>, u32)>) -> Option<Self> {
+        let total = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        (total > 0).then_some(Self { clusters, total })
+    }
+
+    /// The cluster for a connection, by a random number of its own.
+    #[must_use]
+    pub fn pick(&self, random: u64) -> &Arc<str> {
+        let mut at = random % self.total;
+        let found = self.clusters.iter().find(|(_, weight)| {
+            let weight = u64::from(*weight);
+            let here = at < weight;
+            at = at.saturating_sub(weight);
+            here
+        });
+        let (name, _) = found.unwrap_or(&self.clusters[0]);
+        name
+    }
+}
+
+/// Envoy: `ConnectionLimit`.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimitConfig {
+    /// `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+    /// How many connections may be open at once, on all workers; at least 1. Envoy: `max_connections`.
+    pub max_connections: u64,
+    /// How long a connection that is refused is kept before it is closed. Envoy: `delay`, at once.
+    pub delay: Option<Duration>,
 }
 
 /// Envoy: `HttpConnectionManager`.
@@ -343,6 +446,21 @@ pub enum Discovery {
     Static,
     /// Names are looked up again and again: `STRICT_DNS` or `LOGICAL_DNS`, as `refresh.discovery` says.
     Dns(Box<DnsConfig>),
+    /// Wherever the client meant to go. Envoy: `ORIGINAL_DST`.
+    OriginalDst(OriginalDstConfig),
+}
+
+/// Envoy: `Cluster.OriginalDstLbConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OriginalDstConfig {
+    /// The request header that says where to go, in place of the connection. Envoy: `use_http_header`,
+    /// `http_header_name`; off.
+    pub http_header: Option<HeaderName>,
+    /// The port, whatever anybody says. Envoy: `upstream_port_override`.
+    pub upstream_port_override: Option<u16>,
+    /// How often endpoints are forgotten that nobody has meant since the last time. Envoy:
+    /// `Cluster.cleanup_interval`, 5 s.
+    pub cleanup_interval: Duration,
 }
 
 /// How names are resolved.

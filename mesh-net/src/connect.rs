@@ -41,8 +41,21 @@ pub async fn connect(address: &Address) -> Result<Stream, Error> {
     })
 }
 
+/// `@name` is an abstract one.
 async fn unix(path: &Path) -> io::Result<Stream> {
-    UnixStream::connect(path).await.map(Stream::Unix)
+    use std::os::{linux::net::SocketAddrExt as _, unix::net};
+    let name = path.as_os_str().as_encoded_bytes();
+    let stream = match name.strip_prefix(b"@") {
+        Some(name) => {
+            // A local socket connects or refuses at once.
+            let address = net::SocketAddr::from_abstract_name(name)?;
+            let stream = net::UnixStream::connect_addr(&address)?;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)?
+        }
+        None => UnixStream::connect(path).await?,
+    };
+    Ok(Stream::Unix(stream))
 }
 
 /// As Envoy's `%UPSTREAM_TRANSPORT_FAILURE_REASON%` puts it.

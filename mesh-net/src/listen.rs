@@ -1,7 +1,7 @@
 use std::{
     fmt, io,
     net::SocketAddr,
-    path::PathBuf,
+    path::Path,
     task::{Context, Poll},
 };
 
@@ -11,9 +11,34 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::Stream;
 
-/// How many connections the kernel queues for a worker that has not accepted them yet. Envoy:
-/// `Listener.tcp_backlog_size`, which defaults to the system's largest.
-const BACKLOG_MAX: i32 = 4096;
+/// How accepting sockets are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindOptions {
+    /// How many connections the kernel queues for a worker that has not accepted them yet; the system has a
+    /// limit of its own (`net.core.somaxconn`). Envoy: `Listener.tcp_backlog_size`, 4096.
+    pub backlog: u32,
+    /// An IPv6 socket takes IPv4 connections too. Envoy: `SocketAddress.ipv4_compat`.
+    pub ipv4_compat: bool,
+    /// The address need not be one of this machine's yet. Envoy: `Listener.freebind`.
+    pub freebind: bool,
+    /// Connections to other addresses are accepted, as `iptables` hands them over; needs privileges. Envoy:
+    /// `Listener.transparent`.
+    pub transparent: bool,
+    /// The permissions of a Unix socket's file; the process's own when absent. Envoy: `Pipe.mode`.
+    pub mode: Option<u32>,
+}
+
+impl Default for BindOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 4096,
+            ipv4_compat: false,
+            freebind: false,
+            transparent: false,
+            mode: None,
+        }
+    }
+}
 
 /// One accepting socket.
 #[derive(Debug)]
@@ -54,10 +79,16 @@ impl std::error::Error for AcceptError {}
 ///
 /// # Errors
 /// What the system says, with the address in front.
-pub fn bind(address: &Address, sockets: usize) -> io::Result<Vec<BoundSocket>> {
+pub fn bind(
+    address: &Address,
+    sockets: usize,
+    options: &BindOptions,
+) -> io::Result<Vec<BoundSocket>> {
     match address {
-        Address::Socket(address) => bind_tcp(*address, sockets).map_err(|e| named(address, &e)),
-        Address::Unix(path) => bind_unix(path.clone())
+        Address::Socket(address) => {
+            bind_tcp(*address, sockets, options).map_err(|e| named(address, &e))
+        }
+        Address::Unix(path) => bind_unix(path, options)
             .map(|s| vec![s])
             .map_err(|e| named(&path.display(), &e)),
     }
@@ -67,7 +98,11 @@ fn named(address: &dyn fmt::Display, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
 }
 
-fn bind_tcp(mut address: SocketAddr, sockets: usize) -> io::Result<Vec<BoundSocket>> {
+fn bind_tcp(
+    mut address: SocketAddr,
+    sockets: usize,
+    options: &BindOptions,
+) -> io::Result<Vec<BoundSocket>> {
     let mut bound = Vec::with_capacity(sockets);
     for _ in 0..sockets.max(1) {
         let socket = Socket::new(
@@ -78,8 +113,12 @@ fn bind_tcp(mut address: SocketAddr, sockets: usize) -> io::Result<Vec<BoundSock
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.set_nonblocking(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!options.ipv4_compat)?;
+        }
+        claim(&socket, address, options)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG_MAX)?;
+        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
         let listener: std::net::TcpListener = socket.into();
         address = listener.local_addr()?;
         bound.push(BoundSocket::Tcp(listener));
@@ -87,12 +126,38 @@ fn bind_tcp(mut address: SocketAddr, sockets: usize) -> io::Result<Vec<BoundSock
     Ok(bound)
 }
 
-fn bind_unix(path: PathBuf) -> io::Result<BoundSocket> {
-    // A file that nobody answers at is left over from a process that was killed.
-    if path.exists() && std::os::unix::net::UnixStream::connect(&path).is_err() {
-        std::fs::remove_file(&path)?;
+/// Lets the socket have addresses that are not this machine's.
+fn claim(socket: &Socket, address: SocketAddr, options: &BindOptions) -> io::Result<()> {
+    let v4 = address.is_ipv4();
+    match (options.freebind, v4) {
+        (true, true) => socket.set_freebind_v4(true)?,
+        (true, false) => socket.set_freebind_v6(true)?,
+        (false, _) => {}
     }
-    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    match (options.transparent, v4) {
+        (true, true) => socket.set_ip_transparent_v4(true),
+        (true, false) => socket.set_ip_transparent_v6(true),
+        (false, _) => Ok(()),
+    }
+}
+
+fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<BoundSocket> {
+    use std::os::{linux::net::SocketAddrExt as _, unix::fs::PermissionsExt as _};
+    let name = path.as_os_str().as_encoded_bytes();
+    let listener = if let Some(name) = name.strip_prefix(b"@") {
+        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
+        std::os::unix::net::UnixListener::bind_addr(&address)?
+    } else {
+        // A file that nobody answers at is left over from a process that was killed.
+        if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+            std::fs::remove_file(path)?;
+        }
+        let listener = std::os::unix::net::UnixListener::bind(path)?;
+        if let Some(mode) = options.mode {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        }
+        listener
+    };
     listener.set_nonblocking(true)?;
     Ok(BoundSocket::Unix(listener))
 }
@@ -114,13 +179,14 @@ impl BoundSocket {
     pub fn local_address(&self) -> io::Result<Address> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Address::Socket),
-            Self::Unix(listener) => Ok(Address::Unix(
-                listener
-                    .local_addr()?
-                    .as_pathname()
-                    .unwrap_or_else(|| std::path::Path::new(""))
-                    .into(),
-            )),
+            Self::Unix(listener) => {
+                use std::os::linux::net::SocketAddrExt as _;
+                let local = listener.local_addr()?;
+                let name = local.as_abstract_name().map(String::from_utf8_lossy);
+                let path = local.as_pathname().map(Path::to_owned);
+                let path = path.or_else(|| Some(format!("@{}", name?).into()));
+                Ok(Address::Unix(path.unwrap_or_default()))
+            }
         }
     }
 }
@@ -136,6 +202,11 @@ impl BoundSocket {
             Self::Unix(listener) => Self::Unix(listener.try_clone()?),
         })
     }
+}
+
+/// An IPv4 address as such, also where an IPv6 socket tells it.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 impl Listener {
@@ -170,7 +241,7 @@ impl Listener {
             Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| {
                 // Failing to set the option costs latency, not correctness.
                 let _ = stream.set_nodelay(true);
-                (Stream::Tcp(stream), Some(peer))
+                (Stream::Tcp(stream), Some(canonical(peer)))
             }),
             Self::Unix(listener) => listener
                 .poll_accept(cx)

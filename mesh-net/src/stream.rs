@@ -6,9 +6,11 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+
+use crate::listen::canonical;
 
 /// A connection, whatever carries it.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ impl Stream {
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Tcp(stream) => stream.local_addr().ok().map(canonical),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().local_addr(),
         }
@@ -37,10 +39,100 @@ impl Stream {
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Tcp(stream) => stream.peer_addr().ok().map(canonical),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().peer_addr(),
         }
+    }
+
+    /// Waits until the peer has closed or reset the connection, whether or not what it sent before was read.
+    ///
+    /// # Cancel safety
+    /// Reads nothing.
+    pub async fn gone(&self) {
+        let hung_up = |ready: tokio::io::Ready| ready.is_write_closed() || ready.is_error();
+        let interest = Interest::ERROR;
+        let ready = match self.bare() {
+            Bare::Tcp(stream) => stream.ready(interest).await,
+            Bare::Unix(stream) => stream.ready(interest).await,
+        };
+        match ready {
+            Ok(ready) if !hung_up(ready) => std::future::pending().await,
+            _ => {}
+        }
+    }
+
+    /// What carries it, below any encryption.
+    fn bare(&self) -> Bare<'_> {
+        match self {
+            Self::Tcp(stream) => Bare::Tcp(stream),
+            Self::Unix(stream) => Bare::Unix(stream),
+            Self::Tls(stream) => stream.get_ref().bare(),
+        }
+    }
+
+    /// Looks at what has arrived on the socket without taking it: waits until there are more than `known` bytes, and says how
+    /// many of them are at the start of `bytes`. `None` when no more will come, or `bytes` is full.
+    ///
+    /// # Cancel safety
+    /// Reads nothing.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn peek_beyond(&self, known: usize, bytes: &mut [u8]) -> io::Result<Option<usize>> {
+        if known >= bytes.len() {
+            return Ok(None);
+        }
+        loop {
+            let ready = match self.bare() {
+                Bare::Tcp(stream) => stream.ready(Interest::READABLE).await?,
+                Bare::Unix(stream) => stream.ready(Interest::READABLE).await?,
+            };
+            let mut look = || {
+                let seen = self.peek(bytes)?;
+                if seen > known || seen == 0 || ready.is_read_closed() {
+                    return Ok(seen);
+                }
+                // Nothing new: the reactor is to wake us when there is.
+                Err(io::ErrorKind::WouldBlock.into())
+            };
+            let seen = match self.bare() {
+                Bare::Tcp(stream) => stream.try_io(Interest::READABLE, &mut look),
+                Bare::Unix(stream) => stream.try_io(Interest::READABLE, &mut look),
+            };
+            match seen {
+                Ok(seen) => return Ok(Some(seen).filter(|seen| *seen > known)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn peek(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        use rustix::net::{RecvFlags, recv};
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let (seen, _) = match self.bare() {
+            Bare::Tcp(stream) => recv(stream, bytes, flags)?,
+            Bare::Unix(stream) => recv(stream, bytes, flags)?,
+        };
+        Ok(seen)
+    }
+
+    /// Where the client meant to go before the kernel redirected the connection to us, if it did.
+    #[must_use]
+    pub fn original_destination(&self) -> Option<SocketAddr> {
+        let Bare::Tcp(stream) = self.bare() else {
+            return None;
+        };
+        let socket = socket2::SockRef::from(stream);
+        let local = stream.local_addr().ok()?;
+        let v4 = local.ip().to_canonical().is_ipv4();
+        let meant = if v4 {
+            socket.original_dst_v4()
+        } else {
+            socket.original_dst_v6()
+        };
+        meant.ok()?.as_socket()
     }
 
     /// Closing will reset the connection, so that the peer takes nothing for an orderly end. A Unix socket
@@ -72,6 +164,12 @@ impl Stream {
         };
         matches!(result, Err(rustix::io::Errno::AGAIN))
     }
+}
+
+/// A socket.
+enum Bare<'a> {
+    Tcp(&'a TcpStream),
+    Unix(&'a UnixStream),
 }
 
 macro_rules! each {

@@ -80,6 +80,15 @@ impl Monitor {
         }
     }
 
+    /// A connection is open, and nothing more will be known of what it carries: a success of its own.
+    pub fn on_connected_finally(&self) {
+        if self.0.limits.split() {
+            self.local_success();
+        } else {
+            self.external(200);
+        }
+    }
+
     /// The head of an answer, with its status; for gRPC, the HTTP equivalent.
     pub fn on_response(&self, status: u16) {
         self.external(status);

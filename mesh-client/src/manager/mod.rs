@@ -4,7 +4,7 @@ mod answer;
 mod begin;
 mod exchange;
 
-use std::{sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
 
 use http::{Request, Response, Version};
 use mesh_config::model;
@@ -57,7 +57,7 @@ impl Manager {
         worker: &Arc<Worker>,
         config: &Arc<model::ConnectionManager>,
         version: &Arc<str>,
-    ) -> std::io::Result<Self> {
+    ) -> io::Result<Self> {
         let mesh = &worker.mesh;
         let scope = mesh
             .registry()
@@ -128,11 +128,12 @@ impl Manager {
     }
 }
 
-fn open_logs(
+/// Opens the logs of a config.
+pub(crate) fn open_logs(
     mesh: &Mesh,
     logs: &[model::AccessLogConfig],
     captures: &mut Captures,
-) -> std::io::Result<AccessLog> {
+) -> io::Result<AccessLog> {
     let mut entries = Vec::with_capacity(logs.len());
     for log in logs {
         let mut entry =

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
     Attempt, Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo,
@@ -114,7 +114,7 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
         };
         let info = future.info.as_deref();
         let version = version(&forwarding, &request, info);
-        let (endpoint, slot) = match pick(&forwarding, version, info) {
+        let (endpoint, slot) = match pick(&forwarding, version, request.headers(), info) {
             Ok(picked) => picked,
             Err(error) => {
                 future.state = State::Refused(Some(error));
@@ -193,6 +193,7 @@ fn version(
 fn pick(
     forwarding: &Forwarding,
     version: HttpVersion,
+    headers: &HeaderMap,
     info: Option<&RequestInfo>,
 ) -> Result<(Arc<Endpoint>, crate::worker::Slot), Error> {
     let tried = info
@@ -205,7 +206,8 @@ fn pick(
     let Some(cluster) = forwarding.worker_cluster() else {
         return Err(Error::new(mesh_core::ErrorKind::NoCluster).with_sent(Sent::Nothing));
     };
-    match cluster.pick(&context, forwarding.priority(), version) {
+    let meant = info.and_then(|info| cluster.cluster.meant(Some(headers), &info.connection));
+    match cluster.pick(&context, forwarding.priority(), version, meant) {
         Ok((endpoint, slot, panicked)) => {
             if let Some(info) = info.filter(|_| panicked) {
                 let total = cluster.cluster.set.load().endpoints().len() as u64;

@@ -18,6 +18,7 @@ mod manager;
 mod matcher;
 mod mirror;
 mod mutation;
+mod network;
 mod ratelimit;
 mod retry;
 mod route;
@@ -112,12 +113,14 @@ pub fn support_table() -> SupportTable {
         http2::SUPPORT,
         listener::SUPPORT,
         listener::CHAIN_SUPPORT,
+        listener::FILTERS_SUPPORT,
         manager::SUPPORT,
         manager::EDGE_SUPPORT,
         manager::SERVER_SUPPORT,
         matcher::SUPPORT,
         mirror::SUPPORT,
         mutation::SUPPORT,
+        network::SUPPORT,
         ratelimit::ACTION_SUPPORT,
         retry::SUPPORT,
         route::SUPPORT,

@@ -31,14 +31,13 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("protocol", EnforcedFor(&["TCP"])),
             ("address", Enforced),
             ("port_value", Enforced),
-            // A wildcard IPv6 socket accepts IPv4 too.
             ("ipv4_compat", Enforced),
             ("network_namespace_filepath", Security),
         ],
     },
     MessageSupport {
         message: "envoy.config.core.v3.Pipe",
-        fields: &[("path", Enforced), ("mode", Security)],
+        fields: &[("path", Enforced), ("mode", Enforced)],
     },
     MessageSupport {
         message: "envoy.config.core.v3.CidrRange",

@@ -29,7 +29,7 @@ use std::{
 use http::{Method, StatusCode, header};
 use mesh_core::Address;
 use mesh_http::server::{Connection, ServerConfig};
-use mesh_net::{BoundSocket, Listener};
+use mesh_net::{BindOptions, BoundSocket, Listener};
 
 use crate::{drain::Phase, process::Process};
 
@@ -40,7 +40,7 @@ pub(crate) fn bind(address: &Address) -> io::Result<BoundSocket> {
     {
         tracing::warn!(%socket, "the admin listens beyond the loopback: whoever reaches it controls this process");
     }
-    let mut sockets = mesh_net::bind(address, 1)?;
+    let mut sockets = mesh_net::bind(address, 1, &BindOptions::default())?;
     sockets
         .pop()
         .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())

@@ -26,7 +26,7 @@ struct Upstream {
 /// Starts an upstream on the loopback, on a port that the kernel chooses.
 pub(super) async fn start(name: &'static str, fails: bool) -> io::Result<u16> {
     let address = mesh_core::Address::Socket(([127, 0, 0, 1], 0).into());
-    let socket = mesh_net::bind(&address, 1)?
+    let socket = mesh_net::bind(&address, 1, &mesh_net::BindOptions::default())?
         .pop()
         .ok_or(io::ErrorKind::AddrNotAvailable)?;
     let mesh_core::Address::Socket(bound) = socket.local_address()? else {

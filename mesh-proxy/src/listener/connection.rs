@@ -13,8 +13,12 @@ use mesh_net::Stream;
 use crate::drain::Phase;
 
 use super::{
-    Serving, http,
+    Serving,
+    filters::{self, Verdict},
+    http,
+    limit::Place,
     serving::{Chain, Terminal},
+    tcp,
 };
 
 /// How long a handshake may take; longer ones are closed. Envoy waits for ever, unless config says otherwise.
@@ -27,9 +31,12 @@ pub(super) fn spawn(stream: Stream, peer: Option<SocketAddr>, serving: &Arc<Serv
     tokio::spawn(serve(stream, peer, open));
 }
 
-async fn serve(stream: Stream, peer: Option<SocketAddr>, open: Open) {
+async fn serve(mut stream: Stream, peer: Option<SocketAddr>, open: Open) {
     let serving = &open.0;
-    let info = ConnectionInfo::accepted(stream.local_addr(), peer);
+    let mut info = ConnectionInfo::accepted(stream.local_addr(), peer);
+    if filters::inspect(serving, &mut stream, &mut info).await == Verdict::Close {
+        return;
+    }
     let Some(chain) = choose(serving, &info) else {
         return;
     };
@@ -42,8 +49,12 @@ async fn serve(stream: Stream, peer: Option<SocketAddr>, open: Open) {
         },
     };
     let info = Arc::new(info);
+    let Some(_places) = enter(chain, &stream).await else {
+        return;
+    };
     match &chain.terminal {
         Terminal::Http(manager) => http::serve(stream, info, manager, chain.phase()).await,
+        Terminal::Tcp(proxy) => tcp::serve(stream, info, proxy, chain.phase()).await,
     }
 }
 
@@ -81,6 +92,26 @@ async fn encrypt(
             None
         }
     }
+}
+
+/// A place within each limit of the chain; `None` when one is full, and the connection is to be closed.
+async fn enter(chain: &Chain, stream: &Stream) -> Option<Vec<Place>> {
+    let mut places = Vec::new();
+    for limit in &*chain.limits {
+        match limit.enter() {
+            Ok(place) => places.push(place),
+            Err(delay) => {
+                if let Some(delay) = delay {
+                    tokio::select! {
+                        () = tokio::time::sleep(delay) => {}
+                        () = stream.gone() => {}
+                    }
+                }
+                return None;
+            }
+        }
+    }
+    Some(places)
 }
 
 /// The filter chain that takes the connection, if any does.

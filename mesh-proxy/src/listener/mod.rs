@@ -6,7 +6,10 @@
 //! | `serving` | one listener as one worker serves it: its filter chains, built once, never changed |
 //! | `accept` | one socket on one worker |
 //! | `connection` | one connection, from the socket to its filter chain |
+//! | `filters` | what is learnt about it before: PROXY protocol, original destination |
+//! | `limit` | how many connections a filter chain lets in at once |
 //! | `http` | what an HTTP connection manager does with a connection |
+//! | `tcp` | what a TCP proxy does with one |
 //!
 //! Sockets belong to the process and are known by their address. A listener that changes leaves them as
 //! they are: its next connections are served by the new config, and those that run are told to go, unless
@@ -15,10 +18,13 @@
 
 mod accept;
 mod connection;
+mod filters;
 mod http;
+mod limit;
 mod serving;
 mod set;
 mod stats;
+mod tcp;
 #[cfg(test)]
 mod tests;
 

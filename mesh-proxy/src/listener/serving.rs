@@ -3,12 +3,15 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use mesh_client::{DownstreamSocket, Manager, Worker};
+use mesh_client::{DownstreamSocket, Manager, TcpProxy, Worker};
 use mesh_config::model::{self, NetworkFilter};
-use mesh_core::ConnectionInfo;
-use tokio::sync::watch;
+use mesh_core::{
+    ConnectionInfo,
+    stats::{Registry, Scope},
+};
+use tokio::{runtime::Handle, sync::watch};
 
-use super::stats::ListenerStats;
+use super::{filters::Inspector, limit::ConnectionLimit, stats::ListenerStats};
 use crate::drain::{Drain, Phase};
 
 /// What one worker does with the connections of a listener: one version of its config, built once.
@@ -16,6 +19,7 @@ pub(crate) struct Serving {
     pub(super) config: Arc<model::Listener>,
     /// In the order of the config.
     chains: Vec<Arc<Chain>>,
+    pub(super) inspectors: Arc<[Inspector]>,
     pub(super) stats: ListenerStats,
     /// Connections open in the whole process.
     pub(super) open: Arc<AtomicUsize>,
@@ -23,6 +27,8 @@ pub(crate) struct Serving {
 
 /// One filter chain on one worker.
 pub(crate) struct Chain {
+    /// In the order of the config; shared by the workers.
+    pub(super) limits: Arc<[Arc<ConnectionLimit>]>,
     pub(super) terminal: Terminal,
     pub(super) tls: Option<Arc<DownstreamSocket>>,
     phase: watch::Receiver<Phase>,
@@ -31,6 +37,7 @@ pub(crate) struct Chain {
 /// The network filter that ends a chain.
 pub(super) enum Terminal {
     Http(Manager),
+    Tcp(TcpProxy),
 }
 
 /// What the workers' versions of a listener have in common.
@@ -38,11 +45,40 @@ pub(super) struct Common<'a> {
     pub(super) config: &'a Arc<model::Listener>,
     pub(super) version: &'a Arc<str>,
     pub(super) stats: &'a ListenerStats,
+    pub(super) inspectors: &'a Arc<[Inspector]>,
     /// For each filter chain.
-    pub(super) drains: &'a [Drain],
-    /// For each filter chain, unless it is kept or plaintext.
-    pub(super) sockets: &'a [Option<Arc<DownstreamSocket>>],
+    pub(super) shared: &'a [ChainShared],
     pub(super) open: &'a Arc<AtomicUsize>,
+}
+
+/// What the workers' versions of a filter chain have in common. Cloning shares it.
+#[derive(Clone)]
+pub(super) struct ChainShared {
+    pub(super) drain: Drain,
+    limits: Arc<[Arc<ConnectionLimit>]>,
+    tls: Option<Arc<DownstreamSocket>>,
+}
+
+impl ChainShared {
+    /// # Errors
+    /// When its certificates cannot be used.
+    pub(super) fn new(
+        config: &model::FilterChain,
+        registry: &Registry,
+        listener: &Scope,
+    ) -> anyhow::Result<Self> {
+        let limits = config.filters.iter().filter_map(|filter| match filter {
+            NetworkFilter::ConnectionLimit(limit) => Some(ConnectionLimit::new(limit, registry)),
+            _ => None,
+        });
+        let tls = config.tls.as_ref();
+        let tls = tls.map(|tls| DownstreamSocket::new(tls, listener, &Handle::current()));
+        Ok(Self {
+            drain: Drain::new(),
+            limits: limits.collect(),
+            tls: tls.transpose()?.map(Arc::new),
+        })
+    }
 }
 
 impl Serving {
@@ -56,16 +92,17 @@ impl Serving {
         common: &Common<'_>,
         kept: impl Fn(usize) -> Option<Arc<Chain>>,
     ) -> io::Result<Arc<Self>> {
-        let chains = common.config.chains.iter().enumerate();
+        let chains = common.config.chains.iter().zip(common.shared).enumerate();
         let chains = chains
-            .map(|(number, config)| match kept(number) {
+            .map(|(number, (config, shared))| match kept(number) {
                 Some(chain) => Ok(chain),
-                None => Chain::new(worker, config, common, number).map(Arc::new),
+                None => Chain::new(worker, config, common.version, shared).map(Arc::new),
             })
             .collect::<io::Result<_>>()?;
         Ok(Arc::new(Self {
             config: Arc::clone(common.config),
             chains,
+            inspectors: Arc::clone(common.inspectors),
             stats: common.stats.clone(),
             open: Arc::clone(common.open),
         }))
@@ -87,30 +124,28 @@ impl Chain {
     fn new(
         worker: &Arc<Worker>,
         config: &model::FilterChain,
-        common: &Common<'_>,
-        number: usize,
+        version: &Arc<str>,
+        shared: &ChainShared,
     ) -> io::Result<Self> {
         let mut terminal = None;
         for filter in &config.filters {
             match filter {
                 NetworkFilter::Http(manager) => {
-                    terminal = Some(Terminal::Http(Manager::new(
-                        worker,
-                        manager,
-                        common.version,
-                    )?));
+                    terminal = Some(Terminal::Http(Manager::new(worker, manager, version)?));
                 }
-                other => {
-                    let reason = format!("a network filter is not known: {other:?}");
-                    return Err(io::Error::other(reason));
+                NetworkFilter::TcpProxy(proxy) => {
+                    terminal = Some(Terminal::Tcp(TcpProxy::new(worker, proxy, version)?));
                 }
+                // With what the workers share.
+                NetworkFilter::ConnectionLimit(_) => {}
             }
         }
         let nothing = || io::Error::other("a filter chain has no filter that ends it");
         Ok(Self {
+            limits: Arc::clone(&shared.limits),
             terminal: terminal.ok_or_else(nothing)?,
-            tls: common.sockets[number].clone(),
-            phase: common.drains[number].watch(),
+            tls: shared.tls.clone(),
+            phase: shared.drain.watch(),
         })
     }
 

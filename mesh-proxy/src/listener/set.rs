@@ -10,15 +10,16 @@ use std::{
 };
 
 use anyhow::Context as _;
-use mesh_client::{DownstreamSocket, Mesh, Worker};
+use mesh_client::{Mesh, Worker};
 use mesh_config::model;
 use mesh_core::Address;
 use mesh_net::BoundSocket;
-use tokio::{runtime::Handle, sync::watch};
+use tokio::sync::watch;
 
 use super::{
     Serving,
-    serving::{Chain, Common},
+    filters::inspectors,
+    serving::{Chain, ChainShared, Common},
     stats::ListenerStats,
 };
 use crate::{
@@ -54,7 +55,7 @@ struct Entry {
     /// For each worker.
     serving: Vec<Arc<Serving>>,
     /// For each filter chain.
-    drains: Vec<Drain>,
+    shared: Vec<ChainShared>,
     socket: Socket,
 }
 
@@ -74,7 +75,7 @@ enum Planned {
     Serve {
         config: Arc<model::Listener>,
         serving: Vec<Arc<Serving>>,
-        drains: Vec<Drain>,
+        shared: Vec<ChainShared>,
         local: Address,
         /// Fresh sockets, one for each worker; `None` takes over those that are bound to `local`.
         bound: Option<Vec<BoundSocket>>,
@@ -155,14 +156,14 @@ impl Listeners {
         for entry in old.iter().chain(&retired) {
             entry.close();
         }
-        let kept = |drain: &Drain| {
-            let mut live = state.entries.iter().flat_map(|entry| &entry.drains);
-            live.any(|other| other.is(drain))
+        let kept = |chain: &ChainShared| {
+            let mut live = state.entries.iter().flat_map(|entry| &entry.shared);
+            live.any(|other| other.drain.is(&chain.drain))
         };
         let gone = old.into_iter().chain(retired);
-        let drains: Vec<Drain> = gone.flat_map(|entry| entry.drains).collect();
-        self.0
-            .retire(drains.into_iter().filter(|drain| !kept(drain)).collect());
+        let gone = gone.flat_map(|entry| entry.shared);
+        let gone = gone.filter(|chain| !kept(chain)).map(|chain| chain.drain);
+        self.0.retire(gone.collect());
         Ok(())
     }
 
@@ -234,26 +235,23 @@ impl Inner {
                 (first.local_address()?, Some(bound))
             }
         };
-        let drains = config.chains.iter().map(|chain| {
-            let kept = before.and_then(|entry| Some(&entry.drains[entry.number_of(chain)?]));
-            kept.cloned().unwrap_or_else(Drain::new)
+        let registry = self.mesh.registry();
+        let scope = registry.scope(&scope(&config, &local));
+        let shared = config.chains.iter().map(|chain| {
+            let kept = before.and_then(|entry| entry.shared.get(entry.number_of(chain)?));
+            match kept {
+                Some(kept) => Ok(kept.clone()),
+                None => ChainShared::new(chain, registry, &scope),
+            }
         });
-        let drains: Vec<Drain> = drains.collect();
-        let scope = self.mesh.registry().scope(&scope(&config, &local));
-        let sockets = config.chains.iter().map(|chain| {
-            let kept = before.is_some_and(|entry| entry.number_of(chain).is_some());
-            let tls = chain.tls.as_ref().filter(|_| !kept);
-            tls.map(|tls| DownstreamSocket::new(tls, &scope, &Handle::current()).map(Arc::new))
-                .transpose()
-        });
-        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        let shared = shared.collect::<anyhow::Result<Vec<ChainShared>>>()?;
         let stats = ListenerStats::register(&scope);
         let common = Common {
             config: &config,
             version,
             stats: &stats,
-            drains: &drains,
-            sockets: &sockets,
+            inspectors: &inspectors(&config.listener_filters, registry),
+            shared: &shared,
             open: &self.open,
         };
         let workers = self.workers.iter().enumerate();
@@ -266,7 +264,7 @@ impl Inner {
         Ok(Planned::Serve {
             config,
             serving,
-            drains,
+            shared,
             local,
             bound,
         })
@@ -277,7 +275,7 @@ impl Inner {
     fn bind(&self, config: &model::Listener) -> std::io::Result<Vec<BoundSocket>> {
         let workers = self.workers.len();
         let count = if config.reuse_port { workers } else { 1 };
-        let mut bound = mesh_net::bind(&config.address, count)?;
+        let mut bound = mesh_net::bind(&config.address, count, &config.bind)?;
         while bound.len() < workers {
             bound.push(bound[0].try_clone()?);
         }
@@ -286,20 +284,20 @@ impl Inner {
 
     /// Hands fresh sockets to the workers, which accept as soon as somebody serves.
     async fn open_sockets(&self, planned: Planned) -> anyhow::Result<Opened> {
-        let (config, serving, drains, local, bound) = match planned {
+        let (config, serving, shared, local, bound) = match planned {
             Planned::Keep(name) => return Ok(Opened::Keep(name)),
             Planned::Serve {
                 config,
                 serving,
-                drains,
+                shared,
                 local,
                 bound,
-            } => (config, serving, drains, local, bound),
+            } => (config, serving, shared, local, bound),
         };
         let mut entry = Box::new(Entry {
             config,
             serving,
-            drains,
+            shared,
             socket: Socket {
                 local,
                 accept: Vec::new(),
@@ -348,6 +346,7 @@ impl Entry {
         let any_port = matches!(&config.address, Address::Socket(socket) if socket.port() == 0);
         self.config.address == config.address
             && self.config.reuse_port == config.reuse_port
+            && self.config.bind == config.bind
             && (!any_port || self.config.name == config.name)
     }
 
@@ -370,7 +369,8 @@ impl Entry {
     }
 
     fn go_on_to(&self, phase: Phase) {
-        self.drains.iter().for_each(|drain| drain.advance(phase));
+        let chains = self.shared.iter();
+        chains.for_each(|chain| chain.drain.advance(phase));
         if phase >= Phase::Finishing {
             self.close();
         }

@@ -11,6 +11,8 @@ mesh_core::stats! {
         counter downstream_cx_overflow,
         /// Connections accepted for which no filter chain has been chosen yet.
         gauge downstream_pre_cx_active,
+        /// Connections whose listener filters took too long.
+        counter downstream_pre_cx_timeout,
         /// Connections that no filter chain takes.
         counter no_filter_chain_match,
         /// Milliseconds a connection was open.

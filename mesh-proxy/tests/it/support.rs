@@ -89,3 +89,87 @@ pub(crate) fn signal(proxy: &Proxy, signal: rustix::process::Signal) {
 pub(crate) fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
 }
+
+/// A bootstrap of one listener whose filter chains are written out.
+#[derive(Clone, Copy)]
+pub(crate) struct Plain<'a> {
+    /// Where it listens.
+    pub(crate) address: &'a str,
+    /// Further fields of the listener, in block style at their place.
+    pub(crate) listener: &'a str,
+    /// The network filters of its one filter chain.
+    pub(crate) filters: &'a str,
+    /// Its filter chains, in place of the one.
+    pub(crate) chains: &'a str,
+    /// See [`plain_cluster`].
+    pub(crate) clusters: &'a str,
+}
+
+impl Default for Plain<'_> {
+    fn default() -> Self {
+        Self {
+            address: "{socket_address: {address: 127.0.0.1, port_value: 0}}",
+            listener: "",
+            filters: "",
+            chains: "",
+            clusters: " []",
+        }
+    }
+}
+
+impl Plain<'_> {
+    /// A TCP proxy to the cluster `upstream`, with further fields; it logs to stdout.
+    pub(crate) fn tcp_proxy(fields: &str) -> String {
+        Self::tcp_proxy_to("cluster: upstream", fields)
+    }
+
+    pub(crate) fn tcp_proxy_to(cluster: &str, fields: &str) -> String {
+        let comma = if fields.is_empty() { "" } else { ", " };
+        format!(
+            "{{name: tcp, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
+             stat_prefix: t, {cluster}{comma}{fields}, access_log: [{{name: log, typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog, \
+             log_format: {{text_format_source: {{inline_string: \"LOG %RESPONSE_FLAGS% %UPSTREAM_CLUSTER% %UPSTREAM_HOST% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %ACCESS_LOG_TYPE%\\n\"}}}}}}}}]}}}}"
+        )
+    }
+
+    pub(crate) fn bootstrap(&self) -> String {
+        let one = format!("{{filters: [{}]}}", self.filters);
+        let chains = if self.chains.is_empty() {
+            &one
+        } else {
+            self.chains
+        };
+        format!(
+            "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}
+static_resources:
+  listeners:
+  - name: ingress
+    address: {address}
+    filter_chains: [{chains}]
+    {listener}
+  clusters:{clusters}
+",
+            address = self.address,
+            listener = self.listener,
+            clusters = self.clusters,
+        )
+    }
+}
+
+/// A static cluster with further fields in block style, for [`Plain`].
+pub(crate) fn plain_cluster(name: &str, hosts: &[std::net::SocketAddr], fields: &str) -> String {
+    let endpoints = hosts.iter().map(|host| {
+        format!(
+            "{{endpoint: {{address: {{socket_address: {{address: '{}', port_value: {}}}}}}}}}",
+            host.ip(),
+            host.port()
+        )
+    });
+    let endpoints = endpoints.collect::<Vec<_>>().join(", ");
+    format!(
+        "
+  - name: {name}
+    load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{endpoints}]}}]}}
+    {fields}"
+    )
+}

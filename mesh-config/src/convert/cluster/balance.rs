@@ -46,7 +46,6 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             // Other policies are refused, so that these configure nothing.
             ("ring_hash_lb_config", Meaningless),
             ("maglev_lb_config", Meaningless),
-            ("original_dst_lb_config", Meaningless),
             ("common_lb_config", Enforced),
             ("lb_subset_config", Enforced),
             ("load_balancing_policy", Enforced),
@@ -237,6 +236,8 @@ fn named_policy(
             }
             Some(LbPolicy::RoundRobin)
         }
+        // Nobody asks the balancer of such a cluster.
+        LbPolicyName::ClusterProvided if is_original_dst(from) => Some(LbPolicy::RoundRobin),
         LbPolicyName::Random => Some(LbPolicy::Random),
         LbPolicyName::LeastRequest => {
             let Some(LbConfig::LeastRequestLbConfig(config)) = &from.lb_config else {
@@ -253,6 +254,12 @@ fn named_policy(
             None
         }
     }
+}
+
+fn is_original_dst(from: &pb::Cluster) -> bool {
+    use pb::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let kind = DiscoveryType::OriginalDst as i32;
+    from.cluster_discovery_type == Some(ClusterDiscoveryType::Type(kind))
 }
 
 fn refuse(cx: &Context<'_>, at: &At<'_>, policy: &str) {

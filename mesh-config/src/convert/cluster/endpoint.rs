@@ -160,7 +160,7 @@ fn one(
     };
     let (target, name) = match discovery {
         Discovery::Dns(_) => name(cx, &at, address)?,
-        Discovery::Static => (
+        Discovery::Static | Discovery::OriginalDst(_) => (
             EndpointTarget::Address(value::address(cx, &at, address)?),
             String::new(),
         ),

@@ -8,11 +8,11 @@ mod outlier;
 mod protocol;
 mod thresholds;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::config::cluster::v3::{
     self as pb,
-    cluster::{ClusterDiscoveryType, DiscoveryType},
+    cluster::{ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig},
 };
 use envoy_types::pb::envoy::extensions::clusters::dns::v3::DnsCluster;
 use mesh_net::{
@@ -26,7 +26,7 @@ use crate::{
         At, MessageSupport,
         Support::{Enforced, EnforcedFor, Meaningless},
     },
-    model::{Cluster, Discovery},
+    model::{Cluster, Discovery, OriginalDstConfig},
 };
 
 pub(super) use balance::SUPPORT as BALANCE_SUPPORT;
@@ -57,10 +57,18 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
                 EnforcedFor(&["USE_CONFIGURED_PROTOCOL", "USE_DOWNSTREAM_PROTOCOL"]),
             ),
             ("metadata", Enforced),
-            // For original destinations and control planes, of which there are none.
-            ("cleanup_interval", Meaningless),
+            ("cleanup_interval", Enforced),
+            ("original_dst_lb_config", Enforced),
             ("eds_cluster_config", Enforced),
             ("wait_for_warm_on_init", Meaningless),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.OriginalDstLbConfig",
+        fields: &[
+            ("use_http_header", Enforced),
+            ("http_header_name", Enforced),
+            ("upstream_port_override", Enforced),
         ],
     },
     MessageSupport {
@@ -154,10 +162,46 @@ fn discovery(
         DiscoveryType::Static => Some(Discovery::Static),
         DiscoveryType::StrictDns => dns(DnsDiscovery::Strict),
         DiscoveryType::LogicalDns => dns(DnsDiscovery::Logical),
-        DiscoveryType::Eds | DiscoveryType::OriginalDst => {
+        DiscoveryType::OriginalDst => original_dst(cx, at, from),
+        DiscoveryType::Eds => {
             let reason = format!("clusters of type {} are not supported", kind.as_str_name());
             cx.invalid(&at.field("type"), reason);
             None
         }
     }
+}
+
+/// How often endpoints are forgotten when the config does not say.
+const CLEANUP_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+
+fn original_dst(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Option<Discovery> {
+    if from.lb_policy() != LbPolicy::ClusterProvided {
+        let reason = "a cluster of type ORIGINAL_DST must have the policy CLUSTER_PROVIDED";
+        cx.invalid(&at.field("lb_policy"), reason);
+    }
+    let assignment = from.load_assignment.as_ref();
+    if assignment.is_some_and(|assignment| !assignment.endpoints.is_empty()) {
+        let reason = "a cluster of type ORIGINAL_DST has no endpoints of its own";
+        cx.invalid(&at.field("load_assignment"), reason);
+    }
+    let config = match &from.lb_config {
+        Some(LbConfig::OriginalDstLbConfig(config)) => config.clone(),
+        _ => OriginalDstLbConfig::default(),
+    };
+    let at_config = at.field("original_dst_lb_config");
+    let name = value::nonempty(&config.http_header_name).unwrap_or("x-envoy-original-dst-host");
+    let name = value::header_name(cx, &at_config.field("http_header_name"), name);
+    let port_at = at_config.field("upstream_port_override");
+    let cleanup = value::duration(
+        cx,
+        &at.field("cleanup_interval"),
+        from.cleanup_interval.as_ref(),
+    );
+    Some(Discovery::OriginalDst(OriginalDstConfig {
+        http_header: name.filter(|_| config.use_http_header),
+        upstream_port_override: value::number(config.upstream_port_override)
+            .and_then(|port| cx.ok(&port_at, u16::try_from(port))),
+        // The protos' own rules have refused zero.
+        cleanup_interval: cleanup.unwrap_or(CLEANUP_INTERVAL_DEFAULT),
+    }))
 }

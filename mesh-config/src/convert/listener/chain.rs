@@ -6,7 +6,10 @@ use envoy_types::pb::envoy::{
     config::listener::v3::{
         self as pb, filter::ConfigType, filter_chain_match::ConnectionSourceType,
     },
-    extensions::filters::network::http_connection_manager::v3::HttpConnectionManager,
+    extensions::filters::network::{
+        connection_limit::v3::ConnectionLimit, http_connection_manager::v3::HttpConnectionManager,
+        tcp_proxy::v3::TcpProxy,
+    },
 };
 use mesh_core::Cidr;
 use mesh_net::filter_chain::{ChainMatch, ChainMatcher, ServerName, SourceType};
@@ -15,7 +18,7 @@ use super::Surroundings;
 use crate::{
     convert::{
         context::{Context, type_name},
-        manager, tls, value,
+        manager, network, tls, value,
     },
     language::{
         At, MessageSupport,
@@ -213,6 +216,14 @@ fn network_filters(
             let manager = manager::convert(cx, &at, &from, around);
             complete &= manager.is_some();
             filters.extend(manager.map(Arc::new).map(NetworkFilter::Http));
+        } else if let Some(from) = cx.unpack::<TcpProxy>(any) {
+            ended = true;
+            let proxy = network::tcp_proxy(cx, &at, &from, around);
+            complete &= proxy.is_some();
+            filters.extend(proxy.map(Arc::new).map(NetworkFilter::TcpProxy));
+        } else if let Some(from) = cx.unpack::<ConnectionLimit>(any) {
+            let limit = network::connection_limit(cx, &at, &from);
+            filters.extend(limit.map(NetworkFilter::ConnectionLimit));
         } else {
             complete = false;
             if !is_security_type(name) {

@@ -1,15 +1,18 @@
 //! `Listener`: where connections come in, and what may become of them.
 
 mod chain;
+mod filters;
 
 use std::{
     collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
-use envoy_types::pb::envoy::config::listener::v3 as pb;
+use envoy_types::pb::envoy::config::{core::v3 as core, listener::v3 as pb};
 use mesh_core::Address;
+use mesh_net::BindOptions;
 use prost::Message;
 
 use super::{context::Context, value};
@@ -22,6 +25,7 @@ use crate::{
 };
 
 pub(super) use chain::SUPPORT as CHAIN_SUPPORT;
+pub(super) use filters::SUPPORT as FILTERS_SUPPORT;
 
 pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
     message: "envoy.config.listener.v3.Listener",
@@ -32,13 +36,15 @@ pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
         ("filter_chains", Enforced),
         ("default_filter_chain", Enforced),
         ("enable_reuse_port", Enforced),
+        ("tcp_backlog_size", Enforced),
+        ("freebind", Enforced),
+        ("transparent", Enforced),
         // How much of a request body is kept for retries.
         ("per_connection_buffer_limit_bytes", Enforced),
         ("bind_to_port", Enforced),
-        // Listener filters are reported, and without them there is nothing to wait for.
         ("listener_filters", Enforced),
-        ("listener_filters_timeout", Meaningless),
-        ("continue_on_listener_filters_timeout", Meaningless),
+        ("listener_filters_timeout", Enforced),
+        ("continue_on_listener_filters_timeout", Enforced),
         // There are neither global connection limits nor an overload manager to be exempt from.
         ("ignore_global_conn_limit", Meaningless),
         ("bypass_overload_manager", Meaningless),
@@ -49,6 +55,9 @@ pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
         ("use_original_dst", Security),
     ],
 }];
+
+/// How long listener filters may take when the config does not say.
+const LISTENER_FILTERS_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// What a listener passes on to its connection managers.
 #[derive(Clone)]
@@ -112,13 +121,38 @@ pub(super) fn convert(
             name,
             stat_prefix: value::nonempty(&from.stat_prefix).map(str::to_owned),
             address,
+            bind: bind_options(from),
             reuse_port: value::flag(from.enable_reuse_port, true),
+            listener_filters: filters::convert(cx, &at, &from.listener_filters),
+            listener_filters_timeout: value::timeout(
+                cx,
+                &at.field("listener_filters_timeout"),
+                from.listener_filters_timeout.as_ref(),
+                Some(LISTENER_FILTERS_TIMEOUT_DEFAULT),
+            ),
+            continue_on_listener_filters_timeout: from.continue_on_listener_filters_timeout,
             chains: chains.list,
             matcher: chains.matcher,
             default_chain: chains.default,
         })
     });
     converted.collect()
+}
+
+fn bind_options(from: &pb::Listener) -> BindOptions {
+    use core::address::Address as Kind;
+    let default = BindOptions::default();
+    let address = from.address.as_ref().and_then(|at| at.address.as_ref());
+    BindOptions {
+        backlog: value::number(from.tcp_backlog_size).unwrap_or(default.backlog),
+        ipv4_compat: matches!(address, Some(Kind::SocketAddress(socket)) if socket.ipv4_compat),
+        freebind: value::flag(from.freebind, false),
+        transparent: value::flag(from.transparent, false),
+        mode: match address {
+            Some(Kind::Pipe(pipe)) => Some(pipe.mode).filter(|mode| *mode != 0),
+            _ => None,
+        },
+    }
 }
 
 /// Names and addresses that are in use.

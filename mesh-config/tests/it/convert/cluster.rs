@@ -262,12 +262,6 @@ fn outlier_detection_is_read() {
 #[test]
 fn clusters_that_ask_somebody_else_are_refused() {
     refused(
-        "type: ORIGINAL_DST",
-        "type",
-        ".type",
-        "clusters of type ORIGINAL_DST are not supported",
-    );
-    refused(
         "cluster_type: {name: envoy.clusters.aggregate, typed_config: {'@type': type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig, clusters: [a]}}",
         "cluster_type",
         ".cluster_type",
@@ -345,5 +339,35 @@ fn what_is_not_done_is_reported() {
             ("transport_socket_matches", true),
             ("preconnect_policy", false),
         ]
+    );
+}
+
+#[test]
+fn an_original_destination_is_where_the_client_meant_to_go() {
+    let config = |fields: &str| {
+        let text = format!("type: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\n{fields}");
+        match &cluster(&text).discovery {
+            Discovery::OriginalDst(config) => config.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let default = config("");
+    assert_eq!(
+        (default.http_header, default.upstream_port_override),
+        (None, None)
+    );
+    assert_eq!(default.cleanup_interval, Duration::from_secs(5));
+    let set = config(
+        "cleanup_interval: 1s\noriginal_dst_lb_config: {use_http_header: true, upstream_port_override: 7}",
+    );
+    assert_eq!(set.http_header.unwrap(), "x-envoy-original-dst-host");
+    assert_eq!(set.upstream_port_override, Some(7));
+    let named = config("original_dst_lb_config: {use_http_header: true, http_header_name: X-Go}");
+    assert_eq!(named.http_header.unwrap(), "x-go");
+    assert_refused(
+        &cluster_text("type: ORIGINAL_DST\nlb_policy: RANDOM"),
+        "RANDOM",
+        "static_resources.clusters[0].lb_policy",
+        "a cluster of type ORIGINAL_DST must have the policy CLUSTER_PROVIDED",
     );
 }

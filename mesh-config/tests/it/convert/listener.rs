@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use mesh_config::model::ListenerFilter;
 use mesh_core::{Address, ConnectionInfo};
+use mesh_net::{BindOptions, proxy_protocol::ProxyVersion};
 
 use super::{
     ADDRESS, assert_refused, bare_manager_text, config, listener_text, manager_text, paths, report,
@@ -21,7 +23,7 @@ fn with(fields: &str) -> String {
 #[test]
 fn everything_that_a_listener_says_is_kept() {
     let config = config(&listener_text(&format!(
-        "name: front\naddress: {{pipe: {{path: /run/front}}}}\nstat_prefix: edge\nenable_reuse_port: false\n\
+        "name: front\naddress: {{pipe: {{path: /run/front, mode: 384}}}}\nstat_prefix: edge\nenable_reuse_port: false\n\
          default_filter_chain: {{filters: [{HCM}]}}"
     )));
     let listener = &config.listeners[0];
@@ -29,6 +31,7 @@ fn everything_that_a_listener_says_is_kept() {
     assert_eq!(listener.address, Address::Unix(PathBuf::from("/run/front")));
     assert_eq!(listener.stat_prefix.as_deref(), Some("edge"));
     assert!(!listener.reuse_port);
+    assert_eq!(listener.bind.mode, Some(384));
     assert!(config.report.is_empty(), "{:?}", config.report);
 }
 
@@ -41,6 +44,26 @@ fn defaults_are_envoys() {
         ("127.0.0.1:0", None)
     );
     assert!(listener.reuse_port);
+}
+
+#[test]
+fn sockets_are_made_as_asked_for() {
+    let config = config(&listener_text(&format!(
+        "address: {{socket_address: {{address: '::', port_value: 0, ipv4_compat: true}}}}\ntcp_backlog_size: 7\n\
+         freebind: true\ntransparent: true\nfilter_chains: [{{filters: [{HCM}]}}]"
+    )));
+    let bind = &config.listeners[0].bind;
+    assert_eq!(
+        *bind,
+        BindOptions {
+            backlog: 7,
+            ipv4_compat: true,
+            freebind: true,
+            transparent: true,
+            mode: None
+        }
+    );
+    assert!(config.report.is_empty(), "{:?}", config.report);
 }
 
 #[test]
@@ -270,8 +293,10 @@ fn an_empty_match_and_a_plain_socket_guard_nothing() {
 
 #[test]
 fn a_network_filter_that_is_not_there_keeps_the_listener_shut() {
-    let tcp = "{name: tcp, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: b}}";
-    let text = listener_text(&format!("{ADDRESS}\nfilter_chains: [{{filters: [{tcp}]}}]"));
+    let echo = "{name: echo, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo}}";
+    let text = listener_text(&format!(
+        "{ADDRESS}\nfilter_chains: [{{filters: [{echo}]}}]"
+    ));
     assert!(config(&text).listeners.is_empty());
     let path = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config".to_owned();
     assert_eq!(report(&text), [(path, None, true)]);
@@ -325,4 +350,42 @@ fn buffer_limits_of_a_listener_are_those_of_its_retries() {
         "static_resources.listeners[0].filter_chains[0].filters[0].typed_config",
         "the last filter must be the router, envoy.filters.http.router",
     );
+}
+
+#[test]
+fn listener_filters_that_are_known_are_kept_in_order() {
+    let typed = |name: &str, fields: &str| {
+        format!(
+            "{{name: f, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.listener.{name}{fields}}}}}"
+        )
+    };
+    let filters = [
+        typed(
+            "proxy_protocol.v3.ProxyProtocol",
+            ", allow_requests_without_proxy_protocol: true, disallowed_versions: [V2], stat_prefix: p",
+        ),
+        typed("original_dst.v3.OriginalDst", ""),
+    ];
+    let fields = format!(
+        "listener_filters: [{}]\nlistener_filters_timeout: 0s\ncontinue_on_listener_filters_timeout: true",
+        filters.join(", ")
+    );
+    let config = config(&with(&fields));
+    assert!(config.report.is_empty(), "{:?}", config.report);
+    let listener = &config.listeners[0];
+    let [
+        ListenerFilter::ProxyProtocol(proxy),
+        ListenerFilter::OriginalDst,
+    ] = listener.listener_filters.as_slice()
+    else {
+        panic!("{listener:?}")
+    };
+    assert!(proxy.allow_requests_without_proxy_protocol);
+    assert_eq!(proxy.disallowed_versions, [ProxyVersion::V2]);
+    assert_eq!(&*proxy.stat_prefix, "p");
+    assert_eq!(listener.listener_filters_timeout, None);
+    assert!(listener.continue_on_listener_filters_timeout);
+    let default = self::config(&with(""));
+    let timeout = default.listeners[0].listener_filters_timeout;
+    assert_eq!(timeout, Some(std::time::Duration::from_secs(15)));
 }

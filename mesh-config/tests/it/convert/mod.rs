@@ -15,6 +15,7 @@ mod listener;
 mod log;
 mod manager;
 mod mirror;
+mod network;
 mod protocol;
 mod ratelimit;
 mod retry;

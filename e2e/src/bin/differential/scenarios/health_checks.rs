@@ -168,8 +168,6 @@ fn slow_start(run: &mut Run<'_>) -> Result<()> {
     );
     let attempts = 2 * WINDOW_CHECKS + 2 * WINDOW_CHECKS;
     run.await_counter(&stat("slow", "attempt"), attempts)?;
-    // Its next turn was planned while its share was small.
-    share_of_b(run)?;
     let last = share_of_b(run)?;
     run.note("all of it", (20..=24).contains(&last).to_string());
     if first > 14 || last < 20 {
