@@ -78,7 +78,7 @@ pub fn response(error: Error, info: Option<&RequestInfo>, context: ReplyContext)
             .unwrap_or_else(|| usual(&error, context, None)),
     };
     let mut response = if context.grpc {
-        grpc(&reply)
+        grpc(&reply, kind)
     } else {
         plain(reply)
     };
@@ -239,8 +239,9 @@ fn plain(reply: LocalReply) -> Response<Body> {
 }
 
 /// Trailers-only: HTTP 200, the status and the text in headers.
-fn grpc(reply: &LocalReply) -> Response<Body> {
+fn grpc(reply: &LocalReply, kind: ErrorKind) -> Response<Body> {
     let code = match reply.status.as_u16() {
+        _ if kind == ErrorKind::StreamDuration => "4",
         400 => "13",
         401 => "16",
         403 => "7",

@@ -14,6 +14,6 @@ pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod server;
 
-pub(crate) use buffer::ReadBuffer;
+pub(crate) use buffer::{ReadBuffer, WriteBuffer};
 pub use framing::has_token;
 pub use head::{HeadLimits, Malformed};

@@ -1,6 +1,7 @@
 //! A client's connection, whatever it speaks.
 
 mod config;
+mod refuse;
 mod sniff;
 
 use std::{
@@ -17,7 +18,10 @@ use mesh_core::{Error, ErrorKind, LocalReply};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::sniff::{Sniffed, Sniffing};
+use self::{
+    refuse::Refusing,
+    sniff::{Sniffed, Sniffing},
+};
 use crate::{
     h1::{self, Malformed},
     h2,
@@ -55,6 +59,8 @@ enum Codec<IO, H: Handler> {
     Http1(#[pin] h1::server::Connection<IO, H>),
     /// Boxed, so that HTTP/1 does not pay for it.
     Http2(Box<h2::server::Connection<IO, H>>),
+    /// It does not speak what this listener speaks.
+    Refusing(Box<Refusing<IO>>),
 }
 
 impl<IO, H> Connection<IO, H>
@@ -65,9 +71,8 @@ where
     /// A connection that has just been accepted.
     pub fn new(io: IO, handler: H, config: Arc<ServerConfig>) -> Self {
         let codec = match config.codec {
-            CodecType::Auto => Codec::Sniffing(Some(Sniffing::new(io, handler))),
             CodecType::Http1 => http1(io, BytesMut::new(), handler, &config),
-            CodecType::Http2 => http2(io, Bytes::new(), handler, &config),
+            CodecType::Auto | CodecType::Http2 => Codec::Sniffing(Some(Sniffing::new(io, handler))),
         };
         Self {
             codec,
@@ -92,7 +97,7 @@ where
         let this = self.project();
         *this.closing = (*this.closing).max(closing);
         match this.codec.project() {
-            CodecProject::Sniffing(_) => {}
+            CodecProject::Sniffing(_) | CodecProject::Refusing(_) => {}
             CodecProject::Http1(connection) => connection.close_as(closing),
             CodecProject::Http2(connection) => connection.close_as(closing),
         }
@@ -103,7 +108,7 @@ where
     pub fn with_io<T>(&self, f: impl FnOnce(&IO) -> T) -> Option<T> {
         match &self.codec {
             Codec::Http1(connection) => Some(connection.with_io(f)),
-            Codec::Sniffing(_) | Codec::Http2(_) => None,
+            Codec::Sniffing(_) | Codec::Http2(_) | Codec::Refusing(_) => None,
         }
     }
 }
@@ -142,6 +147,7 @@ where
             let sniffing = match this.codec.as_mut().project() {
                 CodecProject::Http1(connection) => return connection.poll(cx),
                 CodecProject::Http2(connection) => return Pin::new(&mut **connection).poll(cx),
+                CodecProject::Refusing(refusing) => return refusing.poll(cx),
                 CodecProject::Sniffing(sniffing) => sniffing,
             };
             let Some(found) = sniffing else {
@@ -149,13 +155,21 @@ where
             };
             let sniffed = ready!(found.poll(cx, this.config, *this.closing));
             let Some(Sniffing {
-                io, read, handler, ..
+                io,
+                read,
+                mut handler,
+                ..
             }) = sniffing.take()
             else {
                 return Poll::Ready(Ended::Closed);
             };
             let codec = match sniffed {
                 Sniffed::Ended(ended) => return Poll::Ready(ended),
+                Sniffed::Http1 if this.config.codec == CodecType::Http2 => {
+                    handler.observe(CodecEvent::ProtocolError);
+                    let patience = this.config.delayed_close;
+                    Codec::Refusing(Box::new(Refusing::goaway(io, patience)))
+                }
                 Sniffed::Http1 => http1(io, read.bytes, handler, this.config),
                 Sniffed::Http2 => http2(io, read.bytes.freeze(), handler, this.config),
             };

@@ -10,7 +10,7 @@ use h2::client::SendRequest;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
 use mesh_core::Body;
-use mesh_http::server::{Ended, ServerConfig};
+use mesh_http::server::{CodecType, Ended, ServerConfig};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::{Notify, Semaphore},
@@ -200,6 +200,25 @@ async fn a_preface_may_come_byte_by_byte_and_http1_is_told_apart() {
     let mut head = [0; 9];
     soon(io.read_exact(&mut head)).await.unwrap();
     assert_eq!(head[3], 4);
+}
+
+#[tokio::test]
+async fn who_must_speak_http2_and_does_not_is_told_so() {
+    let config = ServerConfig {
+        codec: CodecType::Http2,
+        ..ServerConfig::default()
+    };
+    let mut client = Client::new(config, |_| async { Response::new(Body::empty()) });
+    let mut io = client.take_io();
+    io.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut goaway = [0; 17];
+    soon(io.read_exact(&mut goaway)).await.unwrap();
+    assert_eq!((goaway[3], goaway[16]), (7, 1));
+    assert_eq!(soon(io.read(&mut [0])).await.unwrap(), 0);
+    drop(io);
+    assert_eq!(soon(client.server).await.unwrap(), Ended::Closed);
 }
 
 #[tokio::test(start_paused = true)]
