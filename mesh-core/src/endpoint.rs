@@ -119,6 +119,7 @@ pub struct EndpointStats {
 #[derive(Debug)]
 pub struct EndpointState {
     address: Address,
+    address_text: Box<str>,
     flags: AtomicU32,
     generation: Arc<AtomicU64>,
     /// In the process's own milliseconds; [`NEVER`] until somebody says so.
@@ -133,6 +134,7 @@ impl EndpointState {
     #[must_use]
     pub fn new(address: Address, generation: Arc<AtomicU64>) -> Self {
         Self {
+            address_text: address.to_string().into(),
             address,
             flags: AtomicU32::new(0),
             generation,
@@ -145,6 +147,12 @@ impl EndpointState {
     #[must_use]
     pub const fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The same as logs print it, made once.
+    #[must_use]
+    pub fn address_text(&self) -> &str {
+        &self.address_text
     }
 
     /// The counter of health changes that this endpoint shares with its cluster.

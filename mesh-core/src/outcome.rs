@@ -1,4 +1,4 @@
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Response, header};
 
 use crate::{Error, ErrorKind};
 
@@ -70,14 +70,16 @@ impl<B> Classify<Response<B>> for HttpClassify {
     }
 }
 
+/// Where gRPC says how a call ended.
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 /// The `grpc-status` of a trailers-only gRPC answer.
 fn grpc_status(headers: &HeaderMap) -> Option<u16> {
-    let value = headers.get("grpc-status")?;
-    let content_type = headers.get(http::header::CONTENT_TYPE)?.as_bytes();
+    let content_type = headers.get(header::CONTENT_TYPE)?.as_bytes();
     if !content_type.starts_with(b"application/grpc") {
         return None;
     }
-    value.to_str().ok()?.parse().ok()
+    headers.get(&GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
 
 /// Envoy's mapping of gRPC codes to HTTP statuses.

@@ -69,7 +69,7 @@ impl SavedHead {
 /// Each header is: a byte of flags, the lengths of name and value in four bytes each, the name, the value.
 #[derive(Debug)]
 struct SavedHeaders {
-    bytes: Bytes,
+    bytes: Vec<u8>,
     count: usize,
 }
 
@@ -97,14 +97,14 @@ impl SavedHeaders {
             bytes.extend_from_slice(value);
         }
         Self {
-            bytes: Bytes::from(bytes),
+            bytes,
             count: headers.len(),
         }
     }
 
     fn restore(&self) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(self.count);
-        let mut rest = self.bytes.clone();
+        let mut rest = Bytes::copy_from_slice(&self.bytes);
         while let Some((name, value)) = take_header(&mut rest) {
             headers.append(name, value);
         }

@@ -5,7 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{HeaderName, Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh_config::model::UpgradeRule;
 use mesh_core::{
@@ -18,6 +18,8 @@ use tower_service::Service as _;
 
 use super::{Manager, ManagerExchange, Shared, answer};
 use crate::router::{self, Again, Forwarding};
+
+const FORCE_TRACE: HeaderName = HeaderName::from_static("x-envoy-force-trace");
 
 /// Takes a request in: counts it, cleans it, finds its route, and hands it to the filters.
 pub(super) fn begin(
@@ -42,9 +44,9 @@ pub(super) fn begin(
         Ok(request) => {
             // Of strangers, the header that forces a trace is gone by now.
             let wanted = shared.config.edge.always_set_request_id_in_response
-                || request.headers().contains_key("x-envoy-force-trace");
-            let request_id = request.headers().get("x-request-id").filter(|_| wanted);
-            let request_id = request_id.cloned();
+                || request.headers().contains_key(&FORCE_TRACE);
+            let request_id = wanted.then(|| request.headers().get(&hygiene::REQUEST_ID).cloned());
+            let request_id = request_id.flatten();
             log_start(shared, &info);
             let future = manager.chain.call(request);
             let chain = manager.follows_redirects.then(|| manager.chain.clone());
@@ -76,11 +78,12 @@ pub(super) fn again(
         facts.remote = remote;
     });
     let (parts, body) = again.request.into_parts();
-    capture(shared, &info, &parts);
+    let view = RequestView::of_parts(&parts);
+    capture(shared, &info, &view);
     let internal = parts.headers.contains_key("x-envoy-internal");
+    router::resolve(shared, &info, &view, internal, again.history);
     let mut request = Request::from_parts(parts, metered(body, &info));
     RequestInfo::attach(&info, &mut request);
-    router::resolve(shared, &info, &request, internal, again.history);
     log_start(shared, &info);
     (info, request)
 }
@@ -99,14 +102,15 @@ fn admit(
         &info.connection,
         &shared.worker.rng,
     );
-    capture(shared, info, &parts);
+    let view = RequestView::of_parts(&parts);
+    capture(shared, info, &view);
     let prepared = prepared.inspect_err(|error| count_refusal(shared, error))?;
     info.with(|facts| facts.remote = prepared.remote);
+    let none = RedirectHistory::default();
+    router::resolve(shared, info, &view, prepared.internal, none);
     let body = metered(body, info);
     let mut request = Request::from_parts(parts, body);
     RequestInfo::attach(info, &mut request);
-    let none = RedirectHistory::default();
-    router::resolve(shared, info, &request, prepared.internal, none);
     if let Some(tunnel) = tunnel {
         allow_tunnel(shared, info, &tunnel)?;
     }
@@ -114,11 +118,10 @@ fn admit(
 }
 
 /// Remembers the headers that the log will want.
-pub(crate) fn capture(shared: &Shared, info: &RequestInfo, parts: &http::request::Parts) {
+pub(crate) fn capture(shared: &Shared, info: &RequestInfo, request: &RequestView<'_>) {
     let captures = &shared.captures;
     if !captures.is_empty() {
-        let view = RequestView::of_parts(parts);
-        let (captured, passed) = (captures.capture(&view), captures.test(&view));
+        let (captured, passed) = (captures.capture(request), captures.test(request));
         info.with(|facts| {
             facts.captured = captured;
             facts.passed = passed;

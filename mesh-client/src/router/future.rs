@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response};
 use mesh_core::{Body, Error, ErrorKind, Origin, RequestInfo, Resource, clock};
 use mesh_http::reply;
 use mesh_retry::DeadlineBody;
@@ -14,6 +14,8 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{Forwarding, Stack, redirect::Redirectable};
+
+const SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
 
 type StackFuture = <Stack as Service<Request<Body>>>::Future;
 
@@ -113,16 +115,14 @@ fn settle(
         Ok(mut response) => {
             if let Some(stats) = stats {
                 stats.count(response.status().as_u16(), internal);
-                let start = info
-                    .with(|facts| facts.request_received)
-                    .unwrap_or(info.start);
+                let received = info.with(|facts| facts.request_received);
+                let start = received.unwrap_or(info.start);
                 let millis = u64::try_from((clock::now() - start).as_millis()).unwrap_or(u64::MAX);
                 stats.router.upstream_rq_time().record(millis);
-                let complete = info.with(|facts| facts.request_received.is_some());
-                if complete && !forwarding.suppress_envoy_headers {
+                if received.is_some() && !forwarding.suppress_envoy_headers {
                     response
                         .headers_mut()
-                        .insert("x-envoy-upstream-service-time", HeaderValue::from(millis));
+                        .insert(SERVICE_TIME, HeaderValue::from(millis));
                 }
             }
             Ok(forwarding.finish(response, info))

@@ -45,6 +45,8 @@ type Stack = Deadline<Retry<Attempts, RouteRetry, Charge>, RouteDeadline>;
 #[derive(Clone)]
 pub(crate) struct Router {
     shared: Arc<Shared>,
+    /// What was captured before the filters may not be true behind them.
+    filters_change_heads: bool,
     stack: Stack,
 }
 
@@ -54,8 +56,10 @@ impl Router {
             .with_budget(Charge)
             .with_rng(shared.worker.rng.clone());
         let stack = DeadlineLayer::from_source(RouteDeadline).layer(retry.layer(Attempts));
+        let filters = &shared.config.http_filters;
         Self {
             shared: Arc::clone(shared),
+            filters_change_heads: filters.iter().any(|filter| !filter.kind.leaves_head()),
             stack,
         }
     }
@@ -72,6 +76,9 @@ impl Router {
         info: &Arc<RequestInfo>,
         request: &Request<Body>,
     ) -> Option<RouterFuture> {
+        if matches!(forwarding.action(), Some(Action::Route(_))) {
+            return None;
+        }
         let reply = forwarding.local_reply(&RequestView::of(request))?;
         let status = u64::from(reply.status.as_u16());
         // Envoy counts both kinds of answers as direct.
@@ -130,10 +137,14 @@ impl Service<Request<Body>> for Router {
             return Self::refuse(&info, forwarding.no_cluster(), decision);
         }
         let (mut parts, body) = request.into_parts();
-        if let Err(error) = forwarding.prepare(&mut parts, &info) {
-            return RouterFuture::refused(error);
+        match forwarding.prepare(&mut parts, &info) {
+            Err(error) => return RouterFuture::refused(error),
+            Ok(changed) if changed || self.filters_change_heads => {
+                let view = RequestView::of_parts(&parts);
+                crate::manager::capture(&self.shared, &info, &view);
+            }
+            Ok(_) => {}
         }
-        crate::manager::capture(&self.shared, &info, &parts);
         let body = if forwarding.mirrors().is_empty() {
             body
         } else {

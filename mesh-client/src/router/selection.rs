@@ -1,6 +1,6 @@
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, StatusCode, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
 use mesh_config::model::{FilterOverride, RoutePolicies, UpgradeRule};
 use mesh_core::{
     Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, Rng, clock,
@@ -47,15 +47,11 @@ enum Chosen {
 pub(crate) fn resolve(
     shared: &Shared,
     info: &RequestInfo,
-    request: &Request<Body>,
+    request: &RequestView<'_>,
     internal: bool,
     redirects: RedirectHistory,
 ) {
-    let found = match shared
-        .config
-        .routes
-        .find(&RequestView::of(request), info.random)
-    {
+    let found = match shared.config.routes.find(request, info.random) {
         Ok(Found::Route(entry)) => Chosen::Route(Arc::clone(entry)),
         Ok(Found::TlsRequired(host)) => Chosen::TlsRequired(Arc::clone(host)),
         Err(_) => return,
@@ -80,8 +76,8 @@ pub(crate) fn resolve(
         forwarding.retry.clone_from(&entry.policy().retry);
         if let Action::Route(action) = entry.action() {
             idle_timeout = action.idle_timeout;
-            max_stream_duration = action.max_stream_duration.of(request.headers());
-            if let Some(pick) = action.cluster.pick(request.headers(), info.random) {
+            max_stream_duration = action.max_stream_duration.of(request.headers);
+            if let Some(pick) = action.cluster.pick(request.headers, info.random) {
                 forwarding.weighted = pick.weighted.map(|(index, _)| index);
                 forwarding.cluster = shared.worker.cluster(pick.name);
                 cluster_name = forwarding
@@ -285,22 +281,17 @@ impl Forwarding {
         ))
     }
 
-    /// Changes the request as the route says.
-    pub(super) fn prepare(&self, parts: &mut Parts, info: &RequestInfo) -> Result<(), Error> {
-        // What they ask of this hop is not built yet, and no business of the next one.
-        for name in [
-            "x-envoy-upstream-alt-stat-name",
-            "x-envoy-upstream-stream-duration-ms",
-        ] {
-            parts.headers.remove(name);
-        }
+    /// Changes the request as the route says; says whether that was anything.
+    pub(super) fn prepare(&self, parts: &mut Parts, info: &RequestInfo) -> Result<bool, Error> {
+        let mut changed = strip_unbuilt(&mut parts.headers);
         let Some(entry) = self.entry() else {
-            return Ok(());
+            return Ok(changed);
         };
         let weighted = self.weighted_cluster();
-        entry.mutate_request(weighted, parts, info);
+        changed |= entry.mutate_request(weighted, parts, info);
         entry
             .rewrite(weighted, parts, self.suppress_envoy_headers)
+            .map(|rewritten| changed | rewritten)
             .map_err(|invalid| {
                 info.decide(Decision::new("route", Reason::RequestRefused, 0, 0));
                 Error::new(ErrorKind::Denied)
@@ -345,7 +336,7 @@ impl Forwarding {
         *response = self.finish(taken, info);
     }
 
-    fn add_attempt_count(&self, headers: &mut http::HeaderMap, info: &RequestInfo) {
+    fn add_attempt_count(&self, headers: &mut HeaderMap, info: &RequestInfo) {
         let wanted = self
             .entry()
             .is_some_and(|e| e.virtual_host().include_attempt_count_in_response());
@@ -354,4 +345,17 @@ impl Forwarding {
             headers.insert("x-envoy-attempt-count", HeaderValue::from(attempts));
         }
     }
+}
+
+/// Takes off headers whose wish is not built yet, and which are no business of the next hop.
+fn strip_unbuilt(headers: &mut HeaderMap) -> bool {
+    // One pass over the names, so that the many requests without them pay for no look-ups.
+    let may_have = |name: &HeaderName| name.as_str().starts_with("x-envoy-upstream-");
+    headers.keys().any(may_have)
+        && [
+            "x-envoy-upstream-alt-stat-name",
+            "x-envoy-upstream-stream-duration-ms",
+        ]
+        .into_iter()
+        .fold(false, |any, name| headers.remove(name).is_some() | any)
 }

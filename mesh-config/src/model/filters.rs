@@ -44,6 +44,14 @@ pub enum HttpFilterKind {
     HeaderMutation(Arc<HeaderMutationConfig>),
 }
 
+impl HttpFilterKind {
+    /// Whether the filter leaves a request's head as it is, so that what was captured of it stays true.
+    #[must_use]
+    pub const fn leaves_head(&self) -> bool {
+        matches!(self, Self::LocalRateLimit(_))
+    }
+}
+
 /// What a route says to a filter of the chain.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

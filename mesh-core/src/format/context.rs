@@ -1,6 +1,6 @@
 use std::time::{Instant, SystemTime};
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header, request};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri, Version, header, request};
 
 use crate::RequestInfo;
 
@@ -129,8 +129,10 @@ impl<'a> RequestView<'a> {
     }
 }
 
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
 fn scheme(headers: &HeaderMap) -> &'static str {
-    match headers.get("x-forwarded-proto") {
+    match headers.get(&FORWARDED_PROTO) {
         Some(proto) if proto.as_bytes().eq_ignore_ascii_case(b"https") => "https",
         _ => "http",
     }

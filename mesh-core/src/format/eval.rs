@@ -9,13 +9,13 @@ use super::{
     names::Fact,
     operator::{GrpcStyle, MetadataOf, Operator, Point, ResponseField, Unit},
     put::{
-        put_attempted, put_bytes, put_display, put_flags_long, put_host_name, put_ip, put_joined,
-        put_network, put_status, put_text, put_unique_id,
+        put_attempted, put_bytes, put_display, put_endpoint, put_flags, put_host_name, put_ip,
+        put_joined, put_network, put_status, put_text, put_unique_id,
     },
     text::{self, cut, path_part, query, query_param},
     time,
 };
-use crate::{Address, Endpoint, Facts, MetadataValue};
+use crate::{Address, Endpoint, Facts, MetadataValue, ResponseFlag};
 
 /// Appends the operator's value; `false` when it is unset, and nothing was appended.
 pub(super) fn write<S: Sink>(
@@ -217,8 +217,8 @@ fn write_fact<S: Sink>(
         Fact::UpstreamProtocol => put_text(facts.upstream_protocol.and_then(protocol), out),
         Fact::Termination => put_text(facts.termination.as_deref(), out),
         Fact::TransportFailure => put_joined(facts.transport_failure.as_deref(), out),
-        Fact::Flags => put_display(Some(&context.info.flags), out),
-        Fact::FlagsLong => put_flags_long(context, out),
+        Fact::Flags => put_flags(context, ResponseFlag::short, out),
+        Fact::FlagsLong => put_flags(context, ResponseFlag::long, out),
         Fact::RouteName => put_text(facts.route_name.as_deref(), out),
         Fact::UniqueId => put_unique_id(context, out),
         Fact::LogType => put_text(Some(context.log_type.text()), out),
@@ -232,8 +232,8 @@ fn write_fact<S: Sink>(
         | Fact::DirectLocalIp
         | Fact::UpstreamHostIp
         | Fact::UpstreamLocalIp => put_ip(address_of(fact, context, facts), out),
-        Fact::UpstreamHost => put_display(facts.endpoint.as_ref().map(|e| e.address()), out),
-        Fact::UpstreamRemote => put_display(connected(facts).map(|e| e.address()), out),
+        Fact::UpstreamHost => put_endpoint(facts.endpoint.as_deref(), out),
+        Fact::UpstreamRemote => put_endpoint(connected(facts), out),
         Fact::UpstreamHostName | Fact::UpstreamHostNameOnly => {
             put_host_name(fact == Fact::UpstreamHostName, facts, out)
         }

@@ -1,6 +1,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::{FormatContext, Sink, operator::GrpcStyle, time};
+use crate::outcome::GRPC_STATUS;
 
 /// The status of a gRPC exchange: trailers, then headers, then what the HTTP status amounts to.
 pub(super) fn grpc_status(content_type: Option<&[u8]>, context: &FormatContext<'_>) -> Option<i64> {
@@ -14,7 +15,7 @@ pub(super) fn grpc_status(content_type: Option<&[u8]>, context: &FormatContext<'
 /// Of an exchange that is gRPC, or is taken for it.
 pub(super) fn status_of(context: &FormatContext<'_>) -> Option<i64> {
     let read = |headers: &HeaderMap| {
-        let value = headers.get("grpc-status")?;
+        let value = headers.get(&GRPC_STATUS)?;
         let code = value
             .to_str()
             .ok()

@@ -8,7 +8,7 @@ use std::{
 use http::StatusCode;
 
 use super::{FormatContext, Sink, sink::Trusted};
-use crate::{Address, Facts, Rng};
+use crate::{Address, Endpoint, Facts, ResponseFlag, Rng};
 
 pub(super) fn put_bytes<S: Sink>(bytes: Option<&[u8]>, out: &mut S) -> bool {
     bytes.map(|bytes| out.untrusted(bytes)).is_some()
@@ -35,6 +35,11 @@ pub(super) fn put_joined<S: Sink>(text: Option<&str>, out: &mut S) -> bool {
 
 pub(super) fn put_display<S: Sink>(value: Option<impl Display>, out: &mut S) -> bool {
     value.is_some_and(|value| write!(Trusted(out), "{value}").is_ok())
+}
+
+pub(super) fn put_endpoint<S: Sink>(endpoint: Option<&Endpoint>, out: &mut S) -> bool {
+    let text = endpoint.map(|endpoint| endpoint.state.address_text());
+    text.map(|text| out.trusted(text)).is_some()
 }
 
 pub(super) fn put_ip<S: Sink>(address: Option<SocketAddr>, out: &mut S) -> bool {
@@ -66,7 +71,12 @@ pub(super) fn put_status<S: Sink>(context: &FormatContext<'_>, out: &mut S) -> b
     put_text(status.as_ref().map(StatusCode::as_str), out)
 }
 
-pub(super) fn put_flags_long<S: Sink>(context: &FormatContext<'_>, out: &mut S) -> bool {
+/// `-` when there are none.
+pub(super) fn put_flags<S: Sink>(
+    context: &FormatContext<'_>,
+    name: impl Fn(ResponseFlag) -> &'static str,
+    out: &mut S,
+) -> bool {
     if context.info.flags.is_empty() {
         out.trusted("-");
     }
@@ -74,7 +84,7 @@ pub(super) fn put_flags_long<S: Sink>(context: &FormatContext<'_>, out: &mut S) 
         if i > 0 {
             out.trusted(",");
         }
-        out.trusted(flag.long());
+        out.trusted(name(flag));
     }
     true
 }
@@ -87,7 +97,7 @@ pub(super) fn put_host_name<S: Sink>(with_port: bool, facts: &Facts, out: &mut S
     match endpoint.address() {
         address if endpoint.hostname.is_empty() => match (address, with_port) {
             (Address::Socket(address), false) => put_display(Some(address.ip()), out),
-            _ => put_display(Some(address), out),
+            _ => put_endpoint(Some(endpoint), out),
         },
         _ if with_port => put_text(Some(&endpoint.hostname), out),
         _ => {
@@ -105,7 +115,7 @@ pub(super) fn put_attempted<S: Sink>(facts: &Facts, out: &mut S) -> bool {
         if i > 0 {
             out.trusted(",");
         }
-        put_display(Some(endpoint.address()), out);
+        put_endpoint(Some(endpoint), out);
     }
     !facts.tried.is_empty()
 }

@@ -26,7 +26,7 @@ impl Sink for String {
 
     fn untrusted(&mut self, bytes: &[u8]) {
         match std::str::from_utf8(bytes) {
-            Ok(text) if bytes.iter().all(|byte| matches!(byte, b' '..=b'~')) => self.push_str(text),
+            Ok(text) if is_printable(bytes) => self.push_str(text),
             _ => escape(self, bytes),
         }
     }
@@ -46,6 +46,12 @@ impl Sink for Raw<'_> {
             escape_bytes(self.0, chunk.invalid());
         }
     }
+}
+
+/// ASCII without control characters. Looks at all bytes, which is faster than looking for the first.
+fn is_printable(bytes: &[u8]) -> bool {
+    let odd = |byte: &u8| u8::from(!matches!(byte, b' '..=b'~'));
+    bytes.iter().fold(0, |any, byte| any | odd(byte)) == 0
 }
 
 /// The slow way: control characters (C0, DEL, C1) and broken UTF-8 as `\x0a`, byte by byte.

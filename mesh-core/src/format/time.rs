@@ -1,5 +1,6 @@
 use std::{
     fmt::Write as _,
+    sync::Mutex,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -34,7 +35,22 @@ pub(super) const DEFAULT: &str = "%Y-%m-%dT%H:%M:%S.%3fZ";
 
 /// A compiled `strftime` format, in UTC, with Envoy's `%f` and `%1f` to `%9f`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TimeFormat(Vec<Part>);
+pub(super) struct TimeFormat(Vec<Piece>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Seconds(Seconds),
+    /// So many digits of the second's fraction.
+    Fraction(u8),
+}
+
+/// Neighbours that stay the same for a second, with their text for the one that was asked for last: a log
+/// prints the same second many thousand times.
+#[derive(Debug, Default)]
+struct Seconds {
+    parts: Vec<Part>,
+    last: Mutex<Option<(u64, String)>>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
@@ -53,13 +69,17 @@ enum Part {
     Minute,
     Second,
     Epoch,
-    Fraction(u8),
 }
 
 impl TimeFormat {
     /// Compiles `text`; `Err` is the reason.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut parts = Vec::new();
+        let mut this = Self(Vec::new());
+        this.push_all(text)?;
+        Ok(this)
+    }
+
+    fn push_all(&mut self, text: &str) -> Result<(), String> {
         let mut literal = String::new();
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
@@ -72,40 +92,101 @@ impl TimeFormat {
                 literal.push_str(text);
                 continue;
             }
-            if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal).into()));
-            }
+            self.push_literal(&mut literal);
             match specifier {
-                'F' => parts.extend(Self::parse("%Y-%m-%d")?.0),
-                'T' => parts.extend(Self::parse("%H:%M:%S")?.0),
-                'R' => parts.extend(Self::parse("%H:%M")?.0),
-                'D' => parts.extend(Self::parse("%m/%d/%y")?.0),
+                'F' => self.push_all("%Y-%m-%d")?,
+                'T' => self.push_all("%H:%M:%S")?,
+                'R' => self.push_all("%H:%M")?,
+                'D' => self.push_all("%m/%d/%y")?,
                 // Abseil's seconds with a fraction: `%E3S`.
-                'E' => parts.extend(Self::parse(&seconds(&mut chars)?)?.0),
+                'E' => self.push_all(&seconds(&mut chars)?)?,
+                'f' => self.0.push(Piece::Fraction(9)),
                 '1'..='9' if chars.next() == Some('f') => {
-                    parts.push(Part::Fraction(specifier as u8 - b'0'));
+                    self.0.push(Piece::Fraction(specifier as u8 - b'0'));
                 }
-                _ => parts.push(
+                _ => self.push(
                     part(specifier)
                         .ok_or_else(|| format!("unknown time specifier \"%{specifier}\""))?,
                 ),
             }
         }
+        self.push_literal(&mut literal);
+        Ok(())
+    }
+
+    fn push_literal(&mut self, literal: &mut String) {
         if !literal.is_empty() {
-            parts.push(Part::Literal(literal.into()));
+            self.push(Part::Literal(std::mem::take(literal).into()));
         }
-        Ok(Self(parts))
+    }
+
+    fn push(&mut self, part: Part) {
+        match self.0.last_mut() {
+            Some(Piece::Seconds(seconds)) => seconds.parts.push(part),
+            _ => self.0.push(Piece::Seconds(Seconds {
+                parts: vec![part],
+                last: Mutex::default(),
+            })),
+        }
     }
 
     /// Appends `time`. A time before 1970 is printed as 1970.
     pub(super) fn write<S: Sink>(&self, time: SystemTime, out: &mut S) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let date = Date::new(since.as_secs());
-        for part in &self.0 {
-            date.write(part, since.subsec_nanos(), out);
+        for piece in &self.0 {
+            match piece {
+                Piece::Seconds(seconds) => seconds.write(since.as_secs(), out),
+                Piece::Fraction(digits) => {
+                    let unit = 10u32.pow(9 - u32::from(*digits));
+                    let value = u64::from(since.subsec_nanos() / unit);
+                    padded(out, value, usize::from(*digits), '0');
+                }
+            }
         }
     }
 }
+
+impl Seconds {
+    fn write<S: Sink>(&self, epoch: u64, out: &mut S) {
+        // Another thread may just use the text: then it is made once more.
+        let Ok(mut last) = self.last.try_lock() else {
+            return self.make(epoch, out);
+        };
+        if let Some((of, text)) = &*last
+            && *of == epoch
+        {
+            return out.trusted(text);
+        }
+        let mut text = last.take().map_or_else(String::new, |(_, text)| text);
+        text.clear();
+        self.make(epoch, &mut text);
+        out.trusted(&text);
+        *last = Some((epoch, text));
+    }
+
+    fn make<S: Sink>(&self, epoch: u64, out: &mut S) {
+        let date = Date::new(epoch);
+        self.parts.iter().for_each(|part| date.write(part, out));
+    }
+}
+
+/// The text is made again when it is needed.
+impl Clone for Seconds {
+    fn clone(&self) -> Self {
+        Self {
+            parts: self.parts.clone(),
+            last: Mutex::default(),
+        }
+    }
+}
+
+impl PartialEq for Seconds {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts == other.parts
+    }
+}
+
+impl Eq for Seconds {}
 
 fn seconds(chars: &mut std::str::Chars<'_>) -> Result<String, &'static str> {
     match (chars.next(), chars.next()) {
@@ -144,7 +225,6 @@ const fn part(specifier: char) -> Option<Part> {
         'M' => Part::Minute,
         'S' => Part::Second,
         's' => Part::Epoch,
-        'f' => Part::Fraction(9),
         _ => return None,
     })
 }
@@ -215,7 +295,7 @@ impl Date {
         }
     }
 
-    fn write<S: Sink>(&self, part: &Part, nanos: u32, out: &mut S) {
+    fn write<S: Sink>(&self, part: &Part, out: &mut S) {
         let hour = self.second_of_day / 3_600;
         match part {
             Part::Literal(text) => out.trusted(text),
@@ -233,12 +313,6 @@ impl Date {
             Part::Minute => padded(out, self.second_of_day / 60 % 60, 2, '0'),
             Part::Second => padded(out, self.second_of_day % 60, 2, '0'),
             Part::Epoch => padded(out, self.epoch, 1, '0'),
-            Part::Fraction(digits) => padded(
-                out,
-                u64::from(nanos / 10u32.pow(9 - u32::from(*digits))),
-                usize::from(*digits),
-                '0',
-            ),
         }
     }
 }
@@ -300,6 +374,20 @@ mod tests {
             "2026-11-20T17:41:55.176Z"
         );
         assert_eq!(show(DEFAULT, 0, 0), "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn the_text_of_a_second_is_not_kept_for_the_next() {
+        let format = TimeFormat::parse(DEFAULT).unwrap();
+        for (secs, text) in [
+            (951_782_399, "2000-02-28T23:59:59.000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000Z"),
+            (951_782_399, "2000-02-28T23:59:59.000Z"),
+        ] {
+            let mut out = String::new();
+            format.write(UNIX_EPOCH + Duration::from_secs(secs), &mut out);
+            assert_eq!(out, text);
+        }
     }
 
     #[test]

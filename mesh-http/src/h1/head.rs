@@ -146,16 +146,14 @@ impl HeadScan {
 type Ranges = SmallVec<[[(usize, usize); 2]; 32]>;
 
 /// Where names and values lie within the head.
-fn ranges(buf: &[u8], headers: &[httparse::Header<'_>]) -> Ranges {
+fn note_ranges(buf: &[u8], headers: &[httparse::Header<'_>], ranges: &mut Ranges) {
     let base = buf.as_ptr() as usize;
     let range = |part: &[u8]| {
         let start = part.as_ptr() as usize - base;
         (start, start + part.len())
     };
-    headers
-        .iter()
-        .map(|h| [range(h.name.as_bytes()), range(h.value)])
-        .collect()
+    let each = headers.iter();
+    ranges.extend(each.map(|h| [range(h.name.as_bytes()), range(h.value)]));
 }
 
 fn header_map(head: &Bytes, ranges: &Ranges) -> Option<HeaderMap> {
@@ -200,7 +198,9 @@ pub(crate) fn parse_request(
         )
     };
     let count = limits.count.min(HeadLimits::COUNT_MAX);
-    let (len, method, target, http10, ranges) = with_slots!(count, |slots| {
+    // Filled where it lies: it is large.
+    let mut ranges = Ranges::new();
+    let (len, method, target, http10) = with_slots!(count, |slots| {
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(&buf[..], slots) {
             Ok(httparse::Status::Complete(len)) => {
@@ -208,13 +208,8 @@ pub(crate) fn parse_request(
                 let target = parsed.path.unwrap_or_default().as_bytes();
                 let start = target.as_ptr() as usize - buf.as_ptr() as usize;
                 let target = (start, start + target.len());
-                (
-                    len,
-                    method,
-                    target,
-                    parsed.version == Some(0),
-                    ranges(buf, parsed.headers),
-                )
+                note_ranges(buf, parsed.headers, &mut ranges);
+                (len, method, target, parsed.version == Some(0))
             }
             Ok(httparse::Status::Partial) if buf.len() > limits.bytes => return Err(too_large()),
             Ok(httparse::Status::Partial) => return Ok(None),
@@ -398,16 +393,16 @@ pub(crate) fn parse_response(
         "the response head is larger than allowed",
     );
     let count = limits.count.min(HeadLimits::COUNT_MAX);
-    let (len, status, http10, ranges) = with_slots!(count, |slots| {
+    let mut ranges = Ranges::new();
+    let (len, status, http10) = with_slots!(count, |slots| {
         let mut parsed = httparse::Response::new(&mut []);
         let config = httparse::ParserConfig::default();
         match config.parse_response_with_uninit_headers(&mut parsed, &buf[..], slots) {
-            Ok(httparse::Status::Complete(len)) => (
-                len,
-                parsed.code.unwrap_or_default(),
-                parsed.version == Some(0),
-                ranges(buf, parsed.headers),
-            ),
+            Ok(httparse::Status::Complete(len)) => {
+                note_ranges(buf, parsed.headers, &mut ranges);
+                let status = parsed.code.unwrap_or_default();
+                (len, status, parsed.version == Some(0))
+            }
             Ok(httparse::Status::Partial) if buf.len() > limits.bytes => return Err(LARGE),
             Ok(httparse::Status::Partial) => return Ok(None),
             Err(error) => return Err(refused(error)),

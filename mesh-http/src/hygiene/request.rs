@@ -26,6 +26,15 @@ pub struct Prepared {
     pub dropped_underscores: u32,
 }
 
+const SERVICE_CLUSTER: HeaderName = HeaderName::from_static("x-envoy-downstream-service-cluster");
+const SERVICE_NODE: HeaderName = HeaderName::from_static("x-envoy-downstream-service-node");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const INTERNAL: HeaderName = HeaderName::from_static("x-envoy-internal");
+/// `x-request-id`.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
 /// Control headers that only internal clients may send.
 const INTERNAL_ONLY: [&str; 15] = [
     "x-envoy-retriable-status-codes",
@@ -129,7 +138,7 @@ pub fn prepare_request(
     if edge && let Some(remote) = remote {
         insert(
             &mut parts.headers,
-            "x-envoy-external-address",
+            EXTERNAL_ADDRESS,
             &remote.ip().to_string(),
         );
     }
@@ -236,7 +245,7 @@ fn prepare_host(headers: &mut HeaderMap, config: &EdgeConfig, connection: &Conne
     }
     if name.len() + port.len() != host.len() {
         let host = format!("{name}{port}");
-        insert(headers, "host", &host);
+        insert(headers, header::HOST, &host);
     }
 }
 
@@ -310,7 +319,7 @@ fn forward_client_cert(
     connection: &ConnectionInfo,
     found: bool,
 ) {
-    const NAME: &str = "x-forwarded-client-cert";
+    const NAME: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
     let tls = connection.tls.as_deref();
     if !found && tls.is_none() {
         return;
@@ -322,7 +331,7 @@ fn forward_client_cert(
         Xfcc::Keep => return,
         Xfcc::Remove => None,
         Xfcc::Set(element) => Some(element),
-        Xfcc::Append(element) => Some(match joined(headers, NAME) {
+        Xfcc::Append(element) => Some(match joined(headers, &NAME) {
             Some(before) => format!("{before},{element}"),
             None => element,
         }),
@@ -340,10 +349,7 @@ fn addresses(
     connection: &ConnectionInfo,
     found: &Found,
 ) -> (Option<SocketAddr>, bool, bool) {
-    let xff = found
-        .xff
-        .then(|| joined(headers, "x-forwarded-for"))
-        .flatten();
+    let xff = found.xff.then(|| joined(headers, &FORWARDED_FOR)).flatten();
     let hops = config.xff_num_trusted_hops as usize;
     let peer = connection.peer;
     let at = |ip: IpAddr| SocketAddr::new(ip, 0);
@@ -368,7 +374,7 @@ fn addresses(
     };
     if !found.xfp || (config.use_remote_address && hops == 0) {
         let scheme = connection.scheme();
-        headers.insert("x-forwarded-proto", HeaderValue::from_static(scheme));
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
     }
     // Whoever came through other proxies cannot prove where it came from.
     let single = match &xff {
@@ -380,7 +386,7 @@ fn addresses(
     (remote, internal, config.use_remote_address && !internal)
 }
 
-fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let mut values = headers
         .get_all(name)
         .iter()
@@ -391,7 +397,7 @@ fn joined(headers: &HeaderMap, name: &str) -> Option<String> {
 
 /// Appends an address to `x-forwarded-for`.
 pub fn append_forwarded_for(headers: &mut HeaderMap, address: IpAddr) {
-    let xff = joined(headers, "x-forwarded-for");
+    let xff = joined(headers, &FORWARDED_FOR);
     append_xff(headers, xff.as_deref(), address);
 }
 
@@ -400,7 +406,7 @@ fn append_xff(headers: &mut HeaderMap, xff: Option<&str>, ip: IpAddr) {
         Some(xff) if !xff.is_empty() => format!("{xff},{ip}"),
         _ => ip.to_string(),
     };
-    insert(headers, "x-forwarded-for", &value);
+    insert(headers, FORWARDED_FOR, &value);
 }
 
 fn strip_control(
@@ -411,7 +417,7 @@ fn strip_control(
     edge: bool,
 ) {
     if found.envoy {
-        headers.remove("x-envoy-internal");
+        headers.remove(INTERNAL);
         if !internal {
             INTERNAL_ONLY
                 .iter()
@@ -421,11 +427,11 @@ fn strip_control(
             EDGE_ONLY
                 .iter()
                 .for_each(|name| drop(headers.remove(*name)));
-            headers.remove("x-envoy-external-address");
+            headers.remove(EXTERNAL_ADDRESS);
         }
     }
     if internal {
-        headers.insert("x-envoy-internal", HeaderValue::from_static("true"));
+        headers.insert(INTERNAL, HeaderValue::from_static("true"));
     } else {
         config
             .internal_only_headers
@@ -439,7 +445,7 @@ fn request_id(headers: &mut HeaderMap, config: &EdgeConfig, found: &Found, edge:
     if config.generate_request_id && (!found.request_id || replace) {
         let id = uuid(rng.next_u64(), rng.next_u64());
         if let Ok(id) = HeaderValue::from_bytes(&id) {
-            headers.insert("x-request-id", id);
+            headers.insert(REQUEST_ID, id);
         }
     }
 }
@@ -449,30 +455,28 @@ fn uuid(high: u64, low: u64) -> [u8; 36] {
     let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76) & !(0b11 << 62)
         | 4 << 76
         | 0b10 << 62;
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut out = [b'-'; 36];
-    let mut shift = 128;
-    for (i, slot) in out.iter_mut().enumerate() {
-        if !matches!(i, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *slot = b"0123456789abcdef"[(bits >> shift) as usize & 15];
-        }
+    let mut place = 0;
+    for (i, byte) in bits.to_be_bytes().into_iter().enumerate() {
+        // A dash stands before these.
+        place += usize::from(matches!(i, 4 | 6 | 8 | 10));
+        out[place] = DIGITS[usize::from(byte >> 4)];
+        out[place + 1] = DIGITS[usize::from(byte & 15)];
+        place += 2;
     }
     out
 }
 
 fn add_user_agent(headers: &mut HeaderMap, config: &EdgeConfig) {
-    insert(
-        headers,
-        "x-envoy-downstream-service-cluster",
-        &config.node_cluster,
-    );
+    insert(headers, SERVICE_CLUSTER, &config.node_cluster);
     headers.entry(header::USER_AGENT).or_insert_with(|| {
         HeaderValue::from_str(&config.node_cluster).unwrap_or(HeaderValue::from_static(""))
     });
-    insert(headers, "x-envoy-downstream-service-node", &config.node_id);
+    insert(headers, SERVICE_NODE, &config.node_id);
 }
 
-fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) {
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.insert(name, value);
     }

@@ -1,7 +1,7 @@
 use http::{HeaderMap, HeaderValue, header, response::Parts};
 use mesh_core::Tunnel;
 
-use super::{EdgeConfig, ServerHeader};
+use super::{EdgeConfig, REQUEST_ID, ServerHeader};
 
 /// Readies a response for the client: hop-by-hop headers end here, `server` and `via` are ours.
 ///
@@ -40,7 +40,7 @@ pub fn prepare_response(
         append_via(&mut parts.headers, via);
     }
     if let Some(id) = request_id {
-        parts.headers.insert("x-request-id", id);
+        parts.headers.insert(REQUEST_ID, id);
     }
 }
 

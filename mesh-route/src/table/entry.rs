@@ -174,22 +174,24 @@ impl<P> RouteEntry<P> {
     }
 
     /// Removes and adds request headers, all levels in their order. `cluster` is the weighted cluster
-    /// that was picked, if any. To be done before [`RouteEntry::rewrite`]; captures are taken after it.
+    /// that was picked, if any. To be done before [`RouteEntry::rewrite`]; captures are taken after it, and
+    /// again only if one of the two says that the request may have changed.
     pub fn mutate_request(
         &self,
         cluster: Option<&WeightedCluster>,
         parts: &mut request::Parts,
         info: &RequestInfo,
-    ) {
+    ) -> bool {
         let levels = self.levels(cluster, |level| &level.request);
         if levels.iter().all(|level| level.is_empty()) {
-            return;
+            return false;
         }
         info.with(|facts| {
             for level in levels {
                 level.apply_to_request_with(parts, info, facts);
             }
         });
+        true
     }
 
     /// Removes and adds response headers, all levels in their order. Templates that quote the request
@@ -241,7 +243,7 @@ impl<P> RouteEntry<P> {
 
     /// Rewrites host and path as the route says, as far as that is known before an endpoint is picked.
     /// Unless `suppress_envoy_headers`, the old ones are kept in `x-envoy-original-host` and
-    /// `x-envoy-original-path`.
+    /// `x-envoy-original-path`. Says whether anything changed.
     ///
     /// # Errors
     /// When the result cannot be sent; the request is then as it was.
@@ -250,9 +252,9 @@ impl<P> RouteEntry<P> {
         cluster: Option<&WeightedCluster>,
         parts: &mut request::Parts,
         suppress_envoy_headers: bool,
-    ) -> Result<(), InvalidRewrite> {
+    ) -> Result<bool, InvalidRewrite> {
         let Action::Route(action) = &self.route.action else {
-            return Ok(());
+            return Ok(false);
         };
         let old = parts.uri.path_and_query().map_or("", |path| path.as_str());
         let host = match &action.host_rewrite {
@@ -261,6 +263,8 @@ impl<P> RouteEntry<P> {
         };
         let rewritten = action.path_rewrite.as_ref();
         let path = rewritten.and_then(|rewrite| rewrite.apply(&self.route.matches, old));
+        let literal = cluster.and_then(|cluster| cluster.host_rewrite_literal.clone());
+        let changed = path.is_some() || literal.is_some() || host.is_some();
         if let Some(path) = path {
             let uri = rewrite_path(&parts.uri, path)?;
             // A path that was in a request line can be in a header.
@@ -270,14 +274,14 @@ impl<P> RouteEntry<P> {
             parts.uri = uri;
         }
         // The cluster's host leaves no trace, and is what the route's own rewrite finds: as in Envoy.
-        if let Some(host) = cluster.and_then(|cluster| cluster.host_rewrite_literal.clone()) {
+        if let Some(host) = literal {
             parts.headers.insert(header::HOST, host);
         }
         if let Some(host) = host {
             let append = action.append_x_forwarded_host;
             rewrite_host(&mut parts.headers, host, append, !suppress_envoy_headers);
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Whether the host becomes that of the endpoint, and is to be set with [`rewrite_host`] once that is

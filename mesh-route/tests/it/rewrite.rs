@@ -16,7 +16,10 @@ fn rewritten(
     mut parts: request::Parts,
 ) -> Result<request::Parts, InvalidRewrite> {
     let table = table(vec![Route::new(matches, action, ())]);
-    found(&table, &parts).rewrite(None, &mut parts, false)?;
+    let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
+    let changed = found(&table, &parts).rewrite(None, &mut parts, false)?;
+    let unchanged = (&uri, &headers) == (&parts.uri, &parts.headers);
+    assert!(changed || unchanged, "a change must be said: {parts:?}");
     Ok(parts)
 }
 
