@@ -16,6 +16,7 @@
 //! | a random number that a test can fix | [`Rng`] |
 //! | count this | [`mod@stats`] |
 //! | test a text | [`matcher`] |
+//! | put a number into a header | [`number_value`] |
 //! | print what is known: access logs, header values, bodies, event logs | [`mod@format`], [`EventLine`] |
 //! | the body at a boxed seam | [`Body`], [`GuardedBody`] |
 //! | where a layer finds its policy | [`PolicySource`], [`Fixed`] |
@@ -37,6 +38,7 @@ mod flag;
 pub mod format;
 pub mod matcher;
 mod metadata;
+mod number;
 mod outcome;
 mod percent;
 mod policy;
@@ -64,6 +66,7 @@ pub use error::{BoxError, Error, ErrorKind, LocalReply, Origin, Sent};
 pub use event::EventLine;
 pub use flag::{FLAGS_MAX, ResponseFlag, ResponseFlags};
 pub use metadata::{Metadata, MetadataValue};
+pub use number::number_value;
 pub use outcome::{Classify, HttpClassify, Outcome, grpc_to_http_status};
 pub use percent::{FractionalPercent, InvalidPercent, Percent, RuntimeFraction};
 pub use policy::{Fixed, FromRequest, Mode, PolicySource};

@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -22,8 +22,6 @@ use crate::{
 #[derive(Default)]
 #[non_exhaustive]
 pub struct Facts {
-    /// The matched route; see [`RequestInfo::route`].
-    pub route: Option<Arc<dyn Any + Send + Sync>>,
     /// `%ROUTE_NAME%`.
     pub route_name: Option<Arc<str>>,
     /// `%UPSTREAM_CLUSTER%`.
@@ -112,6 +110,8 @@ pub struct RequestInfo {
     pub flags: ResponseFlags,
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
+    /// No fact, since every policy asks for it and it never changes.
+    route: OnceLock<Arc<dyn Any + Send + Sync>>,
     facts: Mutex<Facts>,
 }
 
@@ -133,6 +133,7 @@ impl RequestInfo {
             flags: ResponseFlags::default(),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
+            route: OnceLock::new(),
             facts: Mutex::default(),
         }
     }
@@ -155,8 +156,14 @@ impl RequestInfo {
 
     /// The matched route, as whoever matched it knows its type.
     #[must_use]
-    pub fn route<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
-        self.with(|facts| facts.route.clone())?.downcast().ok()
+    pub fn route<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.route.get()?.downcast_ref()
+    }
+
+    /// Remembers the matched route. The first one stays: what was decided about a request holds for all of
+    /// its policies, from start to end.
+    pub fn set_route(&self, route: Arc<dyn Any + Send + Sync>) {
+        let _ = self.route.set(route);
     }
 
     /// Remembers a decision.
@@ -234,12 +241,13 @@ mod tests {
         RequestInfo::attach(&info, &mut request);
         let attempt = request.clone();
         RequestInfo::trace(&attempt, || Decision::new("retry", Reason::Retried, 1, 2));
-        info.with(|facts| facts.route = Some(Arc::new(7u32)));
+        info.set_route(Arc::new(7u32));
+        info.set_route(Arc::new(8u32));
         assert_eq!(
             info.with(|facts| facts.trace.to_string()),
             "retry:retried 1/2"
         );
-        assert_eq!(info.route::<u32>().as_deref(), Some(&7));
+        assert_eq!(info.route::<u32>(), Some(&7));
         assert!(info.route::<u8>().is_none());
     }
 }

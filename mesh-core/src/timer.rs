@@ -1,4 +1,5 @@
 use std::{
+    cell::RefCell,
     future::Future as _,
     pin::Pin,
     task::{Context, Poll},
@@ -14,12 +15,30 @@ use tokio::time::Sleep;
 /// each request therefore pays for a wake-up about once per timeout, not once per request.
 ///
 /// A policy owns one timer, sets it to its state machine's `next_deadline()`, and polls it.
+///
+/// On a thread of [`Timer::keep_sleeps`], what a dropped timer had from the runtime serves the next one,
+/// armed as it is: a request whose deadline lies behind those of others pays for no timer at all.
 #[derive(Debug, Default)]
 pub struct Timer {
     deadline: Option<Instant>,
-    /// When the runtime will wake us; at or before `deadline` while that is set.
+    sleeping: Option<Sleeping>,
+}
+
+/// A timer of the runtime.
+#[derive(Debug)]
+struct Sleeping {
+    /// When the runtime will wake us, if it has not yet: at or before the deadline.
     armed: Option<Instant>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// So many are kept for one thread. Each may hold on to a task that has ended until it is used again, or
+/// fires.
+const KEPT_MAX: usize = 64;
+
+thread_local! {
+    /// `None` on threads that keep nothing.
+    static KEPT: RefCell<Option<Vec<Sleeping>>> = const { RefCell::new(None) };
 }
 
 impl Timer {
@@ -28,8 +47,7 @@ impl Timer {
     pub const fn new() -> Self {
         Self {
             deadline: None,
-            armed: None,
-            sleep: None,
+            sleeping: None,
         }
     }
 
@@ -38,9 +56,14 @@ impl Timer {
     pub const fn at(at: Instant) -> Self {
         Self {
             deadline: Some(at),
-            armed: None,
-            sleep: None,
+            sleeping: None,
         }
+    }
+
+    /// From now on this thread keeps what its timers have from the runtime. Only for a thread on which one
+    /// runtime lives, and whose tasks stay on it.
+    pub fn keep_sleeps() {
+        KEPT.set(Some(Vec::new()));
     }
 
     /// Arms the timer for `at`, or moves it there.
@@ -71,31 +94,56 @@ impl Timer {
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
         };
+        let sleeping = self
+            .sleeping
+            .get_or_insert_with(|| Sleeping::until(deadline));
         loop {
-            if self.armed.is_none_or(|armed| armed > deadline) {
-                self.arm_sleep(deadline);
+            if sleeping.armed.is_none_or(|armed| armed > deadline) {
+                sleeping.rearm(deadline);
             }
-            let Some(sleep) = self.sleep.as_mut() else {
-                return Poll::Pending;
-            };
-            if sleep.as_mut().poll(cx).is_pending() {
+            if sleeping.sleep.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let fired = self.armed.take();
+            let fired = sleeping.armed.take();
             if fired.is_some_and(|fired| fired >= deadline) {
                 self.deadline = None;
                 return Poll::Ready(());
             }
         }
     }
+}
 
-    fn arm_sleep(&mut self, at: Instant) {
-        let deadline = tokio::time::Instant::from_std(at);
-        match self.sleep.as_mut() {
-            Some(sleep) => sleep.as_mut().reset(deadline),
-            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(deadline))),
-        }
+impl Sleeping {
+    /// One that was kept, or a new one.
+    fn until(at: Instant) -> Self {
+        let kept = KEPT.with_borrow_mut(|kept| kept.as_mut()?.pop());
+        kept.unwrap_or_else(|| Self {
+            armed: Some(at),
+            sleep: Box::pin(tokio::time::sleep_until(at.into())),
+        })
+    }
+
+    fn rearm(&mut self, at: Instant) {
+        self.sleep.as_mut().reset(at.into());
         self.armed = Some(at);
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let Some(sleeping) = self.sleeping.take() else {
+            return;
+        };
+        // A thread that ends keeps nothing any more.
+        let refused = KEPT.try_with(|kept| match kept.borrow_mut().as_mut() {
+            Some(kept) if kept.len() < KEPT_MAX => {
+                kept.push(sleeping);
+                None
+            }
+            _ => Some(sleeping),
+        });
+        // Outside the borrow: with it may go the last of a task, and that task's timers.
+        drop(refused);
     }
 }
 
@@ -141,5 +189,38 @@ mod tests {
         timer.arm(start + Duration::from_millis(10));
         poll_fn(|cx| timer.poll(cx)).await;
         assert_eq!(clock::now() - start, Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_kept_sleep_serves_earlier_and_later_deadlines() {
+        // On a thread of its own: what it keeps goes with it.
+        let kept = std::thread::spawn(|| {
+            Timer::keep_sleeps();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let pend = async |secs| {
+                    let mut timer = Timer::at(clock::now() + Duration::from_secs(secs));
+                    poll_fn(|cx| {
+                        assert!(timer.poll(cx).is_pending());
+                        std::task::Poll::Ready(())
+                    })
+                    .await;
+                };
+                for (left_behind, wanted) in [(10, 50), (50, 10), (10, 10)] {
+                    pend(left_behind).await;
+                    let start = clock::now();
+                    let wanted = Duration::from_secs(wanted);
+                    let mut timer = Timer::at(start + wanted);
+                    poll_fn(|cx| timer.poll(cx)).await;
+                    assert_eq!(clock::now() - start, wanted);
+                }
+                super::KEPT.with_borrow(|kept| kept.as_ref().unwrap().len())
+            })
+        });
+        assert_eq!(kept.join().unwrap(), 1);
     }
 }

@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, thread, time::Duration};
 
 use mesh_client::Worker;
-use mesh_core::{clock, stats};
+use mesh_core::{Timer, clock, stats};
 use mesh_net::{BoundSocket, Listener};
 use tokio::sync::{mpsc, oneshot};
 
@@ -79,6 +79,7 @@ pub(crate) fn start(index: usize, worker: Arc<Worker>) -> io::Result<Handle> {
         .spawn(move || {
             // Stripe 0 belongs to the control thread.
             stats::set_thread_stripe(index + 1);
+            Timer::keep_sleeps();
             runtime.block_on(run(worker, receiver));
             // What is left of the connections ends with the runtime.
             runtime.shutdown_background();

@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
     Attempt, Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo,
-    Sent, TunnelRequest, clock,
+    Sent, TunnelRequest, clock, number_value,
 };
 use mesh_http::pool::{HttpVersion, Pool, Sending};
 use mesh_outlier::{BodyWatch, Outlier, OutlierFuture};
@@ -113,15 +113,15 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
             return future;
         };
         let info = future.info.as_deref();
-        let version = version(&forwarding, &request, info);
-        let (endpoint, slot) = match pick(&forwarding, version, request.headers(), info) {
+        let version = version(forwarding, &request, info);
+        let (endpoint, slot) = match pick(forwarding, version, request.headers(), info) {
             Ok(picked) => picked,
             Err(error) => {
                 future.state = State::Refused(Some(error));
                 return future;
             }
         };
-        prepare(&forwarding, &endpoint, &mut request, info);
+        prepare(forwarding, &endpoint, &mut request, info);
         if let Some(info) = info {
             info.with(|facts| {
                 facts.endpoint = Some(Arc::clone(&endpoint));
@@ -251,7 +251,7 @@ fn prepare(
     if let Some(ms) = mesh_retry::expected_rq_timeout(per_try, hedging, left, Duration::ZERO) {
         request
             .headers_mut()
-            .insert(mesh_retry::EXPECTED_TIMEOUT, HeaderValue::from(ms));
+            .insert(mesh_retry::EXPECTED_TIMEOUT, number_value(ms));
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{HeaderName, HeaderValue, Request, Response};
-use mesh_core::{Body, Error, ErrorKind, Origin, RequestInfo, Resource, clock};
+use http::{HeaderName, Request, Response};
+use mesh_core::{Body, Error, ErrorKind, Origin, RequestInfo, Resource, clock, number_value};
 use mesh_http::reply;
 use mesh_retry::DeadlineBody;
 use pin_project::pin_project;
@@ -37,7 +37,6 @@ enum State {
         #[pin]
         stack: StackFuture,
         info: Arc<RequestInfo>,
-        forwarding: Arc<Forwarding>,
         redirectable: Option<Box<Redirectable>>,
     },
 }
@@ -58,14 +57,12 @@ impl RouterFuture {
     pub(super) fn forwarded(
         stack: StackFuture,
         info: Arc<RequestInfo>,
-        forwarding: Arc<Forwarding>,
         redirectable: Option<Box<Redirectable>>,
     ) -> Self {
         Self {
             state: State::Forwarded {
                 stack,
                 info,
-                forwarding,
                 redirectable,
             },
         }
@@ -85,11 +82,14 @@ impl Future for RouterFuture {
             StateProject::Forwarded {
                 stack,
                 info,
-                forwarding,
                 redirectable,
             } => {
                 let result = ready!(stack.poll(cx));
                 let mut result = result.map(|response| response.map(DeadlineBody::into_body));
+                // Nothing is forwarded without a route.
+                let Some(forwarding) = info.route::<Forwarding>() else {
+                    return Poll::Ready(result);
+                };
                 if let (Ok(response), Some(redirectable)) = (&mut result, redirectable.take()) {
                     let taken = std::mem::take(response);
                     match redirectable.judge(taken, info, forwarding) {
@@ -122,7 +122,7 @@ fn settle(
                 if received.is_some() && !forwarding.suppress_envoy_headers {
                     response
                         .headers_mut()
-                        .insert(SERVICE_TIME, HeaderValue::from(millis));
+                        .insert(SERVICE_TIME, number_value(millis));
                 }
             }
             Ok(forwarding.finish(response, info))

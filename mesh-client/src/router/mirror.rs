@@ -4,7 +4,7 @@ use std::{future::poll_fn, pin::Pin, sync::Arc};
 
 use http::{HeaderValue, Request, request::Parts};
 use http_body::Body as _;
-use mesh_core::{Body, RequestInfo, clock};
+use mesh_core::{Body, RequestInfo, clock, format::RequestView};
 use mesh_retry::RetryOverrides;
 use mesh_route::MirrorPolicy;
 use tower_service::Service as _;
@@ -23,7 +23,7 @@ impl Router {
     /// `request_body_buffer_limit`.
     pub(super) fn mirror(
         &self,
-        forwarding: &Arc<Forwarding>,
+        forwarding: &Forwarding,
         info: &Arc<RequestInfo>,
         parts: &Parts,
         body: Body,
@@ -86,20 +86,15 @@ impl Router {
             Arc::clone(&info.connection),
             Arc::clone(&info.config_version),
         ));
-        let forwarding = Arc::new(live.mirrored(cluster));
+        copy_info.set_route(Arc::new(live.mirrored(cluster)));
         let protocol = info.with(|facts| facts.protocol);
-        copy_info.with(|facts| {
-            facts.route = Some(Arc::clone(&forwarding) as _);
-            facts.protocol = protocol;
-        });
+        copy_info.with(|facts| facts.protocol = protocol);
         if live.upstream_log.is_some() {
-            let (parts, body) = request.into_parts();
-            crate::manager::capture(&self.shared, &copy_info, &parts);
-            request = Request::from_parts(parts, body);
+            crate::manager::capture(&self.shared, &copy_info, &RequestView::of(&request));
         }
         RequestInfo::attach(&copy_info, &mut request);
         let future = self.stack.clone().call(request);
-        let future = RouterFuture::forwarded(future, copy_info, forwarding, None);
+        let future = RouterFuture::forwarded(future, copy_info, None);
         async move {
             if let Ok(response) = future.await {
                 let mut body = response.into_body();

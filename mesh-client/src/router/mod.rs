@@ -129,7 +129,7 @@ impl Service<Request<Body>> for Router {
                 Decision::new("route", Reason::NoRoute, 0, 0),
             );
         };
-        if let Some(answer) = self.answer(&forwarding, &info, &request) {
+        if let Some(answer) = self.answer(forwarding, &info, &request) {
             return answer;
         }
         if forwarding.worker_cluster().is_none() {
@@ -148,10 +148,10 @@ impl Service<Request<Body>> for Router {
         let body = if forwarding.mirrors().is_empty() {
             body
         } else {
-            self.mirror(&forwarding, &info, &parts, body)
+            self.mirror(forwarding, &info, &parts, body)
         };
-        let (redirectable, body) = Redirectable::new(&self.shared, &forwarding, &parts, body);
+        let (redirectable, body) = Redirectable::new(&self.shared, forwarding, &parts, body);
         let future = self.stack.call(Request::from_parts(parts, body));
-        RouterFuture::forwarded(future, info, forwarding, redirectable)
+        RouterFuture::forwarded(future, info, redirectable)
     }
 }

@@ -112,8 +112,8 @@ pub(crate) fn resolve(
         facts.cluster = cluster_name;
         facts.idle_timeout = idle_timeout;
         facts.max_stream_duration = max_stream_duration;
-        facts.route = Some(Arc::new(forwarding));
     });
+    info.set_route(Arc::new(forwarding));
 }
 
 impl Forwarding {
@@ -340,8 +340,11 @@ impl Forwarding {
         let wanted = self
             .entry()
             .is_some_and(|e| e.virtual_host().include_attempt_count_in_response());
+        if !wanted {
+            return;
+        }
         let attempts = info.with(|facts| facts.attempts);
-        if wanted && attempts > 0 {
+        if attempts > 0 {
             headers.insert("x-envoy-attempt-count", HeaderValue::from(attempts));
         }
     }

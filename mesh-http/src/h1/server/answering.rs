@@ -223,7 +223,7 @@ where
             return end(Ended::Closed);
         }
         // A client that sends without pause would never let the timer be asked.
-        while clock::now() < until {
+        while clock::read() < until {
             read.bytes.clear();
             match read.poll_fill(cx, io) {
                 Poll::Ready(Ok(n)) if n > 0 => {}

@@ -123,6 +123,7 @@ where
     type Output = Ended;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
+        let _clock = clock::hold();
         loop {
             let step = match self.as_mut().project().state.project() {
                 StateProject::Reading => self.as_mut().poll_reading(cx),
