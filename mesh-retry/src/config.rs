@@ -138,6 +138,25 @@ impl RetryConfig {
     pub fn proven_safe() -> Self {
         Self::builder().retry_on(RetryOn::PROVEN_SAFE).build()
     }
+
+    /// A cluster's own policy for the requests of one route, which keeps what is never a cluster's to say:
+    /// timeouts, hedging, the buffer and the headers of attempts.
+    ///
+    /// Envoy: `HttpProtocolOptions.retry_policy` replaces all of the route's but these.
+    #[must_use]
+    pub fn on_route(&self, route: Option<&Self>) -> Self {
+        let none = Self::builder().build();
+        let route = route.unwrap_or(&none);
+        Self {
+            per_try_timeout: route.per_try_timeout,
+            per_try_idle_timeout: route.per_try_idle_timeout,
+            hedge_on_per_try_timeout: route.hedge_on_per_try_timeout,
+            request_body_buffer_limit: route.request_body_buffer_limit,
+            include_request_attempt_count: route.include_request_attempt_count,
+            include_is_timeout_retry_header: route.include_is_timeout_retry_header,
+            ..self.clone()
+        }
+    }
 }
 
 /// Builds a [`RetryConfig`]; each method sets the field of its name.

@@ -87,12 +87,9 @@ pub(crate) fn resolve(
             }
         }
     }
-    if let Some(retry) = forwarding
-        .cluster
-        .as_ref()
-        .and_then(|c| c.cluster.config.retry.clone())
-    {
-        forwarding.retry = Some(retry);
+    let own = forwarding.cluster.as_ref().map(|c| &c.cluster.config.retry);
+    if let Some(own) = own.and_then(Option::as_ref) {
+        forwarding.retry = Some(Arc::new(own.on_route(forwarding.retry.as_deref())));
     }
     let route_name = forwarding
         .entry()

@@ -8,6 +8,8 @@ use crate::config::{Bootstrap, Hcm};
 use crate::run::Run;
 use crate::suite::{Group, group};
 
+use super::http_options;
+
 /// A route per subject; all of them back off for a moment only.
 const ROUTES: &str = r#"
     virtual_hosts:
@@ -46,7 +48,12 @@ const ROUTES: &str = r#"
       - {match: {prefix: /default}, route: {cluster: a, retry_policy: {retry_on: '5xx'}}}
       - {match: {prefix: /picky}, route: {cluster: a, retry_policy: {retry_on: '5xx', retriable_request_headers: [{name: x-ok, present_match: true}], retry_back_off: {base_interval: 0.001s}}}}
       - {match: {prefix: /plain}, route: {cluster: a}}
+      - {match: {prefix: /owned}, route: {cluster: own, timeout: 5s, retry_policy: {retry_on: retriable-4xx, num_retries: 5, per_try_timeout: 0.1s}}}
 "#;
+
+/// What a cluster says itself.
+const OWN: &str = "retry_policy: {retry_on: gateway-error, num_retries: 2, retry_back_off: {base_interval: 0.001s}}
+    explicit_http_config: {http_protocol_options: {}}";
 
 const INTERNAL: &str = "
     use_remote_address: true
@@ -66,7 +73,8 @@ pub(super) fn groups() -> Vec<Group> {
             ..Hcm::default()
         })
         .cluster("a", &["a"], "")
-        .cluster("dead", &["dead"], "");
+        .cluster("dead", &["dead"], "")
+        .cluster("own", &["a"], &http_options(OWN));
     vec![group(
         bootstrap,
         [
@@ -94,6 +102,7 @@ pub(super) fn groups() -> Vec<Group> {
             ("retries/request_headers_choose", request_headers_choose),
             ("retries/attempt_count", attempt_count),
             ("retries/virtual_host_policy", virtual_host_policy),
+            ("retries/cluster_policy", cluster_policy),
             ("retries/bodies_are_replayed", bodies_are_replayed),
             ("retries/continue_ends_them", continue_ends_them),
         ],
@@ -376,6 +385,18 @@ fn virtual_host_policy(run: &mut Run<'_>) -> Result<()> {
     play(run, at("/"), "/", &[500, 500], 200)?;
     play(run, at("/own"), "/own", &[500], 500)?;
     play(run, at("/own"), "/own", &[502, 502], 502)?;
+    Ok(())
+}
+
+/// It replaces the route's, but for the timeouts of attempts.
+fn cluster_policy(run: &mut Run<'_>) -> Result<()> {
+    play(run, get("/owned"), "/owned", &[409], 409)?;
+    play(run, get("/owned"), "/owned", &[502, 502, 502], 502)?;
+    run.up["a"].on(
+        "/owned",
+        [Reply::hang(), Reply::status(502), Reply::ok("x")],
+    );
+    run.send(get("/owned").expect(200))?;
     Ok(())
 }
 
