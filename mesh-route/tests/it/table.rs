@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use mesh_core::{
     Error, ErrorKind,
     format::{Captures, RequestView},
