@@ -246,7 +246,7 @@ fn named_policy(
             let at = at.field("least_request_lb_config");
             to.slow_start = slow_start!(cx, at, config.slow_start_config.as_ref());
             let bias = config.active_request_bias.as_ref();
-            unheeded(cx, &at.field("least_request_lb_config"), bias);
+            unheeded(cx, &at, bias);
             Some(least_request(config.choice_count, bias, false))
         }
         other => {
