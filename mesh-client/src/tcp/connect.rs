@@ -30,8 +30,7 @@ pub(super) async fn connect(shared: &Shared, info: &RequestInfo) -> Option<(Stre
             stats.upstream_cx_connect_attempts_exceeded().inc();
             return None;
         }
-        info.with(|facts| facts.attempts = attempt);
-        if let Some(connected) = attempt_once(shared, &cluster, permit, info).await? {
+        if let Some(connected) = attempt_once(shared, &cluster, permit, info, attempt).await? {
             return Some(connected);
         }
     }
@@ -67,6 +66,7 @@ async fn attempt_once(
     cluster: &WorkerCluster,
     permit: Permit,
     info: &RequestInfo,
+    number: u32,
 ) -> Option<Option<(Stream, Upstream)>> {
     let state = &cluster.cluster.state;
     let context = PickContext::new(&shared.worker.rng);
@@ -77,6 +77,7 @@ async fn attempt_once(
         return None;
     };
     info.with(|facts| {
+        facts.attempts = number;
         facts.endpoint = Some(Arc::clone(&endpoint));
         facts.tried.push(Arc::clone(&endpoint));
     });

@@ -1,4 +1,4 @@
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use mesh_core::ConnectionInfo;
 
@@ -169,6 +169,11 @@ fn is_local(connection: &ConnectionInfo) -> bool {
     let Some(peer) = connection.peer else {
         return true;
     };
-    let same = |local: std::net::SocketAddr| local.ip() == peer.ip();
-    peer.ip().is_loopback() || connection.local.is_some_and(same)
+    // As Envoy has it, the other addresses of 127.0.0.0/8 are not the loopback.
+    let loopback = [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ];
+    let same = |local: SocketAddr| local.ip() == peer.ip();
+    loopback.contains(&peer.ip()) || connection.local.is_some_and(same)
 }

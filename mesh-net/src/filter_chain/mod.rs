@@ -51,7 +51,7 @@ pub enum SourceType {
     /// Anywhere. Envoy: `ANY`.
     #[default]
     Any,
-    /// From this machine: a Unix socket, the loopback, or the very address that it connects to. Envoy:
+    /// From this machine: a Unix socket, 127.0.0.1 or ::1, or the very address that it connects to. Envoy:
     /// `SAME_IP_OR_LOOPBACK`.
     SameIpOrLoopback,
     /// Not from this machine. Envoy: `EXTERNAL`.

@@ -118,7 +118,7 @@ fn naive(mut rows: Vec<Row>, connection: &ConnectionInfo) -> Option<usize> {
     });
     narrow(&mut rows, |row| length(row.direct, direct.ip()));
     let near = connection.peer.is_none()
-        || peer.ip().is_loopback()
+        || ["127.0.0.1", "::1"].contains(&&*peer.ip().to_string())
         || connection.local.is_some() && local.ip() == peer.ip();
     narrow(&mut rows, |row| match row.source_type {
         SourceType::Any => Some(0),
@@ -199,6 +199,7 @@ fn address() -> impl Strategy<Value = Option<SocketAddr>> {
         "10.1.9.9",
         "10.9.9.9",
         "192.0.2.1",
+        "127.0.0.9",
         "127.0.0.1",
         "::1",
         "fd00::1",

@@ -192,6 +192,7 @@ impl ProxyProtocol {
                 Verdict::Close
             }
             Found::Disallowed(version) => {
+                self.of(version).found().inc();
                 self.of(version).disallowed().inc();
                 Verdict::Close
             }

@@ -70,7 +70,6 @@ fn the_source_says_which_chain_takes_a_connection() {
             "source_prefix_ranges: [{address_prefix: 127.0.0.0, prefix_len: 30}]",
             "few",
         ),
-        chain("source_type: EXTERNAL", "never"),
     ];
     let mut listener = Plain {
         chains: &chains.join(", "),

@@ -119,6 +119,23 @@ impl Bootstrap {
         self
     }
 
+    /// Adds a listener with further fields and filter chains of its own, a list.
+    pub(crate) fn chains(mut self, name: &str, fields: &str, chains: &str) -> Self {
+        let text = format!(
+            r#"
+- name: {name}
+  address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+{fields}
+  filter_chains:
+{chains}
+"#,
+            fields = indent(fields, 2),
+            chains = indent(chains, 2),
+        );
+        self.listeners.push_str(&text);
+        self
+    }
+
     /// Adds a STATIC cluster whose endpoints are these upstreams: any name starts a scripted
     /// upstream, except that `dead…` refuses connections and `silent…` never answers them.
     pub(crate) fn cluster(mut self, name: &str, hosts: &[&str], fields: &str) -> Self {
@@ -183,6 +200,42 @@ impl Bootstrap {
             .filter(|line| !line.trim().is_empty())
             .fold(String::new(), |text, line| text + line + "\n")
     }
+}
+
+/// A network filter: a TCP proxy with these fields, and the log that is compared.
+pub(crate) fn tcp_proxy(stat_prefix: &str, fields: &str) -> String {
+    format!(
+        r#"
+  - name: envoy.filters.network.tcp_proxy
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+      stat_prefix: {stat_prefix}
+{fields}
+      access_log:
+      - name: envoy.access_loggers.stdout
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+          log_format: {{text_format_source: {{inline_string: "{LOG_FORMAT}"}}}}
+"#,
+        fields = indent(fields, 6),
+    )
+}
+
+/// A network filter: an HTTP connection manager with these fields and a router.
+pub(crate) fn manager(fields: &str) -> String {
+    format!(
+        r#"
+  - name: envoy.filters.network.http_connection_manager
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      http_filters:
+      - name: envoy.filters.http.router
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+{fields}
+"#,
+        fields = indent(fields, 6),
+    )
 }
 
 /// One item of `lb_endpoints`, with more fields of the endpoint.

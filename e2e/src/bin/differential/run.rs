@@ -113,6 +113,11 @@ impl<'a> Run<'a> {
         self.facts
     }
 
+    /// Where a listener listens.
+    pub(crate) fn address(&self, listener: &str) -> Result<SocketAddr> {
+        self.proxy.listener(listener)
+    }
+
     /// Opens a connection to a listener.
     pub(crate) fn open(&self, listener: &str) -> Result<Connection> {
         Connection::open(self.proxy.listener(listener)?)

@@ -18,6 +18,7 @@ mod http_paths;
 mod http_timeouts;
 mod http_upstreams;
 mod internal_redirects;
+mod listener;
 mod mirror;
 mod outlier;
 mod ratelimit;
@@ -27,6 +28,7 @@ mod routing_actions;
 mod routing_headers;
 mod routing_match;
 mod stats;
+mod tcp;
 mod thresholds;
 
 use crate::suite::Group;
@@ -52,6 +54,8 @@ pub(crate) fn all() -> Vec<Group> {
         outlier::groups(),
         ratelimit::groups(),
         balance::groups(),
+        tcp::groups(),
+        listener::groups(),
         health_checks::groups(),
         filters::groups(),
         fault::groups(),
