@@ -38,7 +38,8 @@ fn validate_says_what_is_good_and_exits() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("OK"));
 }
 
-const TLS: &str = r#"transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext}}"#;
+/// TLS whose secrets come from where this proxy cannot get them yet.
+const TLS: &str = r#"transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: {tls_certificate_sds_secret_configs: [{name: own, sds_config: {ads: {}}}]}}}"#;
 
 #[test]
 fn config_that_protects_somebody_is_not_ignored() {
