@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cargo::{Cargo, Metadata, root};
 use crate::envoy;
 
-/// The gRPC that takes config from our server.
-const GRPC: &str = "grpcio==1.85.1";
+/// The gRPC of real peers.
+pub(crate) const GRPC: &str = "grpcio==1.85.1";
 
 /// Runs with all peers, or only with those named.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
                 target.join("debug/mesh-proxy")
             }
             "go" => build_go(&target)?,
-            _ => install_grpc(&target)?,
+            _ => install_python(&target.join("interop/grpc"), &[GRPC], "grpc")?,
         };
         all.extend([format!("--{peer}"), path.display().to_string()]);
     }
@@ -63,21 +63,22 @@ fn build_go(target: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
-/// A Python environment with grpcio; the path of its interpreter.
-fn install_grpc(target: &Path) -> Result<PathBuf> {
-    let folder = target.join("interop/grpc");
+/// A Python environment with these packages, which bring these modules; the path of its interpreter.
+pub(crate) fn install_python(folder: &Path, packages: &[&str], modules: &str) -> Result<PathBuf> {
     let python = folder.join("bin/python");
+    let import = format!("import {modules}");
     let there = |python: &Path| {
-        let output = Command::new(python).args(["-c", "import grpc"]).output();
+        let output = Command::new(python).args(["-c", &import]).output();
         output.is_ok_and(|output| output.status.success())
     };
     if !there(&python) {
-        envoy::command("python3", &["-m", "venv", "--clear"], Some(&folder))
+        envoy::command("python3", &["-m", "venv", "--clear"], Some(folder))
             .context("making a Python environment (Debian: apt-get install python3-venv)")?;
         let pip = folder.join("bin/pip").display().to_string();
-        let install = ["install", "--quiet", "--disable-pip-version-check", GRPC];
-        envoy::command(&pip, &install, None).with_context(|| format!("installing {GRPC}"))?;
-        ensure!(there(&python), "{} has no grpc", python.display());
+        let mut install = vec!["install", "--quiet", "--disable-pip-version-check"];
+        install.extend(packages);
+        envoy::command(&pip, &install, None).with_context(|| format!("installing {packages:?}"))?;
+        ensure!(there(&python), "{} has no {modules}", python.display());
     }
     Ok(python)
 }

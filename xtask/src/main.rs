@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod ci;
+mod conformance;
 mod deps;
 mod envoy;
 mod fds;
@@ -25,6 +26,7 @@ usage: cargo xtask <job>
   interop [PEER…]            xDS with real peers, which it gets by itself: mesh, envoy, go, grpc
   parity [--check]           writes, or checks, PARITY.md: which of Envoy's fields work
   prometheus                 holds /stats/prometheus against promtool, which it installs (Debian, as root)
+  conformance                HTTP/2, gRPC and WebSocket as h2spec, grpcio and websockets see them, which it gets by itself
   loom                       interleavings of every shared atomic
   bench [ARGUMENT…]          load runs beside real peers, which it installs by itself;
                              `--quick`, `--only mesh`, `--layers` for each policy alone
@@ -49,6 +51,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("ci", rest) => ci::run(rest),
         ("deps", []) => deps::run(),
         ("envoy", rest) => envoy::run(rest),
+        ("conformance", []) => conformance::run(),
         ("interop", rest) => interop::run(rest),
         ("parity", []) => parity::run(false),
         ("parity", [check]) if check == "--check" => parity::run(true),
