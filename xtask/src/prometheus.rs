@@ -14,8 +14,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cargo::{Cargo, Metadata};
 
 /// What promtool says about Envoy's names, and hence about ours, which must be the same.
-const EXPECTED: [&str; 4] = [
+const EXPECTED: [&str; 5] = [
     "counter metrics should have \"_total\" suffix",
+    "non-counter metrics should not have \"_total\" suffix",
     "no help text",
     "metric names should not contain abbreviated units",
     "non-histogram and non-summary metrics should not have",

@@ -155,7 +155,7 @@ fn config_dump(run: &mut Run<'_>) -> Result<()> {
     for query in [
         "resource=static_clusters&mask=cluster.name",
         "resource=static_clusters&name_regex=nobody",
-        "resource=static_route_configs&mask=route_config.name",
+        "resource=static_route_configs&name_regex=main&mask=route_config.name",
         "resource=static_listeners&name_regex=main&mask=listener.name",
     ] {
         let dump = run.json(&format!("/config_dump?{query}"))?;
