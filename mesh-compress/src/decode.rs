@@ -45,7 +45,18 @@ impl Default for Expansion {
     }
 }
 
+/// What a decoder may hold back of one piece and let go with the next.
+const HELD_BACK_MAX: u64 = 1 << 20;
+
 impl Expansion {
+    /// How much one piece of `bytes` may become: what earlier pieces have not used up does not count, so
+    /// that no single call works or allocates without bound.
+    fn piece_limit(&self, bytes: usize) -> u64 {
+        (bytes as u64)
+            .saturating_mul(self.max_inflate_ratio.into())
+            .saturating_add(self.free_bytes.max(HELD_BACK_MAX))
+    }
+
     fn limit(&self, came_in: u64) -> u64 {
         let by_ratio = came_in.saturating_mul(self.max_inflate_ratio.into());
         let limit = by_ratio.max(self.free_bytes);
@@ -108,7 +119,11 @@ impl Decoder {
         came_in: u64,
         expansion: &Expansion,
     ) -> Result<(), DecodeError> {
-        self.sink().limit = expansion.limit(came_in);
+        let by_piece = expansion.piece_limit(data.len());
+        let sink = self.sink();
+        sink.limit = expansion
+            .limit(came_in)
+            .min(sink.came_out.saturating_add(by_piece));
         let result = match self {
             Self::Gzip(decoder) => decoder.write_all(data).and_then(|()| decoder.flush()),
             Self::Brotli(decoder) => decoder.write_all(data).and_then(|()| decoder.flush()),

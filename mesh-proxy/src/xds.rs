@@ -153,13 +153,15 @@ async fn apply_all(process: &Process, mut latest: watch::Receiver<Latest>) {
         let now = clock::now();
         leaving.update(now, &current, &next);
         match apply(process, &next, &leaving).await {
-            Ok(()) => current = next,
+            Ok(()) => {
+                current = next;
+                if settled {
+                    process.become_ready();
+                }
+            }
             Err(error) => {
                 tracing::error!("the control plane's config was not applied: {error:#}");
             }
-        }
-        if settled {
-            process.become_ready();
         }
     }
 }
@@ -195,10 +197,11 @@ async fn apply(process: &Process, config: &Config, leaving: &Leaving) -> anyhow:
     config
         .clusters
         .extend(leaving.0.iter().map(|(cluster, _)| Arc::clone(cluster)));
-    // Addresses are taken first: what can fail comes before anything changes.
-    let plan = process.listeners.plan(&config.listeners, &config.version)?;
+    // Addresses are taken first, and clusters change all the same: a listener that cannot be opened must not
+    // keep endpoints that are gone.
+    let plan = process.listeners.plan(&config.listeners, &config.version);
     process.mesh.apply(&config)?;
-    process.listeners.commit(plan).await
+    process.listeners.commit(plan?).await
 }
 
 async fn sleep_until(at: Option<Instant>) {

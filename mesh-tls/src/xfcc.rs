@@ -2,7 +2,7 @@
 //!
 //! Pure: [`forward`] says what becomes of the header, [`parse`] reads one.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use mesh_core::TlsFacts;
 pub use mesh_core::{ClientCertDetails, ForwardClientCert, Xfcc};
@@ -33,7 +33,7 @@ pub(crate) fn element(
     };
     let mut parts: Vec<String> = Vec::new();
     let ours = local.into_iter().flat_map(Certificate::uris);
-    parts.extend(ours.map(|uri| format!("By={uri}")));
+    parts.extend(ours.map(|uri| format!("By={}", plain(uri))));
     parts.push(format!("Hash={}", hex(leaf.sha256())));
     if details.cert {
         parts.push(format!("Cert=\"{}\"", percent(&leaf.to_pem())));
@@ -47,15 +47,28 @@ pub(crate) fn element(
     }
     if details.uri {
         let before = parts.len();
-        parts.extend(leaf.uris().map(|uri| format!("URI={uri}")));
+        parts.extend(leaf.uris().map(|uri| format!("URI={}", plain(uri))));
         if parts.len() == before {
             parts.push("URI=".to_owned());
         }
     }
     if details.dns {
-        parts.extend(leaf.dns_names().map(|name| format!("DNS={name}")));
+        parts.extend(leaf.dns_names().map(|name| format!("DNS={}", plain(name))));
     }
     parts.join(";")
+}
+
+/// A value as it is, unless a reader would take part of it for something else.
+fn plain(value: &str) -> Cow<'_, str> {
+    if value.contains([',', ';', '=', '"', '\\']) {
+        Cow::Owned(quoted(value))
+    } else {
+        Cow::Borrowed(value)
+    }
+}
+
+fn quoted(value: &str) -> String {
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// PEM with its line ends and special characters as percent signs.

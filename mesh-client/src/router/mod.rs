@@ -19,7 +19,9 @@ use std::{
 };
 
 use http::{HeaderValue, Request, Response, header};
-use mesh_core::{Body, Decision, Error, ErrorKind, Reason, RequestInfo, format::RequestView};
+use mesh_core::{
+    Body, Decision, Error, ErrorKind, Reason, RequestInfo, TunnelRequest, format::RequestView,
+};
 use mesh_retry::{Deadline, DeadlineLayer, Retry, RetryLayer};
 use mesh_route::Action;
 use tower_layer::Layer as _;
@@ -145,7 +147,9 @@ impl Service<Request<Body>> for Router {
             }
             Ok(_) => {}
         }
-        let body = if forwarding.mirrors().is_empty() {
+        // What goes through a tunnel is nobody else's.
+        let tunnel = parts.extensions.get::<TunnelRequest>().is_some();
+        let body = if tunnel || forwarding.mirrors().is_empty() {
             body
         } else {
             self.mirror(forwarding, &info, &parts, body)

@@ -7,7 +7,7 @@ use std::{
 
 use http::{Request, Response, request::Parts};
 use http_body::Body as _;
-use mesh_core::{Body, Decision, Reason, RequestInfo, format::RequestView};
+use mesh_core::{Body, Decision, Reason, RequestInfo, TunnelRequest, format::RequestView};
 use mesh_route::{Found, InternalRedirectPolicy, RedirectHistory, RedirectRefusal};
 
 use super::{
@@ -61,6 +61,10 @@ impl Redirectable {
         let Some(policy) = forwarding.internal_redirect() else {
             return (None, body);
         };
+        // A tunnel is dug where its client asked for it.
+        if parts.extensions.get::<TunnelRequest>().is_some() {
+            return (None, body);
+        }
         let mut parts = parts.clone();
         parts.extensions.clear();
         let (kept, body) = match body.try_clone() {

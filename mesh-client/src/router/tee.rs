@@ -106,7 +106,9 @@ impl HttpBody for Tee {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
-                self.copies.retain(|copy| copy.push(frame));
+                // One that nobody reads any more is not filled.
+                self.copies
+                    .retain(|copy| Arc::strong_count(copy) > 1 && copy.push(frame));
                 if self.body.is_end_stream() {
                     self.end(End::Complete);
                 }

@@ -17,6 +17,16 @@ use super::{activity::Activity, error, io::Side};
 /// A body of known length is taken at once when it is here and no larger, so that it can be sent twice.
 const AT_ONCE_MAX: u64 = 64 * 1024;
 
+/// What lives as long as a body.
+pub(crate) trait Hold: Send + Unpin + 'static {
+    /// The body came to its end, rather than being given up.
+    fn complete(self);
+}
+
+impl Hold for () {
+    fn complete(self) {}
+}
+
 /// A body while it arrives. What is taken from it makes room in the peer's window.
 pub(crate) struct IncomingBody<G> {
     recv: RecvStream,
@@ -33,7 +43,7 @@ pub(crate) struct IncomingBody<G> {
 
 /// The body behind a head that announced `length`: in memory when all of it has arrived. `guard` lives until
 /// it is over.
-pub(crate) fn receive<G: Send + Unpin + 'static>(
+pub(crate) fn receive<G: Hold>(
     recv: RecvStream,
     length: Option<u64>,
     side: Side,
@@ -41,6 +51,7 @@ pub(crate) fn receive<G: Send + Unpin + 'static>(
     guard: Option<G>,
 ) -> Body {
     if recv.is_end_stream() {
+        guard.map(Hold::complete);
         return Body::empty();
     }
     let mut body = IncomingBody {
@@ -77,21 +88,26 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
         .ok()
 }
 
-impl<G> IncomingBody<G> {
+impl<G: Hold> IncomingBody<G> {
     fn release(&mut self, bytes: usize) {
         // It can only fail when the stream is over, and then there is no window to open.
         let _ = self.recv.flow_control().release_capacity(bytes);
     }
 
     fn settle(&mut self) {
-        self.guard = None;
+        self.guard.take().map(Hold::complete);
+        self.request_done();
+    }
+
+    fn request_done(&mut self) {
         if let Some(activity) = self.activity.take() {
             activity.request_done();
         }
     }
 
     fn fail(&mut self, error: h2::Error) -> Error {
-        self.settle();
+        self.guard = None;
+        self.request_done();
         match self.side {
             Side::Server => error::downstream(error),
             Side::Client => error::upstream(error, Sent::Some),
@@ -110,7 +126,7 @@ impl<G> IncomingBody<G> {
     }
 }
 
-impl<G: Unpin> HttpBody for IncomingBody<G> {
+impl<G: Hold> HttpBody for IncomingBody<G> {
     type Data = Bytes;
     type Error = Error;
 

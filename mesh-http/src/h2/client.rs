@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    body,
+    body::{self, Hold},
     config::Http2Config,
     error,
     flood::Flood,
@@ -130,7 +131,7 @@ pub(crate) struct Exchange<G> {
     answer: Option<(RecvStream, Option<u64>)>,
 }
 
-impl<G: Send + Unpin + 'static> Exchange<G> {
+impl<G: Send + Sync + Unpin + 'static> Exchange<G> {
     /// Opens a stream for `request`.
     ///
     /// # Errors
@@ -190,7 +191,10 @@ impl<G: Send + Unpin + 'static> Exchange<G> {
         match upload.as_mut().poll(cx, || {}) {
             Poll::Pending | Poll::Ready(Pumped::Complete) => Ok(()),
             Poll::Ready(Pumped::Reset(_)) => {
-                self.upload = None;
+                // One that nobody has touched may be sent again.
+                if upload.is_touched() {
+                    self.upload = None;
+                }
                 Ok(())
             }
             Poll::Ready(Pumped::Failed(error)) => {
@@ -235,11 +239,13 @@ impl<G: Send + Unpin + 'static> Exchange<G> {
             return Body::empty();
         };
         let upload = self.upload.filter(|upload| !upload.is_done());
-        let task = upload.map(send_on);
+        let guard = Arc::new(self.guard);
+        let tunnel = self.tunnel.is_some();
+        let sent = Arc::clone(&guard);
         let held = Held {
-            _guard: self.guard,
-            // What a client says goes on when the upstream's end of a tunnel has closed.
-            _upload: task.filter(|_| self.tunnel.is_none()).map(Upload),
+            _guard: guard,
+            upload: upload.map(|upload| send_on(upload, sent)),
+            tunnel,
         };
         body::receive(recv, length, Side::Client, None, Some(held))
     }
@@ -247,26 +253,49 @@ impl<G: Send + Unpin + 'static> Exchange<G> {
 
 /// What lives until the answer is over.
 struct Held<G> {
-    _guard: G,
-    _upload: Option<Upload>,
+    _guard: Arc<G>,
+    upload: Option<Upload>,
+    tunnel: bool,
+}
+
+impl<G: Send + Sync + 'static> Hold for Held<G> {
+    fn complete(mut self) {
+        // What a client says goes on when the upstream's end of a tunnel has closed.
+        if self.tunnel
+            && let Some(upload) = self.upload.take()
+        {
+            upload.detach();
+        }
+    }
 }
 
 /// Sends the rest of a request whose answer has begun, whether or not the answer is being read.
-fn send_on(mut pump: Pin<Box<Pump<Body>>>) -> AbortHandle {
+/// Holds `guard` until it is done.
+fn send_on<G: Send + Sync + 'static>(mut pump: Pin<Box<Pump<Body>>>, guard: Arc<G>) -> Upload {
     let task = tokio::spawn(async move {
         let end = std::future::poll_fn(|cx| pump.as_mut().poll(cx, || {})).await;
         if let Pumped::Failed(_) = end {
             pump.as_mut().reset(Reason::CANCEL);
         }
+        drop(guard);
     });
-    task.abort_handle()
+    Upload(Some(task.abort_handle()))
 }
 
 /// Ends the task that sends the rest of a request.
-struct Upload(AbortHandle);
+struct Upload(Option<AbortHandle>);
+
+impl Upload {
+    /// It ends by itself.
+    fn detach(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        self.0.abort();
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }

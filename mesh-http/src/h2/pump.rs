@@ -52,6 +52,11 @@ impl<B: HttpBody<Data = Bytes, Error = Error>> Pump<B> {
         self.done
     }
 
+    /// Whether something was taken from the body.
+    pub(crate) fn is_touched(&self) -> bool {
+        self.touched
+    }
+
     /// The body, if nothing was taken from it.
     pub(crate) fn into_untouched(self) -> Option<B> {
         (!self.touched).then_some(self.body)

@@ -32,7 +32,7 @@ pub(super) struct Multiplexed {
 pub(super) struct Place {
     pool: Arc<Inner>,
     pub(super) shared: Arc<Shared>,
-    /// The connection carried requests before this one.
+    /// The connection had been idle after an earlier request.
     pub(super) reused: bool,
 }
 
@@ -103,7 +103,7 @@ impl Inner {
             let place = Place {
                 pool: Arc::clone(self),
                 shared: Arc::clone(&connection.shared),
-                reused: connection.requests > 0,
+                reused: connection.requests > 0 && connection.active == 0,
             };
             connection.active += 1;
             connection.requests += 1;

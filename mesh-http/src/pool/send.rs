@@ -403,6 +403,11 @@ impl Sending {
                 };
                 Ok(())
             }
+            // It cannot be written: no other connection would do better.
+            Err((error, body, lease)) if error.kind() == ErrorKind::LocalReset => {
+                drop((body, lease));
+                Err(self.failed(error))
+            }
             // It has just ended, or is about to: another must do.
             Err((_, body, lease)) => {
                 lease.place.condemn();

@@ -65,7 +65,16 @@ impl Direction {
     ) -> Poll<Result<(), Fault>> {
         for _ in 0..ROUNDS_MAX {
             match &mut self.state {
-                State::Reading => ready!(self.poll_chunk(cx, from.as_mut(), to.as_mut()))?,
+                State::Reading => match self.poll_chunk(cx, from.as_mut(), to.as_mut()) {
+                    Poll::Ready(result) => result?,
+                    Poll::Pending => {
+                        // What the receiver has taken may still wait inside it, as in TLS.
+                        if matches!(self.state, State::Reading) {
+                            ready!(to.as_mut().poll_flush(cx)).map_err(Fault::Writing)?;
+                        }
+                        return Poll::Pending;
+                    }
+                },
                 State::Writing { .. } => ready!(self.poll_rest(cx, to.as_mut()))?,
                 State::Ending => {
                     ready!(to.as_mut().poll_shutdown(cx)).map_err(Fault::Writing)?;

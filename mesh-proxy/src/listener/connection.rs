@@ -41,6 +41,10 @@ async fn serve(mut stream: Stream, peer: Option<SocketAddr>, open: Open) {
         return;
     };
     let _counted = Counted::new(serving);
+    // Before the handshake: a client that never finishes it takes a place all the same, as in Envoy.
+    let Some(_places) = enter(chain, &stream).await else {
+        return;
+    };
     let (stream, info) = match &chain.tls {
         None => (stream, info),
         Some(socket) => match encrypt(stream, info, socket, chain).await {
@@ -49,9 +53,6 @@ async fn serve(mut stream: Stream, peer: Option<SocketAddr>, open: Open) {
         },
     };
     let info = Arc::new(info);
-    let Some(_places) = enter(chain, &stream).await else {
-        return;
-    };
     match &chain.terminal {
         Terminal::Http(manager) => http::serve(stream, info, manager, chain.phase()).await,
         Terminal::Tcp(proxy) => tcp::serve(stream, info, proxy, chain.phase()).await,

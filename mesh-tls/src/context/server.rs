@@ -95,7 +95,10 @@ fn resumption(
     let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
     let lifetime = config.session_timeout.map(seconds);
     if config.tickets {
-        let context = sha256(format!("{:?}", validator.map(|one| one.config())).as_bytes());
+        // A ticket that was given without a certificate is worth nothing where one is asked for.
+        let trust = validator.map(|one| one.config());
+        let what = (trust, config.require_client_certificate);
+        let context = sha256(format!("{what:?}").as_bytes());
         let keyed = Tickets::new(&config.ticket_keys, lifetime, context.to_vec());
         server.ticketer = match keyed {
             Some(tickets) => tickets,

@@ -23,7 +23,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
         IO: Send + 'static,
         R: Send + 'static,
     {
-        if !self.is_upload_over() {
+        // The upstream of a tunnel hears when its client has no more to say.
+        if !self.is_upload_over() || self.tunnel == TunnelState::Granted {
             return Body::new(AnswerBody::Shared(Uploading::spawn(self)));
         }
         let Some(connection) = self.connection.as_mut() else {

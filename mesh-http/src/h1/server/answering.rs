@@ -173,7 +173,10 @@ where
     }
 
     fn half_close(self: Pin<&mut Self>) -> Step {
-        self.project().state.set(State::HalfClosed);
+        let mut this = self.project();
+        // From now on only the body reads from the socket: its waker must be there.
+        lock(this.shared).wake_reader();
+        this.state.set(State::HalfClosed);
         NEXT
     }
 

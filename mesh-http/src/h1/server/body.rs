@@ -93,9 +93,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             return false;
         }
         self.tunnel = Tunnelling::Granted;
-        if let Some(waiting) = self.waiting.take() {
-            waiting.wake();
-        }
+        self.wake_reader();
         true
     }
 
@@ -111,14 +109,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         }
         self.ending = Some(cx.waker().clone());
         Poll::Pending
-    }
-
-    /// Whoever holds the body gets no more of it.
-    pub(super) fn abandon(&mut self) {
-        self.generation += 1;
-        if let Some(waiting) = self.waiting.take() {
-            waiting.wake();
-        }
     }
 
     /// Decides at the start of the answer whether another request may follow: only when all of this one
@@ -335,6 +325,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
 }
 
 impl<IO> Shared<IO> {
+    /// Whoever holds the body gets no more of it.
+    pub(super) fn abandon(&mut self) {
+        self.generation += 1;
+        self.wake_reader();
+    }
+
+    /// Lets whoever waits for more of the body look again.
+    pub(super) fn wake_reader(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+    }
+
     fn wait(&mut self, cx: &Context<'_>) {
         match &mut self.waiting {
             Some(waiting) => waiting.clone_from(cx.waker()),

@@ -19,7 +19,7 @@ use std::{
 use bytes::BytesMut;
 use http::Method;
 use mesh_core::{Timer, clock};
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::body::{Locked, Shared, lock};
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// Serves one connection with `handler`; the future ends with the connection.
-#[pin_project]
+#[pin_project(PinnedDrop)]
 pub(crate) struct Connection<IO, H: Handler> {
     shared: Locked<IO>,
     handler: H,
@@ -112,6 +112,14 @@ where
     /// Shows the transport to `f`, which may set options on it.
     pub(crate) fn with_io<T>(&self, f: impl FnOnce(&IO) -> T) -> T {
         f(&lock(&self.shared).io)
+    }
+}
+
+#[pinned_drop]
+impl<IO, H: Handler> PinnedDrop for Connection<IO, H> {
+    fn drop(self: Pin<&mut Self>) {
+        // Whoever still reads from a tunnel holds the socket.
+        lock(self.project().shared).abandon();
     }
 }
 

@@ -143,7 +143,9 @@ impl<H: Handler> Stream<H> {
             .send_response(Response::from_parts(parts, ()), ended);
         match sent {
             // It had been reset, or its connection has ended.
-            Err(_) => Some(StreamEnd::ResetByPeer { premature: false }),
+            Err(_) => Some(StreamEnd::ResetByPeer {
+                premature: clock::now() - this.activity.began() < PREMATURE,
+            }),
             Ok(_) if ended => Some(StreamEnd::Complete),
             Ok(send) => {
                 this.state.set(State::Answering(Pump::new(send, body)));
@@ -155,9 +157,8 @@ impl<H: Handler> Stream<H> {
     /// What ends a stream early: the client resets it, or time runs out.
     fn poll_impatience(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
         let this = self.project();
-        if let StateProject::Handling(_) = this.state.project()
-            && let Poll::Ready(reset) = this.respond.poll_reset(cx)
-        {
+        let handling = matches!(*this.state.as_ref(), State::Handling(_));
+        if handling && let Poll::Ready(reset) = this.respond.poll_reset(cx) {
             let kind = match reset {
                 Ok(_) => ErrorKind::DownstreamReset,
                 Err(_) => ErrorKind::DownstreamGone,
@@ -166,7 +167,8 @@ impl<H: Handler> Stream<H> {
         }
         let done = this.activity.is_request_done();
         let idle = this.idle_timeout.map(|t| this.activity.last() + t);
-        let request = this.request_timeout.filter(|_| !done);
+        // An answer that has begun is not ended for a request that goes on.
+        let request = this.request_timeout.filter(|_| handling && !done);
         let request = request.map(|t| this.activity.began() + t);
         this.timer.set([idle, request].into_iter().flatten().min());
         ready!(this.timer.poll(cx));
