@@ -51,7 +51,9 @@ pub(crate) fn receive<G: Hold>(
     guard: Option<G>,
 ) -> Body {
     if recv.is_end_stream() {
-        guard.map(Hold::complete);
+        if let Some(guard) = guard {
+            guard.complete();
+        }
         return Body::empty();
     }
     let mut body = IncomingBody {
@@ -95,7 +97,9 @@ impl<G: Hold> IncomingBody<G> {
     }
 
     fn settle(&mut self) {
-        self.guard.take().map(Hold::complete);
+        if let Some(guard) = self.guard.take() {
+            guard.complete();
+        }
         self.request_done();
     }
 

@@ -7,14 +7,17 @@ const ADMIN: &str =
 pub(crate) fn bootstrap(grpc: u16, websocket: u16) -> String {
     // `NoRoute` has none.
     let grpc_routes = "
-            - {match: {path: /direct}, direct_response: {status: 200, body: {inline_string: direct}}}
             - {match: {path: /conformance.Test/Dead}, route: {cluster: nobody}}
             - {match: {safe_regex: {regex: '/conformance.Test/([^N].*|NoSuchMethod)'}}, route: {cluster: grpc, timeout: 0s}}";
+    let direct = "
+            - {match: {prefix: /}, direct_response: {status: 200, body: {inline_string: direct}}}";
     let to_websocket =
         "\n            - {match: {prefix: /}, route: {cluster: websocket, timeout: 0s}}";
     let connect = "http2_protocol_options: {allow_connect: true}\n        ";
     let listeners = [
         listener("http2", "HTTP2", "", grpc_routes),
+        // Answers once it has the whole request: an answer that comes first leaves nothing to judge.
+        listener("h2spec", "HTTP2", "", direct).replace(ROUTER, &format!("{BUFFER}{ROUTER}")),
         listener("websocket", "AUTO", WEBSOCKET, to_websocket),
         listener(
             "websocket_http2",
@@ -43,6 +46,10 @@ pub(crate) fn outer(port: u16) -> String {
     );
     format!("{ADMIN}  listeners:{listener}\n  clusters:{cluster}\n")
 }
+
+const ROUTER: &str = "          - name: envoy.filters.http.router\n";
+const BUFFER: &str = "          - name: envoy.filters.http.buffer
+            typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer, max_request_bytes: 65536}\n";
 
 const WEBSOCKET: &str = "upgrade_configs: [{upgrade_type: websocket}]";
 

@@ -43,8 +43,8 @@ fn run() -> Result<bool> {
     let outer = Proxy::start(&Binary::new(mesh)?, &config::outer(port))?;
 
     let mut tally = Tally::default();
-    h2spec_checks(&mut tally, h2spec, inner.listener("http2")?.port())?;
-    curl_check(&mut tally, inner.listener("http2")?.port())?;
+    h2spec_checks(&mut tally, h2spec, inner.listener("h2spec")?.port())?;
+    curl_check(&mut tally, inner.listener("h2spec")?.port())?;
     let all = [
         ("grpc", GRPC, inner.listener("http2")?),
         ("websocket", WEBSOCKET, inner.listener("websocket")?),
