@@ -15,7 +15,7 @@ use mesh_route::{
 use super::UpstreamLog;
 use crate::{manager::Shared, worker::WorkerCluster};
 
-/// What was decided about a request when its route was found; kept in `Facts::route`, so that every
+/// What was decided about a request when its route was found; kept in its `RequestInfo`, so that every
 /// policy below reads the same answer, from start to end.
 pub(crate) struct Forwarding {
     found: Chosen,

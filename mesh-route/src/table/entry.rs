@@ -110,7 +110,7 @@ impl VirtualHostEntry {
 }
 
 /// A route in a table: what [`RouteTable::find`](crate::RouteTable::find) finds, and all it takes to act
-/// on it. Made to be kept in [`Facts::route`].
+/// on it. Made to be kept in a `RequestInfo`.
 #[derive(Debug)]
 pub struct RouteEntry<P> {
     route: Route<P>,
