@@ -169,6 +169,8 @@ fn slow_start(run: &mut Run<'_>) -> Result<()> {
     // Twice the window, since checks are no clock.
     let attempts = 2 * WINDOW_CHECKS + 4 * WINDOW_CHECKS;
     run.await_counter(&stat("slow", "attempt"), attempts)?;
+    // Its next turn was planned while its share was small.
+    share_of_b(run)?;
     let last = share_of_b(run)?;
     run.note("all of it", (20..=24).contains(&last).to_string());
     if first > 14 || last < 20 {
