@@ -1,11 +1,11 @@
 //! An HTTP/1.1 client that sends exact bytes and reads exact bytes.
 
-use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::tls::Agreed;
 use crate::wait::{Deadline, WAIT_MAX};
 use crate::wire::{Body, End, Framing, Head, Wire};
 
@@ -48,15 +48,36 @@ impl Connection {
     /// # Errors
     /// When the connection is refused.
     pub fn open(address: SocketAddr) -> Result<Self> {
+        Ok(Self::over(Self::socket(address)?, None))
+    }
+
+    pub(crate) fn socket(address: SocketAddr) -> Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&address, WAIT_MAX)
             .with_context(|| format!("connecting to {address}"))?;
         stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(WAIT_MAX))?;
         stream.set_write_timeout(Some(WAIT_MAX))?;
-        Ok(Self {
-            wire: Wire::new(stream),
+        Ok(stream)
+    }
+
+    pub(crate) fn over(stream: TcpStream, tls: Option<rustls::ClientConnection>) -> Self {
+        Self {
+            wire: Wire::over(stream, tls),
             deadline: WAIT_MAX,
             closing: false,
-        })
+        }
+    }
+
+    /// What the TLS handshake brought, if there was one.
+    #[must_use]
+    pub fn agreed(&self) -> Option<Agreed> {
+        self.wire.agreed()
+    }
+
+    /// Why TLS ended the connection, if it did: in TLS 1.3 a client that is refused learns it here.
+    #[must_use]
+    pub fn tls_error(&self) -> Option<&str> {
+        self.wire.tls_error()
     }
 
     /// Changes how long a read may take: [`WAIT_MAX`] at first.
@@ -66,11 +87,12 @@ impl Connection {
 
     /// Sends bytes as they are. A peer that has closed already is noticed when reading.
     pub fn send(&mut self, bytes: &[u8]) {
-        let _ = self.wire.stream().write_all(bytes);
+        let _ = self.wire.write_all(bytes);
     }
 
     /// Tells the peer that nothing more will be sent.
     pub fn finish(&mut self) {
+        self.wire.close_notify();
         let _ = self.wire.stream().shutdown(std::net::Shutdown::Write);
     }
 

@@ -5,6 +5,7 @@
 //! | [`process`] | starts a proxy binary on a YAML, waits until it is ready, reads its log, kills it on drop |
 //! | [`admin`] | talks to its admin listener: stats, listeners, POST |
 //! | [`client`] | an HTTP/1.1 client that sends exact bytes and reads exact bytes |
+//! | [`tls`] | the same over TLS |
 //! | [`upstream`] | an HTTP/1.1 server that answers by script and records every request |
 //! | [`wire`] | the HTTP/1.1 framing that both ends share; deliberately not the codec under test |
 //! | [`wait`] | conditions with deadlines, instead of sleeps |
@@ -33,6 +34,7 @@ pub mod admin;
 pub mod client;
 pub mod coding;
 pub mod process;
+pub mod tls;
 pub mod upstream;
 pub mod wait;
 pub mod wire;

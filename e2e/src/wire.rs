@@ -1,9 +1,10 @@
 //! HTTP/1.1 framing as a plain reader of bytes, strict about nothing but what it needs.
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::tls::{Agreed, agreed};
 use crate::wait::Deadline;
 
 /// A head that grows beyond this is not HTTP; reading it ends as [`End::Garbage`].
@@ -99,6 +100,8 @@ pub struct Body {
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
+    tls: Option<Box<rustls::ClientConnection>>,
+    tls_error: Option<String>,
     buffer: Vec<u8>,
 }
 
@@ -106,9 +109,49 @@ impl Wire {
     /// Starts reading from a socket.
     #[must_use]
     pub fn new(stream: TcpStream) -> Self {
+        Self::over(stream, None)
+    }
+
+    pub(crate) fn over(stream: TcpStream, tls: Option<rustls::ClientConnection>) -> Self {
         Self {
             stream,
+            tls: tls.map(Box::new),
+            tls_error: None,
             buffer: Vec::new(),
+        }
+    }
+
+    pub(crate) fn agreed(&self) -> Option<Agreed> {
+        self.tls.as_deref().map(agreed)
+    }
+
+    pub(crate) fn tls_error(&self) -> Option<&str> {
+        self.tls_error.as_deref()
+    }
+
+    /// Sends all of it.
+    ///
+    /// # Errors
+    /// When the peer has closed.
+    pub fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.tls {
+            None => self.stream.write_all(bytes),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).write_all(bytes),
+        }
+    }
+
+    /// Says over TLS, if there is any, that nothing more will be sent.
+    pub(crate) fn close_notify(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.send_close_notify();
+            let _ = tls.complete_io(&mut self.stream);
+        }
+    }
+
+    fn read(&mut self, piece: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.stream.read(piece),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.stream).read(piece),
         }
     }
 
@@ -233,7 +276,7 @@ impl Wire {
             .set_read_timeout(Some(timeout))
             .map_err(|_| End::Closed)?;
         let mut piece = [0; 16 << 10];
-        match self.stream.read(&mut piece) {
+        match self.read(&mut piece) {
             Ok(0) => Err(End::Closed),
             Ok(n) => {
                 self.buffer.extend_from_slice(&piece[..n]);
@@ -243,7 +286,12 @@ impl Wire {
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 Err(End::TimedOut)
             }
-            Err(_) => Err(End::Closed),
+            Err(error) => {
+                if self.tls.is_some() {
+                    self.tls_error = Some(error.to_string());
+                }
+                Err(End::Closed)
+            }
         }
     }
 }

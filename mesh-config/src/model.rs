@@ -183,6 +183,32 @@ pub enum ListenerFilter {
     ProxyProtocol(ProxyProtocolConfig),
     /// `envoy.filters.listener.original_dst`.
     OriginalDst,
+    /// `envoy.filters.listener.tls_inspector`.
+    TlsInspector(TlsInspectorConfig),
+}
+
+/// Envoy: `envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsInspectorConfig {
+    /// Bytes to look at to begin with. Envoy: `initial_read_buffer_size`, 256 to 65536; there it is the maximum
+    /// by default.
+    pub first_look: usize,
+    /// What begins as no ClientHello does is closed; else it counts as plaintext. Envoy:
+    /// `close_connection_on_client_hello_parsing_errors`, false by default.
+    pub close_on_parsing_errors: bool,
+    /// A ClientHello that does not fit into so many bytes closes the connection. Envoy: `max_client_hello_size`,
+    /// 256 to 16384, which is the default.
+    pub client_hello_max: usize,
+}
+
+impl Default for TlsInspectorConfig {
+    fn default() -> Self {
+        Self {
+            first_look: 2048,
+            close_on_parsing_errors: false,
+            client_hello_max: mesh_tls::inspector::CLIENT_HELLO_MAX,
+        }
+    }
 }
 
 /// Envoy: `envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol`.

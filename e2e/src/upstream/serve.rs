@@ -1,6 +1,5 @@
 //! The threads of an upstream: one accepts, one per connection plays the script.
 
-use std::io::Write;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +101,7 @@ impl Served {
                 }
                 Action::Await(word) => self.await_word(&word),
                 Action::Send(bytes) => {
-                    if self.wire.stream().write_all(&bytes).is_err() {
+                    if self.wire.write_all(&bytes).is_err() {
                         return Fate::End;
                     }
                 }

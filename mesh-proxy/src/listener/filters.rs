@@ -13,7 +13,7 @@ use mesh_net::{
 };
 use tokio::io::AsyncReadExt as _;
 
-use super::Serving;
+use super::{Serving, tls_inspector::TlsInspector};
 
 /// How much is looked at to begin with.
 const FIRST_LOOK: usize = 256;
@@ -44,6 +44,7 @@ mesh_core::stats! {
 pub(super) enum Inspector {
     ProxyProtocol(Box<ProxyProtocol>),
     OriginalDst,
+    Tls(TlsInspector),
 }
 
 pub(super) struct ProxyProtocol {
@@ -60,6 +61,7 @@ impl Inspector {
             ListenerFilter::ProxyProtocol(config) => {
                 Self::ProxyProtocol(Box::new(ProxyProtocol::new(config, registry)))
             }
+            ListenerFilter::TlsInspector(config) => Self::Tls(TlsInspector::new(config, registry)),
         }
     }
 
@@ -71,6 +73,7 @@ impl Inspector {
     ) -> Verdict {
         match self {
             Self::ProxyProtocol(filter) => filter.inspect(stream, info).await,
+            Self::Tls(filter) => filter.inspect(stream, info).await,
             Self::OriginalDst => {
                 let meant = stream.original_destination();
                 let meant = meant.or_else(|| info.direct_local.filter(|_| transparent));

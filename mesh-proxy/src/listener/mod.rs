@@ -7,6 +7,7 @@
 //! | `accept` | one socket on one worker |
 //! | `connection` | one connection, from the socket to its filter chain |
 //! | `filters` | what is learnt about it before: PROXY protocol, original destination |
+//! | `tls_inspector` | what its ClientHello says |
 //! | `limit` | how many connections a filter chain lets in at once |
 //! | `http` | what an HTTP connection manager does with a connection |
 //! | `tcp` | what a TCP proxy does with one |
@@ -27,6 +28,7 @@ mod stats;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod tls_inspector;
 
 pub(crate) use accept::{Accept, run};
 pub(crate) use serving::Serving;

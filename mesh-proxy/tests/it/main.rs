@@ -14,4 +14,5 @@ mod stats;
 mod support;
 mod tcp;
 mod tls;
+mod tls_inspector;
 mod traffic;

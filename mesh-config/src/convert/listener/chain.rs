@@ -49,7 +49,6 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("source_type", Enforced),
             ("source_prefix_ranges", Enforced),
             ("source_ports", Enforced),
-            // What only TLS tells is in the report: without a TLS inspector, nobody would ever see it.
             ("server_names", Enforced),
             ("transport_protocol", Enforced),
             ("application_protocols", Enforced),
@@ -68,7 +67,17 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
     },
 ];
 
-const MATCH: &str = "envoy.config.listener.v3.FilterChainMatch";
+/// Whether some chain is chosen by what only a TLS inspector finds out. As in Envoy, one that takes plaintext
+/// alone is not: whatever else it asks for, nothing will ever fit.
+pub(super) fn needs_tls_inspector(from: &pb::Listener) -> bool {
+    let chains = from.filter_chains.iter();
+    let mut matches = chains.filter_map(|chain| chain.filter_chain_match.as_ref());
+    matches.any(|matches| match &*matches.transport_protocol {
+        "tls" => true,
+        "" => !(matches.server_names.is_empty() && matches.application_protocols.is_empty()),
+        _ => false,
+    })
+}
 
 /// What may become of the connections of a listener.
 pub(super) struct Chains {
@@ -120,21 +129,6 @@ fn chain_match(cx: &Context<'_>, at: &At<'_>, from: Option<&pb::FilterChainMatch
             .filter_map(|(index, range)| value::cidr(cx, &at.index(index), range))
             .collect()
     };
-    for (field, only_tls) in [
-        ("server_names", !from.server_names.is_empty()),
-        (
-            "application_protocols",
-            !from.application_protocols.is_empty(),
-        ),
-        (
-            "transport_protocol",
-            !matches!(&*from.transport_protocol, "" | "raw_buffer"),
-        ),
-    ] {
-        if only_tls {
-            cx.insecure(&at.field(field), &format!("{MATCH}.{field}"), None);
-        }
-    }
     let names = at.field("server_names");
     let server_names = from.server_names.iter().enumerate();
     let ports_at = at.field("source_ports");

@@ -9,18 +9,22 @@ use envoy_types::pb::envoy::{
     },
     extensions::filters::listener::{
         original_dst::v3::OriginalDst, proxy_protocol::v3::ProxyProtocol,
+        tls_inspector::v3::TlsInspector,
     },
 };
 use mesh_net::proxy_protocol::ProxyVersion;
 
 use crate::{
-    convert::context::{Context, type_name},
+    convert::{
+        context::{Context, type_name},
+        value,
+    },
     language::{
         At, MessageSupport,
-        Support::{Enforced, Meaningless, Security},
+        Support::{Enforced, Meaningless, Security, Unsupported},
         is_security_type,
     },
-    model::{ListenerFilter, ProxyProtocolConfig},
+    model::{ListenerFilter, ProxyProtocolConfig, TlsInspectorConfig},
 };
 
 pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
@@ -45,19 +49,36 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         message: "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
         fields: &[],
     },
+    MessageSupport {
+        message: "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+        fields: &[
+            ("enable_ja3_fingerprinting", Unsupported),
+            ("enable_ja4_fingerprinting", Unsupported),
+            ("initial_read_buffer_size", Enforced),
+            ("close_connection_on_client_hello_parsing_errors", Enforced),
+            ("max_client_hello_size", Enforced),
+        ],
+    },
 ];
 
-/// The filters that are known; others are in the report, by their type, as what security depends on.
+/// The filters that are known; others are in the report, by their type, as what security depends on. A TLS
+/// inspector comes behind them when a filter chain asks for what only it finds out.
 pub(super) fn convert(
     cx: &Context<'_>,
     at: &At<'_>,
     from: &[pb::ListenerFilter],
+    needs_tls_inspector: bool,
 ) -> Vec<ListenerFilter> {
     let list = at.field("listener_filters");
     let filters = from.iter().enumerate();
-    filters
+    let mut filters: Vec<_> = filters
         .filter_map(|(index, filter)| one(cx, &list.index(index), filter))
-        .collect()
+        .collect();
+    let inspects = |filter: &ListenerFilter| matches!(filter, ListenerFilter::TlsInspector(_));
+    if needs_tls_inspector && !filters.iter().any(inspects) {
+        filters.push(ListenerFilter::TlsInspector(TlsInspectorConfig::default()));
+    }
+    filters
 }
 
 fn one(cx: &Context<'_>, at: &At<'_>, from: &pb::ListenerFilter) -> Option<ListenerFilter> {
@@ -83,10 +104,26 @@ fn one(cx: &Context<'_>, at: &At<'_>, from: &pb::ListenerFilter) -> Option<Liste
     if cx.unpack::<OriginalDst>(any).is_some() {
         return Some(ListenerFilter::OriginalDst);
     }
+    if let Some(from) = cx.unpack::<TlsInspector>(any) {
+        return Some(ListenerFilter::TlsInspector(tls_inspector(&from)));
+    }
     let name = type_name(any);
     if !is_security_type(name) {
         let reason = format!("{name} is not the config of a listener filter");
         cx.invalid(&at.field("typed_config"), reason);
     }
     None
+}
+
+fn tls_inspector(from: &TlsInspector) -> TlsInspectorConfig {
+    let default = TlsInspectorConfig::default();
+    let size = |size: Option<u32>| size.and_then(|size| usize::try_from(size).ok());
+    let max = size(value::number(from.max_client_hello_size));
+    let client_hello_max = max.unwrap_or(default.client_hello_max);
+    let first = size(value::number(from.initial_read_buffer_size));
+    TlsInspectorConfig {
+        first_look: first.unwrap_or(default.first_look).min(client_hello_max),
+        close_on_parsing_errors: from.close_connection_on_client_hello_parsing_errors,
+        client_hello_max,
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mesh_config::model::ListenerFilter;
+use mesh_config::model::{ListenerFilter, TlsInspectorConfig};
 use mesh_core::{Address, ConnectionInfo};
 use mesh_net::{BindOptions, proxy_protocol::ProxyVersion};
 
@@ -238,7 +238,7 @@ fn equal_filter_chains_are_refused() {
 fn what_guards_a_listener_is_about_security() {
     for (fields, path) in [
         (
-            "listener_filters: [{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}]",
+            "listener_filters: [{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]",
             "listener_filters[0]",
         ),
         ("use_original_dst: true", "use_original_dst"),
@@ -252,18 +252,6 @@ fn what_guards_a_listener_is_about_security() {
         assert!(security, "{path}");
     }
     for (chain, path) in [
-        (
-            "filter_chain_match: {server_names: [a]}",
-            "filter_chain_match.server_names",
-        ),
-        (
-            "filter_chain_match: {transport_protocol: tls}",
-            "filter_chain_match.transport_protocol",
-        ),
-        (
-            "filter_chain_match: {application_protocols: [h2]}",
-            "filter_chain_match.application_protocols",
-        ),
         (
             "filter_chain_match: {address_suffix: a}",
             "filter_chain_match.address_suffix",
@@ -365,6 +353,10 @@ fn listener_filters_that_are_known_are_kept_in_order() {
             ", allow_requests_without_proxy_protocol: true, disallowed_versions: [V2], stat_prefix: p",
         ),
         typed("original_dst.v3.OriginalDst", ""),
+        typed(
+            "tls_inspector.v3.TlsInspector",
+            ", max_client_hello_size: 1000, close_connection_on_client_hello_parsing_errors: true",
+        ),
     ];
     let fields = format!(
         "listener_filters: [{}]\nlistener_filters_timeout: 0s\ncontinue_on_listener_filters_timeout: true",
@@ -376,6 +368,7 @@ fn listener_filters_that_are_known_are_kept_in_order() {
     let [
         ListenerFilter::ProxyProtocol(proxy),
         ListenerFilter::OriginalDst,
+        ListenerFilter::TlsInspector(tls),
     ] = listener.listener_filters.as_slice()
     else {
         panic!("{listener:?}")
@@ -383,9 +376,41 @@ fn listener_filters_that_are_known_are_kept_in_order() {
     assert!(proxy.allow_requests_without_proxy_protocol);
     assert_eq!(proxy.disallowed_versions, [ProxyVersion::V2]);
     assert_eq!(&*proxy.stat_prefix, "p");
+    let expected = TlsInspectorConfig {
+        first_look: 1000,
+        close_on_parsing_errors: true,
+        client_hello_max: 1000,
+    };
+    assert_eq!(*tls, expected);
     assert_eq!(listener.listener_filters_timeout, None);
     assert!(listener.continue_on_listener_filters_timeout);
     let default = self::config(&with(""));
     let timeout = default.listeners[0].listener_filters_timeout;
     assert_eq!(timeout, Some(std::time::Duration::from_secs(15)));
+}
+
+#[test]
+fn a_tls_inspector_comes_with_the_matches_that_need_it() {
+    for (chain, expected) in [
+        ("server_names: [a.example]", 1),
+        ("transport_protocol: tls", 1),
+        ("application_protocols: [h2]", 1),
+        ("transport_protocol: raw_buffer", 0),
+        (
+            "transport_protocol: raw_buffer, server_names: [a.example]",
+            0,
+        ),
+        ("destination_port: 80", 0),
+    ] {
+        let text = listener_text(&format!(
+            "{ADDRESS}\nfilter_chains: [{{filters: [{HCM}], filter_chain_match: {{{chain}}}}}]"
+        ));
+        let config = config(&text);
+        assert!(config.report.is_empty(), "{:?}", config.report);
+        let filters = &config.listeners[0].listener_filters;
+        let inspectors = filters
+            .iter()
+            .filter(|filter| matches!(filter, ListenerFilter::TlsInspector(config) if *config == TlsInspectorConfig::default()));
+        assert_eq!(inspectors.count(), expected, "{chain}");
+    }
 }
