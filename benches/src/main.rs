@@ -25,7 +25,8 @@ struct Flags {
     quick: bool,
 
     /// Only this; may be repeated. A contender (relay, nginx, haproxy, envoy, mesh), a workload (small,
-    /// large), a mode (plain, policies), a part (load, memory, start), or with --layers a layer.
+    /// large, h2-h1, h2-h2, h2-large, tcp, tcp-bulk, tls, tls-full, tls-resumed, mtls-full), a mode (plain,
+    /// policies), a part (load, memory, start), or with --layers a layer.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 

@@ -31,7 +31,8 @@ const RESERVED: [(&str, &[&str]); 13] = [
     ("h2", &["mesh-http"]),
     ("hyper", &["mesh-http"]),
     ("hyper-util", &["mesh-http"]),
-    ("rustls", &["mesh-tls"]),
+    // The load generator must cost less than any proxy, ours included.
+    ("rustls", &["mesh-tls", "benches"]),
     ("tokio-rustls", &["mesh-tls"]),
     ("rustls-webpki", &["mesh-tls"]),
     ("tonic", &["mesh-xds", "mesh-control"]),

@@ -1,15 +1,20 @@
 //! What is measured: each layer around the trivial service, and the parts that are no layers.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use http::{HeaderMap, Request, Response, StatusCode};
 use mesh_balance::{
-    BalanceConfig, Balancer, EndpointSet, LbPolicy, LeastRequestConfig, PickContext,
+    BalanceConfig, Balancer, EndpointSet, LbPolicy, LeastRequestConfig, MaglevConfig, PickContext,
+    RingHashConfig,
 };
 use mesh_breaker::{BreakerConfig, BreakerLayer, ThresholdsLayer};
 use mesh_core::{
-    Body, ConnectionInfo, Endpoint, RequestInfo, Rng, Thresholds, clock,
+    Body, ConnectionInfo, Endpoint, EndpointState, RequestInfo, Rng, Thresholds, clock,
     format::{Captures, FormatContext, RequestView},
     stats::Registry,
 };
@@ -25,9 +30,6 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::upstream::{Requests, Upstream, exchange, headers};
-
-/// So many endpoints are picked from.
-const ENDPOINTS: u16 = 10;
 
 /// One thing whose cost is measured.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +47,7 @@ pub(crate) type Call = Box<dyn FnMut()>;
 
 const BARE: &str = "bare";
 
-pub(crate) const CASES: [Case; 16] = [
+pub(crate) const CASES: [Case; 29] = [
     Case {
         name: BARE,
         over: None,
@@ -81,10 +83,23 @@ pub(crate) const CASES: [Case; 16] = [
         Ok(layered(rate_limit()?.layer(Upstream)))
     }),
     layer("all-layers", f64::INFINITY, all_layers),
-    part("pick-round-robin", 0.0, || Ok(pick(LbPolicy::RoundRobin))),
-    part("pick-least-request", 0.0, || {
-        Ok(pick(LbPolicy::LeastRequest(LeastRequestConfig::default())))
+    part("pick-round-robin-10", 0.0, || Ok(round_robin(10))),
+    part("pick-round-robin-1000", 0.0, || Ok(round_robin(1_000))),
+    part("pick-round-robin-10000", 0.0, || Ok(round_robin(10_000))),
+    part("pick-weighted-10", 0.0, || Ok(weighted(10))),
+    part("pick-weighted-1000", 0.0, || Ok(weighted(1_000))),
+    part("pick-weighted-10000", 0.0, || Ok(weighted(10_000))),
+    part("pick-least-request-10", 0.0, || Ok(least_request(10))),
+    part("pick-least-request-1000", 0.0, || Ok(least_request(1_000))),
+    part("pick-least-request-10000", 0.0, || {
+        Ok(least_request(10_000))
     }),
+    part("pick-ring-hash-10", 0.0, || Ok(ring_hash(10))),
+    part("pick-ring-hash-1000", 0.0, || Ok(ring_hash(1_000))),
+    part("pick-ring-hash-10000", 0.0, || Ok(ring_hash(10_000))),
+    part("pick-maglev-10", 0.0, || Ok(maglev(10))),
+    part("pick-maglev-1000", 0.0, || Ok(maglev(1_000))),
+    part("pick-maglev-10000", 0.0, || Ok(maglev(10_000))),
     part("route-10", 0.0, || find(10)),
     part("route-5000", 0.0, || find(5_000)),
     part("access-log", 1.0, access_log),
@@ -183,12 +198,49 @@ fn endpoint(port: u16) -> Endpoint {
     Endpoint::standalone(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
-fn pick(policy: LbPolicy) -> Call {
+fn round_robin(endpoints: u16) -> Call {
+    pick(LbPolicy::RoundRobin, endpoints, |_| 1)
+}
+
+/// Round robin where no two neighbours weigh the same.
+fn weighted(endpoints: u16) -> Call {
+    pick(LbPolicy::RoundRobin, endpoints, |port| {
+        u32::from(port % 7) + 1
+    })
+}
+
+fn least_request(endpoints: u16) -> Call {
+    let policy = LbPolicy::LeastRequest(LeastRequestConfig::default());
+    pick(policy, endpoints, |_| 1)
+}
+
+/// By a hash that is drawn at random.
+fn ring_hash(endpoints: u16) -> Call {
+    let policy = LbPolicy::RingHash(RingHashConfig::default());
+    pick(policy, endpoints, |_| 1)
+}
+
+fn maglev(endpoints: u16) -> Call {
+    let policy = LbPolicy::Maglev(MaglevConfig::default());
+    pick(policy, endpoints, |_| 1)
+}
+
+/// From so many endpoints of one cluster.
+fn pick(policy: LbPolicy, endpoints: u16, weight: fn(u16) -> u32) -> Call {
     let config = BalanceConfig {
         policy,
         ..BalanceConfig::default()
     };
-    let mut balancer = Balancer::new(config, EndpointSet::new((1..=ENDPOINTS).map(endpoint)));
+    let generation = Arc::new(AtomicU64::new(0));
+    let endpoint = |port| {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let state = EndpointState::new(address.into(), Arc::clone(&generation));
+        Endpoint {
+            weight: weight(port),
+            ..Endpoint::new(Arc::new(state))
+        }
+    };
+    let mut balancer = Balancer::new(config, EndpointSet::new((1..=endpoints).map(endpoint)));
     let rng = Rng::seeded(1);
     Box::new(move || {
         let picked = balancer.pick(&PickContext::new(&rng));

@@ -13,7 +13,8 @@ use mesh_core::clock;
 
 use super::{
     process::{Cores, Process},
-    rig::{Rig, UPSTREAMS},
+    rig::{Files, Rig, UPSTREAMS},
+    shape::{Fill, Shape},
 };
 
 /// A proxy that does not answer by then does not start.
@@ -51,30 +52,43 @@ impl Contender {
         }
     }
 
-    /// A relay has no policies.
-    pub(crate) fn has(self, mode: Mode) -> bool {
-        self != Self::Relay || mode == Mode::Plain
+    /// A relay has no policies; Debian's nginx speaks no HTTP/2 to upstreams, and TCP only with a module more.
+    pub(crate) fn can(self, shape: Shape, mode: Mode) -> bool {
+        match self {
+            Self::Relay => shape == Shape::Tcp || (shape == Shape::Http && mode == Mode::Plain),
+            Self::Nginx => !matches!(shape, Shape::Tcp | Shape::Http2Both),
+            Self::Haproxy | Self::Envoy | Self::Mesh => true,
+        }
     }
 
     /// The template of its config.
-    const fn config(self, mode: Mode) -> Option<(&'static str, &'static str)> {
-        Some(match (self, mode) {
-            (Self::Relay, _) => return None,
-            (Self::Nginx, Mode::Plain) => ("conf", include_str!("../../config/nginx-plain.conf")),
-            (Self::Nginx, Mode::Policies) => {
-                ("conf", include_str!("../../config/nginx-policies.conf"))
-            }
-            (Self::Haproxy, Mode::Plain) => ("cfg", include_str!("../../config/haproxy-plain.cfg")),
-            (Self::Haproxy, Mode::Policies) => {
-                ("cfg", include_str!("../../config/haproxy-policies.cfg"))
-            }
-            (Self::Envoy | Self::Mesh, Mode::Plain) => {
-                ("yaml", include_str!("../../config/envoy-plain.yaml"))
-            }
-            (Self::Envoy | Self::Mesh, Mode::Policies) => {
-                ("yaml", include_str!("../../config/envoy-policies.yaml"))
-            }
+    const fn config(self, shape: Shape, mode: Mode) -> Option<(&'static str, &'static str)> {
+        macro_rules! template {
+            ($name:literal) => {
+                include_str!(concat!("../../config/", $name))
+            };
+        }
+        Some(match (self, shape, mode) {
+            (Self::Relay, ..) => return None,
+            (Self::Nginx, _, Mode::Plain) => ("conf", template!("nginx-plain.conf")),
+            (Self::Nginx, _, Mode::Policies) => ("conf", template!("nginx-policies.conf")),
+            (Self::Haproxy, Shape::Tcp, _) => ("cfg", template!("haproxy-tcp.cfg")),
+            (Self::Haproxy, _, Mode::Plain) => ("cfg", template!("haproxy-plain.cfg")),
+            (Self::Haproxy, _, Mode::Policies) => ("cfg", template!("haproxy-policies.cfg")),
+            (_, Shape::Tcp, _) => ("yaml", template!("envoy-tcp.yaml")),
+            (_, _, Mode::Plain) => ("yaml", template!("envoy-plain.yaml")),
+            (_, _, Mode::Policies) => ("yaml", template!("envoy-policies.yaml")),
         })
+    }
+
+    /// What its template leaves open for a shape.
+    fn fill(self, shape: Shape, files: &Files) -> Fill {
+        match self {
+            Self::Relay => Fill::default(),
+            Self::Nginx => Fill::nginx(shape, files),
+            Self::Haproxy => Fill::haproxy(shape, files),
+            Self::Envoy | Self::Mesh => Fill::envoy(shape, files),
+        }
     }
 }
 
@@ -109,6 +123,8 @@ impl Mode {
 pub(crate) struct Site {
     /// Configs and logs.
     pub(crate) folder: PathBuf,
+    /// Keys and certificates.
+    pub(crate) files: Files,
     pub(crate) envoy: PathBuf,
     pub(crate) mesh: PathBuf,
     pub(crate) cores: Cores,
@@ -125,26 +141,40 @@ pub(crate) struct Running {
 
 impl Site {
     /// Starts a contender and waits for its first answer, which comes from `rig`.
-    pub(crate) fn start(&self, rig: &mut Rig, contender: Contender, mode: Mode) -> Result<Running> {
-        let mut result = self.try_start(rig, contender, mode);
+    pub(crate) fn start(
+        &self,
+        rig: &mut Rig,
+        contender: Contender,
+        shape: Shape,
+        mode: Mode,
+    ) -> Result<Running> {
+        let mut result = self.try_start(rig, contender, shape, mode);
         for _ in 1..TRIES {
             if result.is_ok() {
                 break;
             }
-            result = self.try_start(rig, contender, mode);
+            result = self.try_start(rig, contender, shape, mode);
         }
-        let log = self.file(contender, mode, "out");
+        let log = self.file(contender, shape, mode, "out");
         result.with_context(|| format!("{contender} does not start; see {}", log.display()))
     }
 
-    fn try_start(&self, rig: &mut Rig, contender: Contender, mode: Mode) -> Result<Running> {
+    fn try_start(
+        &self,
+        rig: &mut Rig,
+        contender: Contender,
+        shape: Shape,
+        mode: Mode,
+    ) -> Result<Running> {
         let address = free_address()?;
-        let config = self.write_config(contender, mode, address, rig.upstreams())?;
+        let config = self.write_config(contender, shape, mode, address, rig.upstreams())?;
         let command = self.command(contender, &config, address, rig.upstreams())?;
         let start: Instant = clock::now();
-        let log = self.file(contender, mode, "out");
+        let log = self.file(contender, shape, mode, "out");
         let mut process = Process::start(&command, self.cores, &log)?;
-        let start = rig.first_answer(address, start, START_MAX, || process.check())?;
+        let start = rig.first_answer(address, shape.first_ask(), start, START_MAX, || {
+            process.check()
+        })?;
         Ok(Running {
             contender,
             process,
@@ -153,31 +183,36 @@ impl Site {
         })
     }
 
-    fn file(&self, contender: Contender, mode: Mode, ending: &str) -> PathBuf {
-        let name = format!("{contender}-{}.{ending}", mode.name());
+    fn file(&self, contender: Contender, shape: Shape, mode: Mode, ending: &str) -> PathBuf {
+        let name = format!("{contender}-{}-{}.{ending}", shape.name(), mode.name());
         self.folder.join(name)
     }
 
     fn write_config(
         &self,
         contender: Contender,
+        shape: Shape,
         mode: Mode,
         listen: SocketAddr,
         upstreams: [SocketAddr; UPSTREAMS],
     ) -> Result<PathBuf> {
-        let Some((ending, template)) = contender.config(mode) else {
+        let Some((ending, template)) = contender.config(shape, mode) else {
             return Ok(PathBuf::new());
         };
-        let access_log = self.file(contender, mode, "access.log");
+        let access_log = self.file(contender, shape, mode, "access.log");
         // Each start begins a new log: a long one would fill the disk.
         drop(fs::remove_file(&access_log));
+        let fill = contender.fill(shape, &self.files);
         let text = template
+            .replace("@LISTEN_FLAGS@", &fill.listen_flags)
+            .replace("@DOWNSTREAM@", &fill.downstream)
+            .replace("@UPSTREAM@", &fill.upstream)
             .replace("@LISTEN_PORT@", &listen.port().to_string())
             .replace("@UPSTREAM_PORT_0@", &upstreams[0].port().to_string())
             .replace("@UPSTREAM_PORT_1@", &upstreams[1].port().to_string())
             .replace("@ACCESS_LOG@", &access_log.to_string_lossy())
             .replace("@FOLDER@", &self.folder.to_string_lossy());
-        let path = self.file(contender, mode, ending);
+        let path = self.file(contender, shape, mode, ending);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
     }

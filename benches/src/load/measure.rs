@@ -8,7 +8,9 @@ use mesh_core::clock;
 use super::{
     contender::{Contender, Mode, Running, Site},
     process::Times,
-    rig::{Rig, Size},
+    rig::{Ask, Life, Rig},
+    shape::Shape,
+    workload::Workload,
 };
 
 /// How long is measured, and how often.
@@ -39,29 +41,8 @@ impl Effort {
     };
 }
 
-/// What is asked for, over how many connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Workload {
-    pub(crate) name: &'static str,
-    pub(crate) title: &'static str,
-    pub(crate) size: Size,
-    pub(crate) connections: usize,
-}
-
-pub(crate) const WORKLOADS: [Workload; 2] = [
-    Workload {
-        name: "small",
-        title: "HTTP/1.1 keep-alive, 100 B, 64 connections",
-        size: Size::Small,
-        connections: 64,
-    },
-    Workload {
-        name: "large",
-        title: "HTTP/1.1 keep-alive, 64 KiB, 16 connections",
-        size: Size::Large,
-        connections: 16,
-    },
-];
+/// More full handshakes than these, and a window says nothing of resumed ones.
+const NOT_RESUMED_MAX: f64 = 0.02;
 
 /// One window.
 #[derive(Debug, Clone, Copy)]
@@ -93,8 +74,10 @@ pub(crate) fn load(
     effort: Effort,
 ) -> Result<Vec<Cell>> {
     let mut running = Vec::new();
-    for contender in contenders.iter().filter(|contender| contender.has(mode)) {
-        running.push(site.start(rig, *contender, mode)?);
+    for contender in contenders {
+        if contender.can(workload.shape, mode) {
+            running.push(site.start(rig, *contender, workload.shape, mode)?);
+        }
     }
     let cell = |running: &Running| Cell {
         contender: running.contender,
@@ -122,7 +105,7 @@ pub(crate) fn load(
 }
 
 fn window(rig: &mut Rig, running: &Running, workload: Workload, effort: Effort) -> Result<Window> {
-    rig.open(running.address, workload.connections, workload.size)?;
+    rig.open(running.address, workload.connections, workload.ask)?;
     rig.run(effort.warm_up)?;
     rig.healthy()?;
     rig.reset();
@@ -135,6 +118,12 @@ fn window(rig: &mut Rig, running: &Running, workload: Workload, effort: Effort) 
         anyhow::bail!("{} requests failed, the first: {failure}", tally.failed);
     }
     ensure!(tally.finished > 0, "not one request was finished");
+    let not_resumed = tally.not_resumed as f64 / tally.finished as f64;
+    ensure!(
+        not_resumed <= NOT_RESUMED_MAX,
+        "{:.0} % of the handshakes that should be resumed were full",
+        not_resumed * 100.0
+    );
     // What the proxy does when its clients go is not part of anybody's window.
     rig.run(Duration::from_millis(50))?;
     let seconds = (ended - began).as_secs_f64();
@@ -154,6 +143,7 @@ fn window(rig: &mut Rig, running: &Running, workload: Workload, effort: Effort) 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory {
     pub(crate) contender: Contender,
+    pub(crate) workload: Workload,
     /// After its first answer.
     pub(crate) idle_mib: f64,
     pub(crate) connections: usize,
@@ -165,15 +155,20 @@ pub(crate) fn memory(
     site: &Site,
     rig: &mut Rig,
     contender: Contender,
+    workload: Workload,
     mode: Mode,
     connections: usize,
 ) -> Result<Memory> {
-    const LIMIT: Duration = Duration::from_secs(30);
+    const LIMIT: Duration = Duration::from_secs(60);
     const REST: Duration = Duration::from_millis(300);
-    let running = site.start(rig, contender, mode)?;
+    let ask = Ask {
+        life: Life::Idle,
+        ..workload.ask
+    };
+    let running = site.start(rig, contender, workload.shape, mode)?;
     rig.run(REST)?;
     let before = running.process.resident_kib()?;
-    rig.open_idle(running.address, connections, LIMIT)
+    rig.open_idle(running.address, connections, ask, LIMIT)
         .with_context(|| format!("{contender} and {connections} idle connections"))?;
     rig.run(REST)?;
     let after = running.process.resident_kib()?;
@@ -182,6 +177,7 @@ pub(crate) fn memory(
     rig.close();
     Ok(Memory {
         contender,
+        workload,
         idle_mib: before as f64 / 1024.0,
         connections,
         kib_per_connection: after.saturating_sub(before) as f64 / connections as f64,
@@ -204,7 +200,8 @@ pub(crate) fn start(
 ) -> Result<Start> {
     let mut took_ms = Vec::new();
     for _ in 0..times {
-        took_ms.push(site.start(rig, contender, mode)?.start.as_secs_f64() * 1e3);
+        let running = site.start(rig, contender, Shape::Http, mode)?;
+        took_ms.push(running.start.as_secs_f64() * 1e3);
     }
     Ok(Start { contender, took_ms })
 }

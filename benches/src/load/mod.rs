@@ -1,11 +1,14 @@
 //! Load runs: mesh-proxy beside real peers, on one core each, in turn.
 
 mod contender;
+mod frames;
 mod http;
 mod measure;
 mod process;
 mod report;
 mod rig;
+mod shape;
+mod workload;
 
 use std::path::Path;
 
@@ -13,10 +16,12 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use contender::{Contender, Mode, Site};
-use measure::{Effort, WORKLOADS, Workload};
+use measure::{Effort, Memory};
 use process::Cores;
 use report::Report;
 use rig::Rig;
+use shape::Shape;
+use workload::{WORKLOADS, Workload};
 
 use crate::Flags;
 
@@ -79,13 +84,15 @@ pub(crate) fn run(flags: &Flags, out: &Path) -> Result<bool> {
     effort.idle_connections = effort.idle_connections.min(most);
     process::pin(cores.load)?;
     let absolute = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let folder = absolute(out);
     let site = Site {
-        folder: absolute(out),
+        files: rig::write_files(&folder.join("keys"))?,
+        folder,
         envoy: absolute(&flags.envoy),
         mesh: absolute(&flags.mesh),
         cores,
     };
-    let mut rig = Rig::new()?;
+    let mut rig = Rig::new(&site.files)?;
     let report = measure_all(&site, &mut rig, &selection, effort)?;
     let text = report.markdown();
     let host = describe(&site, &selection, effort);
@@ -112,42 +119,66 @@ fn measure_all(
     effort: Effort,
 ) -> Result<Report> {
     let mut report = Report::default();
-    if selection.parts.contains(&"load") {
+    let part = |name: &str| selection.parts.contains(&name);
+    for workload in &selection.workloads {
         for mode in &selection.modes {
-            for workload in &selection.workloads {
+            if part("load") && workload.modes.contains(mode) {
                 eprintln!("load: {}, {}", workload.title, mode.name());
                 let what = (*mode, *workload);
                 let cells = measure::load(site, rig, &selection.contenders, what, effort)?;
                 report.cells.extend(cells);
             }
         }
-    }
-    for contender in &selection.contenders {
-        // With policies where there are any.
-        let mode = if contender.has(Mode::Policies) {
-            Mode::Policies
-        } else {
-            Mode::Plain
-        };
-        if selection.parts.contains(&"memory") {
-            eprintln!("memory: {contender}");
-            let connections = match contender {
-                // It shares no upstream connection: as many again, of half as many.
-                Contender::Relay => effort.idle_connections / 2,
-                _ => effort.idle_connections,
-            };
+        if part("memory") && workload.memory {
             report
                 .memory
-                .push(measure::memory(site, rig, *contender, mode, connections)?);
+                .extend(memory(site, rig, selection, *workload, effort)?);
         }
-        if selection.parts.contains(&"start") {
+    }
+    for contender in &selection.contenders {
+        if part("start") {
             eprintln!("start: {contender}");
+            let mode = most_policies(*contender, Shape::Http);
             report
                 .starts
                 .push(measure::start(site, rig, *contender, mode, effort.starts)?);
         }
     }
     Ok(report)
+}
+
+fn memory(
+    site: &Site,
+    rig: &mut Rig,
+    selection: &Selection,
+    workload: Workload,
+    effort: Effort,
+) -> Result<Vec<Memory>> {
+    let mut all = Vec::new();
+    for contender in &selection.contenders {
+        let mode = most_policies(*contender, workload.shape);
+        if !contender.can(workload.shape, mode) {
+            continue;
+        }
+        eprintln!("memory: {}, {contender}", workload.shape.name());
+        let connections = match contender {
+            // It shares no upstream connection: as many again, of half as many.
+            Contender::Relay => effort.idle_connections / 2,
+            _ => effort.idle_connections,
+        };
+        let weight = measure::memory(site, rig, *contender, workload, mode, connections)?;
+        all.push(weight);
+    }
+    Ok(all)
+}
+
+/// With policies where there are any.
+fn most_policies(contender: Contender, shape: Shape) -> Mode {
+    if contender.can(shape, Mode::Policies) {
+        Mode::Policies
+    } else {
+        Mode::Plain
+    }
 }
 
 /// What a reader must know about a run.

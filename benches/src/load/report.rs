@@ -6,12 +6,11 @@ use serde_json::{Value, json};
 
 use super::{
     contender::{Contender, Mode},
-    measure::{Cell, Memory, Start, WORKLOADS, Window},
+    measure::{Cell, Memory, Start, Window},
+    shape::Shape,
+    workload::WORKLOADS,
 };
 use crate::table::Table;
-
-/// At most this share of Envoy's CPU per request, with all policies on.
-const SHARE_OF_ENVOY_MAX: f64 = 0.35;
 
 /// Idle, right after the start, in MiB.
 const IDLE_MIB_MAX: f64 = 15.0;
@@ -86,13 +85,13 @@ impl Report {
         })
     }
 
-    /// CPU per request as a share of Envoy's: round by round, since a machine may be slower for a while, and
+    /// CPU per request as a share of another's: round by round, since a machine may be slower for a while, and
     /// both are hit.
-    fn share_of_envoy(&self, cell: &Cell) -> Option<Spread> {
-        let envoy = self.cell(Contender::Envoy, cell.mode, cell.workload.name)?;
-        let rounds = cell.windows.iter().zip(&envoy.windows);
-        Some(Spread::of(rounds.map(|(window, envoy)| {
-            window.cpu_us_per_request / envoy.cpu_us_per_request
+    fn share(&self, cell: &Cell, of: Contender) -> Option<Spread> {
+        let other = self.cell(of, cell.mode, cell.workload.name)?;
+        let rounds = cell.windows.iter().zip(&other.windows);
+        Some(Spread::of(rounds.map(|(window, other)| {
+            window.cpu_us_per_request / other.cpu_us_per_request
         })))
     }
 
@@ -129,7 +128,7 @@ impl Report {
             "core: ran + kept waiting",
         ]);
         for cell in &cells {
-            let share = self.share_of_envoy(cell);
+            let share = self.share(cell, Contender::Envoy);
             let (ran, waited) = (
                 cell.spread(|w| w.ran).median,
                 cell.spread(|w| w.waited).median,
@@ -148,6 +147,11 @@ impl Report {
         let _ = writeln!(text, "\n{}, {on}\n\n{table}", first.workload.title);
     }
 
+    fn memory(&self, contender: Contender, shape: Shape) -> Option<&Memory> {
+        let same = |m: &&Memory| m.contender == contender && m.workload.shape == shape;
+        self.memory.iter().find(same)
+    }
+
     fn write_memory(&self, text: &mut String) {
         if self.memory.is_empty() && self.starts.is_empty() {
             return;
@@ -156,19 +160,22 @@ impl Report {
             "contender, policies on",
             "RSS idle, MiB",
             "KiB per idle connection",
+            "with TLS",
             "ms from exec to first answer (min–max)",
         ]);
         let none = || "-".to_owned();
         for contender in Contender::ALL {
-            let memory = self.memory.iter().find(|m| m.contender == contender);
+            let memory = self.memory(contender, Shape::Http);
+            let tls = self.memory(contender, Shape::Tls);
             let start = self.starts.iter().find(|s| s.contender == contender);
-            if memory.is_none() && start.is_none() {
+            if memory.is_none() && tls.is_none() && start.is_none() {
                 continue;
             }
             table.row([
                 contender.to_string(),
                 memory.map_or_else(none, |m| format!("{:.1}", m.idle_mib)),
                 memory.map_or_else(none, |m| format!("{:.1}", m.kib_per_connection)),
+                tls.map_or_else(none, |m| format!("{:.1}", m.kib_per_connection)),
                 start.map_or_else(none, |s| Spread::of(s.took_ms.iter().copied()).text()),
             ]);
         }
@@ -178,18 +185,23 @@ impl Report {
     /// What is promised, what was measured, and whether it holds.
     pub(crate) fn bars(&self) -> Vec<(String, bool)> {
         let mut bars = Vec::new();
-        // Only small answers are about the cost of a request; large ones are about copying.
-        let cell = self.cell(Contender::Mesh, Mode::Policies, "small");
-        if let Some(share) = cell.and_then(|cell| self.share_of_envoy(cell)) {
-            let share = share.median;
-            bars.push((
-                format!(
-                    "CPU per request, policies on: {share:.2} of Envoy's, at most {SHARE_OF_ENVOY_MAX}"
-                ),
-                share <= SHARE_OF_ENVOY_MAX,
-            ));
+        for workload in WORKLOADS {
+            let cell = self.cell(Contender::Mesh, Mode::Policies, workload.name);
+            let Some((bar, cell)) = workload.bar.zip(cell) else {
+                continue;
+            };
+            if let Some(share) = self.share(cell, bar.of) {
+                let (share, most, of) = (share.median, bar.share_max, bar.of);
+                bars.push((
+                    format!(
+                        "CPU per request, policies on, {}: {share:.2} of {of}'s, at most {most}",
+                        workload.name
+                    ),
+                    share <= most,
+                ));
+            }
         }
-        let mesh = self.memory.iter().find(|m| m.contender == Contender::Mesh);
+        let mesh = self.memory(Contender::Mesh, Shape::Http);
         if let Some(memory) = mesh {
             let (idle, each) = (memory.idle_mib, memory.kib_per_connection);
             bars.push((
@@ -214,7 +226,7 @@ impl Report {
                 "mode": cell.mode.name(),
                 "workload": cell.workload.name,
                 "cpu_us_per_request": cell.cpu().json(),
-                "of_envoy": self.share_of_envoy(cell).map(Spread::json),
+                "of_envoy": self.share(cell, Contender::Envoy).map(Spread::json),
                 "requests_per_second": cell.spread(|w| w.requests_per_second).json(),
                 "p99_ms": cell.spread(|w| w.p99_ms).json(),
                 "ran": cell.spread(|w| w.ran).json(),
@@ -225,6 +237,7 @@ impl Report {
         let memory = self.memory.iter().map(|memory| {
             json!({
                 "contender": memory.contender.name(),
+                "shape": memory.workload.shape.name(),
                 "idle_mib": memory.idle_mib,
                 "connections": memory.connections,
                 "kib_per_connection": memory.kib_per_connection,

@@ -3,9 +3,14 @@
 //! Both must cost less than the proxy between them, or the proxy would never be busy: no runtime, no
 //! allocation per request, one read and one write per message.
 
+mod client;
+mod http2;
+mod tls;
+mod upstream;
+
 use std::{
-    io::{ErrorKind, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
@@ -20,7 +25,10 @@ use rustix::{
     },
 };
 
-use super::http::{Requests, Responses};
+use client::Client;
+use upstream::Upstream;
+
+pub(crate) use tls::{Files, write_files};
 
 /// So many events are taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
@@ -41,26 +49,72 @@ pub(crate) enum Size {
     Small,
     /// 64 KiB.
     Large,
+    /// 16 MiB.
+    Huge,
 }
 
 impl Size {
-    const fn request(self) -> &'static [u8] {
+    const ALL: [Self; 3] = [Self::Small, Self::Large, Self::Huge];
+
+    const fn bytes(self) -> usize {
         match self {
-            Self::Small => b"GET /small HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n",
-            Self::Large => b"GET /large HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n",
+            Self::Small => 100,
+            Self::Large => 64 << 10,
+            Self::Huge => 16 << 20,
         }
     }
 
-    fn response(self) -> Vec<u8> {
-        let length = match self {
-            Self::Small => 100,
-            Self::Large => 64 << 10,
-        };
-        let head = format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n"
-        );
-        [head.as_bytes(), &vec![b'x'; length]].concat()
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Small => "/small",
+            Self::Large => "/large",
+            Self::Huge => "/huge",
+        }
     }
+
+    /// By the first letter of its path.
+    fn of_target(letter: u8) -> Option<Self> {
+        let same = |size: &Self| size.path().as_bytes().get(1) == Some(&letter);
+        Self::ALL.into_iter().find(same)
+    }
+}
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    /// So many requests at a time.
+    Http2 {
+        streams: usize,
+    },
+}
+
+/// How a client begins a TLS session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tls {
+    Full,
+    /// With a ticket of an earlier one, where there is any.
+    Resumed,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// One request after the other.
+    KeepAlive,
+    /// One request; another connection takes its place.
+    Once,
+    /// One request, and then nothing.
+    Idle,
+}
+
+/// What a client asks for, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ask {
+    pub(crate) size: Size,
+    pub(crate) protocol: Protocol,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) life: Life,
 }
 
 /// What clients have seen since [`Rig::reset`].
@@ -70,10 +124,20 @@ pub(crate) struct Tally {
     pub(crate) finished: u64,
     /// Requests that are not, or whose answer was not a 200.
     pub(crate) failed: u64,
+    /// Sessions that were to be taken up again and began anew.
+    pub(crate) not_resumed: u64,
     /// Why the first failed.
     pub(crate) failure: Option<String>,
     /// How long each took, in microseconds.
     pub(crate) took_us: Vec<u32>,
+}
+
+impl Tally {
+    fn finish(&mut self, since: Instant, now: Instant) {
+        let took = (now - since).as_micros();
+        self.finished += 1;
+        self.took_us.push(u32::try_from(took).unwrap_or(u32::MAX));
+    }
 }
 
 /// All sockets of the load side.
@@ -81,18 +145,22 @@ pub(crate) struct Rig {
     epoll: OwnedFd,
     slots: Vec<Slot>,
     free: Vec<usize>,
-    /// Clients that are connected.
-    clients: usize,
     io: Io,
+    tls: tls::Clients,
     events: Vec<Event>,
     addresses: [SocketAddr; UPSTREAMS],
 }
 
 /// What all connections use.
 struct Io {
+    /// What was read from a socket.
     buffer: Box<[u8]>,
-    small: Vec<u8>,
-    large: Vec<u8>,
+    /// What was decrypted.
+    plain: Box<[u8]>,
+    /// What is to be written.
+    out: Vec<u8>,
+    /// Responses of HTTP/1.1, by their size.
+    responses: [Vec<u8>; Size::ALL.len()],
     tally: Tally,
 }
 
@@ -103,22 +171,6 @@ enum Slot {
     Upstream(Upstream),
 }
 
-struct Client {
-    stream: TcpStream,
-    size: Size,
-    responses: Responses,
-    sent: Instant,
-    /// Whether a response is followed by the next request.
-    loops: bool,
-}
-
-struct Upstream {
-    stream: TcpStream,
-    requests: Requests,
-    /// What is being answered, and how much of it was written, when the socket took only a part.
-    unwritten: Option<(Size, usize)>,
-}
-
 /// What becomes of a connection after an event.
 enum Next {
     Keep,
@@ -127,21 +179,24 @@ enum Next {
     /// Waits until it can read, after it had waited for writing.
     Read,
     Close,
+    /// Closes, and another one takes its place.
+    Replace,
 }
 
 impl Rig {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(files: &Files) -> Result<Self> {
         let mut rig = Self {
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
             slots: Vec::new(),
             free: Vec::new(),
-            clients: 0,
             io: Io {
                 buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
-                small: Size::Small.response(),
-                large: Size::Large.response(),
+                plain: vec![0; BUFFER_BYTES].into_boxed_slice(),
+                out: Vec::new(),
+                responses: Size::ALL.map(upstream::response),
                 tally: Tally::default(),
             },
+            tls: tls::Clients::new(files)?,
             events: Vec::with_capacity(EVENTS_MAX),
             addresses: [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); UPSTREAMS],
         };
@@ -159,19 +214,20 @@ impl Rig {
         self.addresses
     }
 
-    /// Opens connections that send one request after the other until [`Rig::close`].
-    pub(crate) fn open(&mut self, to: SocketAddr, connections: usize, size: Size) -> Result<()> {
+    /// Opens connections that ask until [`Rig::close`].
+    pub(crate) fn open(&mut self, to: SocketAddr, connections: usize, ask: Ask) -> Result<()> {
         for _ in 0..connections {
-            self.connect(to, size, true)?;
+            self.connect(to, ask)?;
         }
         Ok(())
     }
 
-    /// Opens connections that send one request each and are idle from then on.
+    /// Opens connections that ask once each and are idle from then on.
     pub(crate) fn open_idle(
         &mut self,
         to: SocketAddr,
         connections: usize,
+        ask: Ask,
         limit: Duration,
     ) -> Result<()> {
         let deadline = clock::now() + limit;
@@ -188,7 +244,7 @@ impl Rig {
                 "only {done} of {connections} connections were served"
             );
             while opened < connections && opened - done < OPENING_MAX {
-                self.connect(to, Size::Small, false)?;
+                self.connect(to, ask)?;
                 opened += 1;
             }
             self.turn(Duration::from_millis(1))?;
@@ -199,13 +255,14 @@ impl Rig {
     pub(crate) fn first_answer(
         &mut self,
         to: SocketAddr,
+        ask: Ask,
         start: Instant,
         limit: Duration,
         mut alive: impl FnMut() -> Result<()>,
     ) -> Result<Duration> {
         while start.elapsed() < limit {
             self.reset();
-            if self.connect(to, Size::Small, false).is_ok() {
+            if self.connect(to, ask).is_ok() {
                 while self.io.tally.finished + self.io.tally.failed == 0 && start.elapsed() < limit
                 {
                     self.turn(Duration::from_micros(100))?;
@@ -267,19 +324,10 @@ impl Rig {
         }
     }
 
-    fn connect(&mut self, to: SocketAddr, size: Size, loops: bool) -> Result<()> {
-        let mut stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        stream.write_all(size.request())?;
-        self.clients += 1;
-        self.insert(Slot::Client(Client {
-            stream,
-            size,
-            responses: Responses::default(),
-            sent: clock::now(),
-            loops,
-        }))
+    fn connect(&mut self, to: SocketAddr, ask: Ask) -> Result<()> {
+        let session = ask.tls.map(|tls| self.tls.begin(tls)).transpose()?;
+        let client = Client::connect(to, ask, session, &mut self.io)?;
+        self.insert(Slot::Client(client))
     }
 
     fn insert(&mut self, slot: Slot) -> Result<()> {
@@ -299,10 +347,9 @@ impl Rig {
         Ok(())
     }
 
+    /// Dropping a socket takes it out of the epoll.
     fn remove(&mut self, place: usize) {
-        // Dropping a socket takes it out of the epoll.
-        let slot = std::mem::replace(&mut self.slots[place], Slot::Free);
-        self.clients -= usize::from(matches!(slot, Slot::Client(_)));
+        self.slots[place] = Slot::Free;
         self.free.push(place);
     }
 
@@ -336,18 +383,21 @@ impl Rig {
             Next::Close => self.remove(place),
             Next::Write => self.wait_for(place, EventFlags::OUT)?,
             Next::Read => self.wait_for(place, EventFlags::IN)?,
+            Next::Replace => {
+                if let Slot::Client(Client { to, ask, .. }) = &self.slots[place] {
+                    let (to, ask) = (*to, *ask);
+                    self.remove(place);
+                    self.connect(to, ask)?;
+                }
+            }
         }
         Ok(())
     }
 
     fn wait_for(&self, place: usize, events: EventFlags) -> Result<()> {
         if let Slot::Upstream(Upstream { stream, .. }) = &self.slots[place] {
-            epoll::modify(
-                &self.epoll,
-                stream,
-                EventData::new_u64(place as u64),
-                events,
-            )?;
+            let data = EventData::new_u64(place as u64);
+            epoll::modify(&self.epoll, stream, data, events)?;
         }
         Ok(())
     }
@@ -364,87 +414,8 @@ impl Rig {
             };
             stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
-            self.insert(Slot::Upstream(Upstream {
-                stream,
-                requests: Requests::default(),
-                unwritten: None,
-            }))?;
+            self.insert(Slot::Upstream(Upstream::new(stream)))?;
         }
-    }
-}
-
-impl Client {
-    fn on_readable(&mut self, io: &mut Io) -> Next {
-        let read = match self.stream.read(&mut io.buffer) {
-            Ok(0) => Err(anyhow::anyhow!("the proxy closed the connection")),
-            Ok(read) => self.responses.read(&io.buffer[..read]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Keep,
-            Err(error) => Err(error.into()),
-        };
-        match read {
-            Ok(false) => Next::Keep,
-            Ok(true) => self.on_response(io),
-            Err(error) => io.fail(&error),
-        }
-    }
-
-    fn on_response(&mut self, io: &mut Io) -> Next {
-        let now = clock::now();
-        let took = (now - self.sent).as_micros();
-        io.tally.finished += 1;
-        io.tally
-            .took_us
-            .push(u32::try_from(took).unwrap_or(u32::MAX));
-        if !self.loops {
-            return Next::Keep;
-        }
-        self.sent = now;
-        // So few bytes always fit into an empty socket buffer.
-        match self.stream.write_all(self.size.request()) {
-            Ok(()) => Next::Keep,
-            Err(error) => io.fail(&error.into()),
-        }
-    }
-}
-
-impl Upstream {
-    fn on_event(&mut self, io: &mut Io) -> Next {
-        if let Some((size, written)) = self.unwritten.take() {
-            return match self.answer(io, size, written) {
-                Next::Keep => Next::Read,
-                next => next,
-            };
-        }
-        let read = match self.stream.read(&mut io.buffer) {
-            Ok(0) => return Next::Close,
-            Ok(read) => read,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Next::Keep,
-            Err(_) => return Next::Close,
-        };
-        match self.requests.read(&io.buffer[..read]) {
-            Ok(None) => Next::Keep,
-            Ok(Some(b'l')) => self.answer(io, Size::Large, 0),
-            Ok(Some(_)) => self.answer(io, Size::Small, 0),
-            Err(error) => io.fail(&error.context("what the upstream was sent")),
-        }
-    }
-
-    fn answer(&mut self, io: &Io, size: Size, mut written: usize) -> Next {
-        let response = match size {
-            Size::Small => &io.small,
-            Size::Large => &io.large,
-        };
-        while written < response.len() {
-            match self.stream.write(&response[written..]) {
-                Ok(more) => written += more,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.unwritten = Some((size, written));
-                    return Next::Write;
-                }
-                Err(_) => return Next::Close,
-            }
-        }
-        Next::Keep
     }
 }
 
