@@ -2,10 +2,20 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Parser, ValueEnum};
 
+use crate::commands::Command;
+
 /// A service-mesh sidecar that runs Envoy v3 configuration.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "mesh-proxy", version, max_term_width = 100)]
+#[command(
+    name = "mesh-proxy",
+    version,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Flags {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
     /// The bootstrap: an Envoy v3 bootstrap as YAML or JSON.
     #[arg(short = 'c', long, value_name = "FILE")]
     pub(crate) config_path: Option<PathBuf>,

@@ -6,6 +6,7 @@
 //! [`main`] is all of it, so that demos and tests can have sidecars inside their own process.
 
 mod admin;
+mod commands;
 mod demo;
 mod drain;
 mod flags;
@@ -64,6 +65,9 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    if let Some(command) = &flags.command {
+        return runtime.block_on(commands::run(command));
+    }
     if flags.demo {
         return runtime.block_on(demo::run(flags));
     }

@@ -294,7 +294,7 @@ impl HandshakeError {
             Some(why) => format!(":{}", why.to_string().replace([':', '|', '\n'], " ")),
         };
         if name.is_empty() {
-            return format!("TLS error: {}", self.cause());
+            return format!("TLS error: {}", self.why());
         }
         format!("TLS_error:|{code}:SSL routines:OPENSSL_internal:{name}{detail}:TLS_error_end")
     }
@@ -324,7 +324,9 @@ impl HandshakeError {
         }
     }
 
-    fn cause(&self) -> String {
+    /// What went wrong, by itself.
+    #[must_use]
+    pub fn why(&self) -> String {
         let Inner {
             rejection,
             alert,
@@ -425,7 +427,7 @@ impl fmt::Display for HandshakeError {
             f,
             "TLS handshake with a {peer} failed ({}): {}",
             self.0.stage,
-            self.cause()
+            self.why()
         )?;
         let list = |names: Vec<String>| names.join(", ");
         let expected = self.expected();
@@ -438,14 +440,7 @@ impl fmt::Display for HandshakeError {
         }
         for (index, one) in self.0.chain.iter().enumerate() {
             let at = if index == 0 { "; chain" } else { " <-" };
-            let validity = one.validity();
-            write!(
-                f,
-                "{at} {:?} ({} to {})",
-                one.subject(),
-                date(validity.not_before),
-                date(validity.not_after)
-            )?;
+            write!(f, "{at} {:?} ({})", one.subject(), one.validity())?;
         }
         if let Some(name) = self.server_name() {
             write!(f, "; server name {name}")?;

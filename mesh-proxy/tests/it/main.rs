@@ -2,6 +2,7 @@
 
 mod admin;
 mod admin_pages;
+mod commands;
 mod drain;
 mod filters;
 mod health;

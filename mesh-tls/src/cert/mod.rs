@@ -16,7 +16,7 @@ use x509_parser::{
     time::ASN1Time,
 };
 
-use crate::{SecretError, SpiffeId, digest::sha256};
+use crate::{SecretError, SpiffeId, digest::sha256, error::date};
 
 /// The most certificates that are read from one PEM text; more are refused.
 pub const CERTIFICATES_MAX: usize = 4096;
@@ -66,6 +66,13 @@ impl Validity {
     #[must_use]
     pub fn left(&self, now: SystemTime) -> Duration {
         self.not_after.duration_since(now).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Validity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = (date(self.not_before), date(self.not_after));
+        write!(f, "{from} to {to}")
     }
 }
 

@@ -29,7 +29,7 @@ pub use source::{SecretSource, SecretUpdate, inline};
 /// The longest secret file, in bytes; a longer one is refused.
 pub const FILE_MAX: u64 = 4 << 20;
 
-fn read_file(path: &Path) -> Result<Vec<u8>, SecretError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, SecretError> {
     let failed = |error: io::Error| SecretError::File {
         path: path.to_owned(),
         error: Arc::new(error),

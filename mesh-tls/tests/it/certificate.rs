@@ -1,9 +1,12 @@
 use std::{net::IpAddr, process::Command};
 
-use mesh_tls::{Certificate, Identity, San, SvidError, check_svid, dev_ca::DevLeaf};
+use mesh_tls::{
+    Certificate, Identity, San, SvidError, Trust, Usage, ValidationConfig, Validator, check_svid,
+    dev_ca::{DevCa, DevLeaf},
+};
 use rcgen::KeyUsagePurpose;
 
-use crate::support::{ca, now, svid};
+use crate::support::{ca, hours, now, svid};
 
 #[test]
 fn a_certificate_tells_all_that_is_asked() {
@@ -196,4 +199,31 @@ fn der_as_the_workload_api_sends_it() {
             Identity::from_der(&ders[..at], &key).is_err() || at == identity.leaf().der().len()
         );
     }
+}
+
+#[test]
+fn a_dev_ca_that_was_saved_goes_on_under_the_same_root() {
+    let folder = tempdir();
+    assert!(DevCa::open(&folder).unwrap().is_none());
+    let before = ca("example.org");
+    before.save(&folder).unwrap();
+    let mut after = DevCa::open(&folder).unwrap().unwrap();
+    assert_eq!(after.domain(), before.domain());
+    assert_eq!(after.bundle_pem(), before.bundle_pem());
+    let validator = Validator::new(ValidationConfig::new(Trust::Bundle(
+        before.bundle().unwrap(),
+    )));
+    for round in 0..2 {
+        let issued = after.issue(svid("spiffe://example.org/a")).unwrap();
+        let chain = issued.identity().unwrap();
+        let chain: Vec<_> = chain
+            .chain()
+            .iter()
+            .map(|one| one.der().to_vec().into())
+            .collect();
+        let verified = validator.verify(&chain, Usage::Server, None, now());
+        assert_eq!(verified, Ok(()), "round {round}");
+        after.rotate_intermediate(now(), now() + hours(1)).unwrap();
+    }
+    std::fs::remove_dir_all(folder).unwrap();
 }

@@ -2,25 +2,27 @@
 //!
 //! Its keys lie in plain files: **it is no CA for anything that matters**.
 
+mod authority;
+mod files;
+mod leaf;
+
 use std::{
-    fmt,
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
+    fmt, io,
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use rcgen::{
-    BasicConstraints, Certificate as Signed, CertificateParams, CertificateRevocationListParams,
-    DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair,
-    KeyUsagePurpose, RevokedCertParams, RsaKeySize, SanType, SerialNumber,
+    CertificateRevocationListParams, DistinguishedName, DnType, KeyIdMethod, KeyPair,
+    RevokedCertParams, RsaKeySize, SerialNumber,
 };
-
 use time::OffsetDateTime;
 
 use crate::{Identity, SecretError, SpiffeId, TrustBundle, TrustDomain, digest::hex};
+use authority::Authority;
+use files::{place, place_together};
+pub use leaf::DevLeaf;
 
 /// How long its CA certificates last: ten years.
 pub const CA_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
@@ -54,152 +56,6 @@ pub struct DevCa {
     domain: TrustDomain,
     root: Authority,
     intermediate: Authority,
-}
-
-struct Authority {
-    certificate: Signed,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-/// What a leaf says.
-#[derive(Debug, Clone)]
-pub struct DevLeaf {
-    uris: Vec<String>,
-    dns: Vec<String>,
-    ips: Vec<IpAddr>,
-    emails: Vec<String>,
-    not_before: SystemTime,
-    not_after: SystemTime,
-    rsa: bool,
-    ca: bool,
-    usages: Vec<KeyUsagePurpose>,
-    purposes: Vec<ExtendedKeyUsagePurpose>,
-}
-
-impl DevLeaf {
-    /// A leaf without names that is good now and for a day.
-    #[must_use]
-    pub fn new(now: SystemTime) -> Self {
-        Self {
-            uris: Vec::new(),
-            dns: Vec::new(),
-            ips: Vec::new(),
-            emails: Vec::new(),
-            not_before: now - BACKDATE,
-            not_after: now + LEAF_LIFETIME_DEFAULT,
-            rsa: false,
-            ca: false,
-            usages: vec![KeyUsagePurpose::DigitalSignature],
-            purposes: vec![
-                ExtendedKeyUsagePurpose::ServerAuth,
-                ExtendedKeyUsagePurpose::ClientAuth,
-            ],
-        }
-    }
-
-    /// An X.509-SVID of `id`.
-    #[must_use]
-    pub fn svid(id: &SpiffeId, now: SystemTime) -> Self {
-        Self::new(now).uri(id.as_str())
-    }
-
-    /// Another URI.
-    #[must_use]
-    pub fn uri(mut self, uri: &str) -> Self {
-        self.uris.push(uri.to_owned());
-        self
-    }
-
-    /// Another host name.
-    #[must_use]
-    pub fn dns(mut self, name: &str) -> Self {
-        self.dns.push(name.to_owned());
-        self
-    }
-
-    /// Another address.
-    #[must_use]
-    pub fn ip(mut self, address: IpAddr) -> Self {
-        self.ips.push(address);
-        self
-    }
-
-    /// Another mail address.
-    #[must_use]
-    pub fn email(mut self, address: &str) -> Self {
-        self.emails.push(address.to_owned());
-        self
-    }
-
-    /// When it may be used.
-    #[must_use]
-    pub const fn valid(mut self, not_before: SystemTime, not_after: SystemTime) -> Self {
-        self.not_before = not_before;
-        self.not_after = not_after;
-        self
-    }
-
-    /// With an RSA key of 2048 bits in place of ECDSA on P-256.
-    #[must_use]
-    pub const fn rsa(mut self) -> Self {
-        self.rsa = true;
-        self
-    }
-
-    /// Breaks the rules on purpose: with the CA bit.
-    #[must_use]
-    pub const fn with_ca_bit(mut self) -> Self {
-        self.ca = true;
-        self
-    }
-
-    /// Breaks the rules on purpose: with other key usages; none leaves the extension out.
-    #[must_use]
-    pub fn key_usages(mut self, usages: Vec<KeyUsagePurpose>) -> Self {
-        self.usages = usages;
-        self
-    }
-
-    /// With other extended key usages; none leaves the extension out.
-    #[must_use]
-    pub fn purposes(mut self, purposes: Vec<ExtendedKeyUsagePurpose>) -> Self {
-        self.purposes = purposes;
-        self
-    }
-
-    fn params(self, serial: SerialNumber) -> Result<CertificateParams, rcgen::Error> {
-        let mut params = CertificateParams::default();
-        for uri in &self.uris {
-            params
-                .subject_alt_names
-                .push(SanType::URI(uri.as_str().try_into()?));
-        }
-        for name in &self.dns {
-            params
-                .subject_alt_names
-                .push(SanType::DnsName(name.as_str().try_into()?));
-        }
-        for address in &self.emails {
-            let address = address.as_str().try_into()?;
-            params.subject_alt_names.push(SanType::Rfc822Name(address));
-        }
-        params
-            .subject_alt_names
-            .extend(self.ips.into_iter().map(SanType::IpAddress));
-        params.distinguished_name = subject("workload");
-        params.not_before = moment(self.not_before);
-        params.not_after = moment(self.not_after);
-        params.serial_number = Some(serial);
-        params.is_ca = if self.ca {
-            IsCa::Ca(BasicConstraints::Unconstrained)
-        } else {
-            IsCa::ExplicitNoCa
-        };
-        params.key_usages = self.usages;
-        params.extended_key_usages = self.purposes;
-        params.use_authority_key_identifier_extension = true;
-        Ok(params)
-    }
 }
 
 /// A leaf, the chain above it and its key, as PEM. The key is in no other output of this type.
@@ -262,6 +118,48 @@ impl DevCa {
         })
     }
 
+    /// The folder of the CA's own certificates and keys, beside those of the workloads.
+    pub const OWN_FOLDER: &str = "ca";
+
+    /// The CA that was [saved](Self::save) in `folder`; `None` when there is none.
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub fn open(folder: &Path) -> Result<Option<Self>, DevCaError> {
+        let own = folder.join(Self::OWN_FOLDER);
+        if !own.exists() {
+            return Ok(None);
+        }
+        let root = Authority::load(&own, "root")?;
+        let certificates = crate::Certificate::from_pem(root.pem.as_bytes())?;
+        let mut uris = certificates.iter().flat_map(|one| one.uris());
+        let domain = uris.find_map(|uri| uri.strip_prefix("spiffe://")?.parse().ok());
+        Ok(Some(Self {
+            domain: domain.ok_or_else(|| {
+                SecretError::Certificate("the root names no trust domain".to_owned())
+            })?,
+            intermediate: Authority::load(&own, "intermediate")?,
+            root,
+        }))
+    }
+
+    /// Writes the CA itself into `folder`, **its keys too**, so that it can be [opened](Self::open) again. Keys are
+    /// for their owner only.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&self, folder: &Path) -> Result<(), DevCaError> {
+        let own = folder.join(Self::OWN_FOLDER);
+        self.root.save(&own, "root")?;
+        self.intermediate.save(&own, "intermediate")
+    }
+
+    /// The folder of a workload: the last part of its path.
+    #[must_use]
+    pub fn folder_of(id: &SpiffeId) -> &str {
+        id.path().rsplit('/').next().unwrap_or("workload")
+    }
+
     /// A new intermediate under the same root, which ends at `not_after`: the issuer rotates.
     ///
     /// # Errors
@@ -284,7 +182,7 @@ impl DevCa {
     /// The root certificate as PEM: what peers trust.
     #[must_use]
     pub fn bundle_pem(&self) -> String {
-        self.root.certificate.pem()
+        self.root.pem.clone()
     }
 
     /// The same, ready for use.
@@ -298,7 +196,7 @@ impl DevCa {
     /// The intermediate's certificate as PEM.
     #[must_use]
     pub fn intermediate_pem(&self) -> String {
-        self.intermediate.certificate.pem()
+        self.intermediate.pem.clone()
     }
 
     /// Signs a leaf.
@@ -315,7 +213,7 @@ impl DevCa {
         let params = leaf.params(serial.clone())?;
         let signed = params.signed_by(&key, &self.intermediate.issuer)?;
         Ok(Issued {
-            chain: signed.pem() + &self.intermediate.certificate.pem(),
+            chain: signed.pem() + &self.intermediate.pem,
             key: key.serialize_pem(),
             serial,
         })
@@ -355,7 +253,8 @@ impl DevCa {
 
     /// Writes `bundle.pem`, and for each workload a folder of its path's last part with `svid.pem` and `key.pem`.
     /// Each SVID has `localhost` and the loopback addresses among its names. Keys are for their owner only.
-    /// Every file is moved into its place: whoever watches a folder sees whole files.
+    /// They are projected as Kubernetes does it, through a link that is moved into the folder: whoever watches it
+    /// sees whole files that go together.
     ///
     /// # Errors
     /// When a file cannot be written, or a leaf cannot be signed.
@@ -372,69 +271,25 @@ impl DevCa {
             0o644,
         )?;
         for id in workloads {
-            let name = id.path().rsplit('/').next().unwrap_or("workload");
+            let name = Self::folder_of(id);
             let leaf = DevLeaf::svid(id, now)
                 .dns("localhost")
                 .ip(IpAddr::from([127, 0, 0, 1]))
                 .ip(IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16]))
                 .valid(now - BACKDATE, now + lifetime);
             let issued = self.issue(leaf)?;
-            let own = folder.join(name);
-            // The key first: a watcher that reads between the two sees a pair that does not fit, and keeps
-            // what it has until the second file is there.
-            place(&own.join("key.pem"), issued.key.as_bytes(), 0o600)?;
-            place(&own.join("svid.pem"), issued.chain.as_bytes(), 0o644)?;
+            // Both at once: whoever watches the folder never sees a pair that does not fit.
+            place_together(
+                &folder.join(name),
+                &hex(&issued.serial.to_bytes()),
+                &[
+                    ("key.pem", issued.key.as_bytes(), 0o600),
+                    ("svid.pem", issued.chain.as_bytes(), 0o644),
+                ],
+            )?;
         }
         Ok(())
     }
-}
-
-impl Authority {
-    fn root(domain: &TrustDomain, now: SystemTime) -> Result<Self, DevCaError> {
-        let key = KeyPair::generate()?;
-        let params = ca_params(domain, "root", now, now + CA_LIFETIME)?;
-        let certificate = params.self_signed(&key)?;
-        Ok(Self {
-            certificate,
-            issuer: Issuer::new(params, key),
-        })
-    }
-
-    fn under(
-        root: &Self,
-        domain: &TrustDomain,
-        now: SystemTime,
-        not_after: SystemTime,
-    ) -> Result<Self, DevCaError> {
-        let key = KeyPair::generate()?;
-        let params = ca_params(domain, "intermediate", now, not_after)?;
-        let certificate = params.signed_by(&key, &root.issuer)?;
-        Ok(Self {
-            certificate,
-            issuer: Issuer::new(params, key),
-        })
-    }
-}
-
-fn ca_params(
-    domain: &TrustDomain,
-    name: &str,
-    now: SystemTime,
-    not_after: SystemTime,
-) -> Result<CertificateParams, DevCaError> {
-    let mut params = CertificateParams::default();
-    let serial = serial()?;
-    // Names of two authorities differ, as their keys do.
-    let number = hex(&serial.to_bytes()[..4]);
-    params.distinguished_name = subject(&format!("{domain} {name} {number}"));
-    let uri = format!("spiffe://{domain}");
-    params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into()?)];
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params.not_before = moment(now - BACKDATE);
-    params.not_after = moment(not_after);
-    params.serial_number = Some(serial);
-    Ok(params)
 }
 
 fn subject(name: &str) -> DistinguishedName {
@@ -455,23 +310,4 @@ fn serial() -> Result<SerialNumber, DevCaError> {
 fn moment(time: SystemTime) -> OffsetDateTime {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     OffsetDateTime::UNIX_EPOCH + since
-}
-
-fn place(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DevCaError> {
-    let failed = |error: io::Error| DevCaError::File {
-        path: path.display().to_string(),
-        error,
-    };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let new = path.with_extension("new");
-    let _ = fs::remove_file(&new);
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(mode);
-    let mut file = options.open(&new).map_err(failed)?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(failed)?;
-    fs::rename(&new, path).map_err(failed)
 }
