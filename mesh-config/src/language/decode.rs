@@ -29,6 +29,21 @@ pub(crate) fn decode(
     decoder.fields_of(tree.root(), desc, &At::root(), &[])
 }
 
+/// Reads a part of the document, as `read` does it.
+pub(super) fn decode_part(
+    language: &Language,
+    tree: &Tree,
+    problems: &mut Problems,
+    read: impl FnOnce(&mut Decoder<'_>) -> DynamicMessage,
+) -> DynamicMessage {
+    read(&mut Decoder {
+        language,
+        tree,
+        problems,
+        bytes: 0,
+    })
+}
+
 pub(super) struct Decoder<'t> {
     pub(super) language: &'t Language,
     pub(super) tree: &'t Tree,

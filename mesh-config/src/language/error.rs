@@ -152,6 +152,22 @@ impl Problems {
         });
     }
 
+    /// Adds those of a part, whose paths begin at `path`.
+    pub(crate) fn extend_below(&mut self, path: &str, part: Self) {
+        self.left_out += part.left_out;
+        for mut problem in part.list {
+            problem.path = match (path.is_empty(), problem.path.is_empty()) {
+                (true, _) => problem.path,
+                (false, true) => path.to_owned(),
+                (false, false) if problem.path.starts_with('[') => {
+                    format!("{path}{}", problem.path)
+                }
+                (false, false) => format!("{path}.{}", problem.path),
+            };
+            self.push(problem);
+        }
+    }
+
     /// Whether further problems are only counted, so that it is no use to word them well.
     pub(crate) fn is_full(&self) -> bool {
         self.list.len() >= PROBLEMS_MAX

@@ -79,6 +79,11 @@ impl Source {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// The text.
+    pub fn content(&self) -> &str {
+        &self.text
+    }
 }
 
 /// A bootstrap that Envoy's language has no objection to, with all that later phases need.

@@ -12,6 +12,7 @@
 
 mod any;
 mod decode;
+mod document;
 mod dump;
 mod error;
 mod facts;
@@ -29,6 +30,7 @@ mod wkt;
 mod yaml;
 
 pub use decode::MESSAGE_BYTES_MAX;
+pub use document::{Document, Fields, Part};
 pub use dump::to_json;
 pub use error::{ConfigError, PROBLEMS_MAX, Position, Problem, ProblemKind, Problems};
 pub use load::{Loaded, Source, load_bootstrap};

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod convert;
+mod document;
 mod dynamic;
 mod errors;
 mod unsupported;

@@ -1,0 +1,8 @@
+//! The control plane from the outside.
+
+mod embedded;
+mod mesh_file;
+mod processes;
+mod publishing;
+mod registries;
+mod support;
