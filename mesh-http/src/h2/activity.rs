@@ -3,9 +3,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
+use futures_util::task::AtomicWaker;
 use mesh_core::clock;
 
 /// When something last moved on a stream. Shared by the stream and the request body that it lends out.
@@ -15,9 +17,11 @@ pub(crate) struct Activity {
     /// Milliseconds since then.
     last: AtomicU64,
     request_done: AtomicBool,
+    /// Who waits for that.
+    waker: AtomicWaker,
 }
 
-// Relaxed everywhere: the stream and its body are polled by one task as a rule, and a moment more or less
+// Relaxed for what timeouts go by: the stream and its body are polled by one task as a rule, and a moment more or less
 // does not matter to a timeout.
 impl Activity {
     pub(crate) fn begin(now: Instant) -> Arc<Self> {
@@ -25,6 +29,7 @@ impl Activity {
             began: now,
             last: AtomicU64::new(0),
             request_done: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
         })
     }
 
@@ -47,7 +52,17 @@ impl Activity {
     /// The request has been read to its end, or will not be.
     pub(crate) fn request_done(&self) {
         self.touch();
-        self.request_done.store(true, Ordering::Relaxed);
+        self.request_done.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    pub(crate) fn poll_request_done(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.request_done.load(Ordering::Acquire) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 
     pub(crate) fn is_request_done(&self) -> bool {

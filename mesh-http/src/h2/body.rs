@@ -130,6 +130,14 @@ impl<G: Hold> IncomingBody<G> {
     }
 }
 
+impl<G> Drop for IncomingBody<G> {
+    fn drop(&mut self) {
+        if let Some(activity) = self.activity.take() {
+            activity.request_done();
+        }
+    }
+}
+
 impl<G: Hold> HttpBody for IncomingBody<G> {
     type Data = Bytes;
     type Error = Error;

@@ -16,6 +16,7 @@ use http_body::Body as _;
 use mesh_core::{Body, Error, ErrorKind, Sent, TunnelRequest, clock};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::watch,
     task::AbortHandle,
 };
 
@@ -40,6 +41,8 @@ pub(crate) struct Driver<IO: AsyncRead + AsyncWrite + Unpin> {
     connection: h2::client::Connection<Watched<IO>, Bytes>,
     keepalive: Option<Keepalive>,
     verdict: Verdict,
+    /// Until the peer's settings are here.
+    greeting: Option<watch::Sender<bool>>,
 }
 
 /// Why a connection to an upstream ended.
@@ -55,7 +58,11 @@ pub(crate) enum DriverEnd {
     KeepaliveTimeout,
 }
 
-/// Makes an HTTP/2 connection of `io`.
+/// A connection to an upstream, whether the peer's settings are here, and who drives it.
+pub(crate) type Connected<IO> = (Streams, watch::Receiver<bool>, Driver<IO>);
+
+/// Makes an HTTP/2 connection of `io`. Until the peer says how many streams it takes, it gets at most
+/// `streams_at_first`: what is beyond its limit would wait within the connection.
 ///
 /// # Errors
 /// When the connection fails at once.
@@ -63,13 +70,15 @@ pub(crate) async fn connect<IO>(
     io: IO,
     config: &Http2Config,
     limits: HeadLimits,
-) -> Result<(Streams, Driver<IO>), Error>
+    streams_at_first: usize,
+) -> Result<Connected<IO>, Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (io, verdict) = Watched::new(io, Bytes::new(), Side::Client, config.flood.clone());
     let (streams, mut connection) = Builder::new()
         .enable_push(false)
+        .initial_max_send_streams(streams_at_first)
         .initial_window_size(config.initial_stream_window_size)
         .initial_connection_window_size(config.initial_connection_window_size)
         .header_table_size(config.hpack_table_size)
@@ -81,12 +90,14 @@ where
     let pings = config.keepalive.as_ref().zip(connection.ping_pong());
     let keepalive =
         pings.map(|(config, pings)| Keepalive::new(config.clone(), pings, clock::now()));
+    let (greeting, greeted) = watch::channel(false);
     let driver = Driver {
         connection,
         keepalive,
         verdict,
+        greeting: Some(greeting),
     };
-    Ok((streams, driver))
+    Ok((streams, greeted, driver))
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
@@ -102,6 +113,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
         }
         if let Some(flood) = this.verdict.flood() {
             return Poll::Ready(DriverEnd::Flooded(flood));
+        }
+        // The connection has just worked off all that was read.
+        if this.verdict.is_greeted()
+            && let Some(greeting) = this.greeting.take()
+        {
+            greeting.send_replace(true);
         }
         if let Some(keepalive) = &mut this.keepalive
             && keepalive.poll(cx, clock::now()).is_ready()

@@ -65,6 +65,12 @@ pub(crate) struct FrameHead {
     pub(crate) flags: u8,
 }
 
+impl FrameHead {
+    pub(crate) const fn is_settings_ack(self) -> bool {
+        self.kind == SETTINGS && self.flags & FLAG_ACK != 0
+    }
+}
+
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;

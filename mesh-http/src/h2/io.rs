@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
 };
@@ -24,17 +24,32 @@ pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Tells the connection what its stream has seen.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Verdict(Arc<AtomicU8>);
+pub(crate) struct Verdict(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    flood: AtomicU8,
+    greeted: AtomicBool,
+}
 
 // Relaxed: whoever reads it has just polled the stream that set it.
 impl Verdict {
     fn set(&self, flood: Flood) {
-        self.0.store(flood as u8, Ordering::Relaxed);
+        self.0.flood.store(flood as u8, Ordering::Relaxed);
     }
 
     /// What the peer floods us with.
     pub(crate) fn flood(&self) -> Option<Flood> {
-        Flood::from_code(self.0.load(Ordering::Relaxed))
+        Flood::from_code(self.0.flood.load(Ordering::Relaxed))
+    }
+
+    fn greeted(&self) {
+        self.0.greeted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the peer has acknowledged our settings, which it does after it has sent its own.
+    pub(crate) fn is_greeted(&self) -> bool {
+        self.0.greeted.load(Ordering::Relaxed)
     }
 }
 
@@ -82,6 +97,9 @@ impl<IO> Watched<IO> {
             ..
         } = self;
         inbound.feed(bytes, |frame| {
+            if frame.is_settings_ack() {
+                verdict.greeted();
+            }
             if !*flooded && let Err(flood) = guard.on_received(frame, clock::now) {
                 *flooded = true;
                 verdict.set(flood);

@@ -16,6 +16,7 @@
 //! should it die under a request nevertheless, before any byte of an answer, the request is sent again
 //! on a fresh connection if nothing of it went out, or if its method may be repeated.
 
+mod lease;
 mod multiplexed;
 mod open;
 mod send;
@@ -26,7 +27,10 @@ mod tracked;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -39,7 +43,7 @@ use crate::{
     h1::{HeadLimits, client::Connection},
     h2::{Http2Config, Http2Stats},
 };
-use multiplexed::{Multiplexed, Place};
+use multiplexed::{Fit, Multiplexed, Place, STREAMS_AT_FIRST};
 use open::Opening;
 pub use send::Sending;
 pub use stats::{PoolStats, UpstreamStats};
@@ -134,6 +138,9 @@ struct Inner {
     resources: Arc<Resources>,
     stats: UpstreamStats,
     http2_stats: Http2Stats,
+    /// How many streams the next connection may carry before its peer has said how many: as many as the last
+    /// one took.
+    streams_at_first: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -193,6 +200,7 @@ impl Pool {
             resources,
             stats: stats.upstream,
             http2_stats: stats.http2,
+            streams_at_first: AtomicUsize::new(STREAMS_AT_FIRST),
             state: Mutex::default(),
         }))
     }
@@ -306,7 +314,8 @@ impl Inner {
         match self.version {
             HttpVersion::Http1 | HttpVersion::Raw => 1,
             HttpVersion::Http2 => {
-                usize::try_from(self.config.http2.max_concurrent_streams).unwrap_or(usize::MAX)
+                let at_first = self.streams_at_first.load(Ordering::Relaxed);
+                self.streams_max().min(at_first)
             }
         }
     }

@@ -1,20 +1,29 @@
 //! Connections that carry many requests at once: HTTP/2.
 
 use std::{
+    future::poll_fn,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::Instant,
 };
 
-use mesh_core::clock;
+use http::Request;
+use mesh_core::{BoxFuture, Error, ErrorKind, TunnelRequest, clock};
+use tokio::sync::watch;
 
-use super::{Inner, Pooled, State, Tracked, Waiter};
+use super::{Inner, Pooled, State, Tracked, Waiter, open::Opening};
 use crate::h2::client::{self, Driver, DriverEnd, Streams};
+
+/// How many streams a peer takes of which nothing is known. RFC 9113, section 6.5.2, asks peers not to take
+/// fewer.
+pub(super) const STREAMS_AT_FIRST: usize = 100;
 
 /// An open connection.
 pub(super) struct Shared {
     streams: Streams,
+    /// Whether the peer's settings are here.
+    greeted: watch::Receiver<bool>,
     pub(super) id: u64,
     pub(super) local: Option<SocketAddr>,
     opened: Instant,
@@ -42,9 +51,64 @@ impl Place {
         self.shared.streams.clone()
     }
 
+    /// What is to be found out before `request` gets its stream, which is nothing as a rule.
+    ///
+    /// A connection that had been idle may have ended without our knowledge: a request that may not be
+    /// repeated, hence `careful`, gives the reactor a turn to hear of it. Whether tunnels may be asked for is
+    /// known only once the peer has said so.
+    pub(super) fn check(&self, request: &Request<()>, careful: bool) -> Option<BoxFuture<Fit>> {
+        if let Some(TunnelRequest::Upgrade(_)) = TunnelRequest::of(request) {
+            return Some(Box::pin(tunnels(Arc::clone(&self.shared))));
+        }
+        (self.reused && careful)
+            .then(|| -> BoxFuture<Fit> { Box::pin(after_a_turn(Arc::clone(&self.shared))) })
+    }
+
     /// The connection takes no more streams: nobody else shall try.
     pub(super) fn condemn(&self) {
         self.pool.forget(self.shared.id);
+    }
+}
+
+/// Whether a connection can carry a certain request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    /// As far as anybody knows.
+    Fits,
+    /// It has ended.
+    Gone,
+    /// Its peer knows no extended CONNECT.
+    NoTunnels,
+}
+
+async fn tunnels(shared: Arc<Shared>) -> Fit {
+    if shared.greeted.clone().wait_for(|here| *here).await.is_err() {
+        Fit::Gone
+    } else if shared.streams.is_extended_connect_protocol_enabled() {
+        Fit::Fits
+    } else {
+        Fit::NoTunnels
+    }
+}
+
+/// Lets others go first.
+async fn after_a_turn(shared: Arc<Shared>) -> Fit {
+    // The reactor looks at its sockets, and wakes whoever drives the connection.
+    tokio::task::yield_now().await;
+    // Who drives it works.
+    let mut worked = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut worked, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+    if shared.is_open() {
+        Fit::Fits
+    } else {
+        Fit::Gone
     }
 }
 
@@ -66,10 +130,9 @@ impl Shared {
 }
 
 impl Multiplexed {
-    fn has_room(&self, most: u32) -> bool {
-        let peers = self.shared.streams.current_max_send_streams();
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(peers);
-        (self.active as usize) < most
+    /// Whether it takes one more stream, where its peer allows so many at once.
+    fn has_room(&self, most: usize, peers: usize) -> bool {
+        (self.active as usize) < most.min(peers)
     }
 }
 
@@ -87,7 +150,7 @@ impl Inner {
 
     /// Looks for a place; connections that take no more streams are set aside, for what runs on them.
     fn find_place(self: &Arc<Self>, state: &mut State) -> (Option<Place>, Vec<Multiplexed>) {
-        let most = self.config.http2.max_concurrent_streams;
+        let most = self.streams_max();
         let now = clock::now();
         let mut gone = Vec::new();
         let mut at = 0;
@@ -96,7 +159,10 @@ impl Inner {
                 gone.push(state.shared.remove(at));
                 continue;
             }
-            if !connection.has_room(most) {
+            let peers = connection.shared.streams.current_max_send_streams();
+            // The next connection will be like this one.
+            self.streams_at_first.store(peers, Ordering::Relaxed);
+            if !connection.has_room(most, peers) {
                 at += 1;
                 continue;
             }
@@ -151,6 +217,10 @@ impl Inner {
     fn match_waiter(self: &Arc<Self>) -> Option<(Waiter, Place)> {
         let mut state = self.lock();
         state.prune();
+        // A place that nobody takes comes back here from within.
+        while state.waiting.front().is_some_and(Waiter::is_closed) {
+            state.waiting.pop_front();
+        }
         if state.waiting.is_empty() {
             return None;
         }
@@ -183,27 +253,42 @@ impl Inner {
         state.shared.extract_if(.., unused).collect()
     }
 
+    /// How many streams we want on one connection.
+    pub(super) fn streams_max(&self) -> usize {
+        usize::try_from(self.config.http2.max_concurrent_streams).unwrap_or(usize::MAX)
+    }
+
     /// Makes an HTTP/2 connection of a stream that is open, and drives it until it ends.
-    pub(super) async fn run_multiplexed(self: Arc<Self>, tracked: Tracked) {
+    pub(super) async fn run_multiplexed(self: Arc<Self>, tracked: Tracked, opening: Opening) {
         let (id, local, opened) = (tracked.id(), tracked.local_addr(), tracked.opened());
-        let connected = client::connect(tracked, &self.config.http2, self.config.limits).await;
-        let Ok((streams, driver)) = connected else {
-            // The stream is closed by now, and whoever waits gets another.
-            return;
-        };
+        let at_first = self.streams_at_first.load(Ordering::Relaxed);
+        let (http2, limits) = (&self.config.http2, self.config.limits);
+        let (streams, greeted, driver) =
+            match client::connect(tracked, http2, limits, at_first).await {
+                Ok(connected) => connected,
+                Err(error) => {
+                    let failed = Error::new(ErrorKind::ConnectFailure)
+                        .with_message(format!("no HTTP/2 connection: {error}"));
+                    return opening.fail(&failed);
+                }
+            };
         let shared = Arc::new(Shared {
             streams,
+            greeted,
             id,
             local,
             opened,
         });
-        self.lock().shared.push(Multiplexed {
-            shared,
-            active: 0,
-            requests: 0,
-            idle_since: clock::now(),
+        opening.done(|state| {
+            state.shared.push(Multiplexed {
+                shared,
+                active: 0,
+                requests: 0,
+                idle_since: clock::now(),
+            });
         });
         self.serve_waiters();
+        self.open_for_waiters();
         // The pool may go while its connection still works for somebody.
         let (pool, stats) = (Arc::downgrade(&self), self.stats.clone());
         let http2 = self.http2_stats.clone();

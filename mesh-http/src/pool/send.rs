@@ -8,14 +8,17 @@ use std::{
 
 use http::{Method, Request, Response, Version};
 use mesh_core::{
-    Attempt, Body, Decision, Error, ErrorKind, Overflow, Permit, Reason, RequestInfo, Resource,
-    Sent,
+    Attempt, Body, BoxFuture, Decision, Error, ErrorKind, Overflow, Permit, Reason, RequestInfo,
+    Resource, Sent,
 };
 use tokio::sync::oneshot;
 
-use super::{Checkout, HttpVersion, Inner, Place, Pool, Pooled, Tracked, is_usable};
+use super::{
+    Checkout, Fit, HttpVersion, Inner, Place, Pool, Pooled, Tracked, is_usable,
+    lease::{Lease, StreamLease},
+};
 use crate::{
-    h1::client::{Connection, Exchange, Return},
+    h1::client::{Connection, Exchange},
     h2::client as h2,
 };
 
@@ -24,83 +27,6 @@ const REPLAYS_MAX: u32 = 1;
 
 /// How many connections that have died may be handed to one request that waits.
 const STALE_MAX: u32 = 16;
-
-/// What an exchange holds until it is over: its place among `max_requests`.
-pub(super) struct Lease {
-    pool: Arc<Inner>,
-    /// Taken when the request is over.
-    permit: Option<Permit>,
-}
-
-impl Lease {
-    fn new(pool: Arc<Inner>, permit: Permit) -> Self {
-        pool.stats.upstream_rq_total().inc();
-        pool.stats.upstream_rq_active().inc();
-        let stats = &pool.endpoint.state.stats;
-        stats.rq_total.fetch_add(1, Ordering::Relaxed);
-        stats.rq_active.fetch_add(1, Ordering::Relaxed);
-        Self {
-            pool,
-            permit: Some(permit),
-        }
-    }
-
-    /// Ends the request in the books; `false` if it had ended before.
-    fn settle(&mut self) -> bool {
-        let Some(permit) = self.permit.take() else {
-            return false;
-        };
-        drop(permit);
-        self.pool.stats.upstream_rq_active().dec();
-        self.pool
-            .endpoint
-            .state
-            .stats
-            .rq_active
-            .fetch_sub(1, Ordering::Relaxed);
-        true
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.settle() {
-            self.pool.stats.upstream_cx_destroy_with_active_rq().inc();
-        }
-    }
-}
-
-impl Return<Tracked> for Lease {
-    fn give_back(mut self, connection: Option<Connection<Tracked>>) {
-        // The request is over before its connection serves the next.
-        self.settle();
-        if let Some(connection) = connection {
-            self.pool.put_back(connection);
-        }
-    }
-}
-
-/// What a stream holds until it is over: its request's place among `max_requests`, and its own among the
-/// connection's streams.
-pub(super) struct StreamLease {
-    lease: Lease,
-    place: Place,
-}
-
-impl StreamLease {
-    fn new(lease: Lease, place: Place) -> Self {
-        lease.pool.http2_stats.streams_active().inc();
-        Self { lease, place }
-    }
-}
-
-impl Drop for StreamLease {
-    fn drop(&mut self) {
-        self.lease.pool.http2_stats.streams_active().dec();
-        // The connection lives on.
-        self.lease.settle();
-    }
-}
 
 /// A request on its connection.
 enum Exchanging {
@@ -165,6 +91,12 @@ enum State {
         body: Body,
         receiver: oneshot::Receiver<Result<Pooled, Error>>,
         pending: PendingGauge,
+    },
+    /// A place that is looked at before it is used.
+    Checking {
+        body: Body,
+        place: Place,
+        check: BoxFuture<Fit>,
     },
     Exchanging {
         exchange: Exchanging,
@@ -254,6 +186,17 @@ impl Future for Sending {
                         this.served(result, body, pending)?;
                     }
                 },
+                State::Checking {
+                    body,
+                    place,
+                    mut check,
+                } => match check.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        this.state = State::Checking { body, place, check };
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(fit) => this.checked(fit, place, body)?,
+                },
                 State::Exchanging {
                     mut exchange,
                     reused,
@@ -299,7 +242,7 @@ impl Sending {
     fn start(&mut self, body: Body) -> Result<(), Error> {
         match self.pool.checkout(self.replays > 0, self.is_careful()) {
             Ok(Checkout::Ready(Pooled::Own(connection))) => self.attach_own(connection, body),
-            Ok(Checkout::Ready(Pooled::Shared(place))) => self.attach_stream(place, body),
+            Ok(Checkout::Ready(Pooled::Shared(place))) => self.take_place(place, body),
             Ok(Checkout::Wait(receiver, permit)) => {
                 let pending = PendingGauge::new(&self.pool, permit);
                 self.state = State::Waiting {
@@ -329,7 +272,7 @@ impl Sending {
             Pooled::Own(connection) => connection,
             Pooled::Shared(place) => {
                 drop(pending);
-                return self.attach_stream(place, body);
+                return self.take_place(place, body);
             }
         };
         if connection.exchanges() == 0 || is_usable(&mut connection, self.is_careful()) {
@@ -383,6 +326,36 @@ impl Sending {
             reused,
         };
         Ok(())
+    }
+
+    /// Has a place looked at where that is called for, and uses it.
+    fn take_place(&mut self, place: Place, body: Body) -> Result<(), Error> {
+        match place.check(&self.request, self.is_careful()) {
+            None => self.attach_stream(place, body),
+            Some(check) => {
+                self.state = State::Checking { body, place, check };
+                Ok(())
+            }
+        }
+    }
+
+    fn checked(&mut self, fit: Fit, place: Place, body: Body) -> Result<(), Error> {
+        match fit {
+            Fit::Fits => self.attach_stream(place, body),
+            Fit::Gone => {
+                place.condemn();
+                drop(place);
+                self.count_stale()?;
+                self.state = State::Start(body);
+                Ok(())
+            }
+            Fit::NoTunnels => {
+                let error = Error::new(ErrorKind::RemoteRefused)
+                    .with_sent(Sent::Nothing)
+                    .with_message("the upstream has not enabled extended CONNECT");
+                Err(self.failed(error))
+            }
+        }
     }
 
     /// Puts the request on a stream of a connection that carries several.
@@ -492,7 +465,7 @@ impl Drop for Sending {
                     self.pool.put_back(connection);
                 }
             }
-            State::Start(_) | State::Done => {}
+            State::Start(_) | State::Checking { .. } | State::Done => {}
         }
     }
 }

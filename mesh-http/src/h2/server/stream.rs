@@ -52,6 +52,8 @@ pub(super) struct Stream<H: Handler> {
     respond: SendResponse<Bytes>,
     /// The request was a HEAD.
     head: bool,
+    /// The answer grants a tunnel.
+    tunnel: bool,
     activity: Arc<Activity>,
     timer: Timer,
     idle_timeout: Option<Duration>,
@@ -66,6 +68,8 @@ enum State<H: Handler> {
     Refused(Option<Response<H::Body>>),
     /// The answer's body goes out.
     Answering(#[pin] Pump<H::Body>),
+    /// The answer is out; what the client of a tunnel says is still read.
+    HalfClosed,
 }
 
 impl<H: Handler> Stream<H> {
@@ -112,6 +116,7 @@ impl<H: Handler> Stream<H> {
             state,
             respond,
             head,
+            tunnel: false,
             activity,
             timer: Timer::new(),
             idle_timeout: idle_timeout.filter(|t| !t.is_zero()),
@@ -126,6 +131,7 @@ impl<H: Handler> Stream<H> {
         let (mut parts, body) = response.into_parts();
         if parts.extensions.get::<Tunnel>().is_some() {
             head::tunnel_answer(&mut parts);
+            *this.tunnel = true;
         }
         let bodiless = *this.head
             || parts.status == StatusCode::NO_CONTENT
@@ -214,6 +220,10 @@ impl<H: Handler> Stream<H> {
         };
         let activity = &*this.activity;
         match pump.as_mut().poll(cx, || activity.touch()) {
+            Poll::Ready(Pumped::Complete) if *this.tunnel && !activity.is_request_done() => {
+                self.as_mut().project().state.set(State::HalfClosed);
+                return self.poll_half_closed(cx);
+            }
             Poll::Ready(Pumped::Complete) => return Poll::Ready(StreamEnd::Complete),
             Poll::Ready(Pumped::Failed(_)) => {
                 pump.reset(Reason::INTERNAL_ERROR);
@@ -238,6 +248,19 @@ impl<H: Handler> Stream<H> {
     }
 }
 
+impl<H: Handler> Stream<H> {
+    /// Waits for the client's end of a tunnel.
+    fn poll_half_closed(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StreamEnd> {
+        let activity = self.as_mut().project().activity;
+        if activity.poll_request_done(cx).is_ready() {
+            return Poll::Ready(StreamEnd::Complete);
+        }
+        ready!(self.as_mut().poll_impatience(cx));
+        self.project().respond.send_reset(Reason::INTERNAL_ERROR);
+        Poll::Ready(StreamEnd::ResetByUs)
+    }
+}
+
 impl<H: Handler> Future for Stream<H> {
     type Output = StreamEnd;
 
@@ -258,6 +281,7 @@ impl<H: Handler> Future for Stream<H> {
                     }
                 }
                 StateProject::Answering(_) => return self.as_mut().poll_answering(cx),
+                StateProject::HalfClosed => return self.as_mut().poll_half_closed(cx),
             }
         }
     }

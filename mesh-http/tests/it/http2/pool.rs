@@ -13,13 +13,14 @@ use h2::{Reason, RecvStream, server::SendResponse};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use mesh_core::{
-    Body, Endpoint, Error, ErrorKind, Resource, Resources, Sent, Thresholds, clock, stats::Scope,
+    Body, BoxFuture, Endpoint, Error, ErrorKind, Resource, Resources, Sent, Thresholds, clock,
+    stats::Scope,
 };
 use mesh_http::{
     h2::Http2Config,
     pool::{HttpVersion, Pool, PoolConfig, PoolStats},
 };
-use mesh_net::TcpConnector;
+use mesh_net::{Connect, Stream, TcpConnector};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Counted, soon};
@@ -282,4 +283,149 @@ async fn after_its_last_request_a_connection_is_replaced() {
     }
     assert_eq!(up.accepted.load(Ordering::SeqCst), 3);
     assert_eq!(up.stats.upstream.upstream_cx_max_requests().value(), 2);
+}
+
+#[tokio::test]
+async fn more_requests_than_a_new_peer_surely_takes_get_another_connection() {
+    let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let serve_gate = Arc::clone(&gate);
+    let up = upstream(PoolConfig::default(), move |_, stream| {
+        let gate = Arc::clone(&serve_gate);
+        async move {
+            let mut connection = h2::server::Builder::new()
+                .max_concurrent_streams(100)
+                .handshake::<_, Bytes>(stream)
+                .await
+                .unwrap();
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                let gate = Arc::clone(&gate);
+                tokio::spawn(async move {
+                    gate.acquire().await.unwrap().forget();
+                    ok(request, respond).await;
+                });
+            }
+        }
+    })
+    .await;
+    let tasks: Vec<_> = (0..150)
+        .map(|_| tokio::spawn(up.pool.send(request(Method::GET, Body::empty()))))
+        .collect();
+    soon(async {
+        while up.resources.in_use(Resource::Requests) < 150 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(up.accepted.load(Ordering::SeqCst), 2);
+    gate.add_permits(150);
+    for task in tasks {
+        assert_eq!(soon(task).await.unwrap().unwrap().status(), 200);
+    }
+}
+
+/// Every other write of its connections fails, from the first.
+struct Unwritable(AtomicUsize);
+
+impl Connect for Unwritable {
+    fn connect(&self, _: Arc<Endpoint>) -> BoxFuture<Result<Stream, Error>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async {
+            let (ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+            // Nobody will ever read there.
+            drop(theirs);
+            Ok(Stream::Unix(ours))
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_preface_is_not_tried_without_end() {
+    let connector = Arc::new(Unwritable(AtomicUsize::new(0)));
+    let resources = Resources::new(&Thresholds::default());
+    let pool = Pool::new(
+        HttpVersion::Http2,
+        Arc::new(Endpoint::standalone(([127, 0, 0, 1], 1).into())),
+        Arc::clone(&connector) as Arc<dyn Connect>,
+        Arc::new(PoolConfig::default()),
+        Arc::clone(&resources),
+        PoolStats::register(&Scope::detached()),
+    );
+    for tried in 1..3 {
+        let error = soon(pool.send(request(Method::GET, Body::empty())))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind(), error.sent()),
+            (ErrorKind::ConnectFailure, Sent::Nothing)
+        );
+        assert_eq!(connector.0.load(Ordering::SeqCst), tried);
+        assert_eq!(pool.connections(), 0);
+        assert_eq!(resources.in_use(Resource::Connections), 0);
+    }
+}
+
+/// Reads from the start of a connection until something of a request is here.
+fn read_request(stream: &mut std::net::TcpStream) {
+    use std::io::Read as _;
+    const HEADERS: u8 = 1;
+    stream.read_exact(&mut [0; 24]).unwrap();
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        stream.read_exact(&mut vec![0; length as usize]).unwrap();
+        if head[3] == HEADERS {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_post_does_not_meet_a_goaway_that_the_reactor_has_not_seen() {
+    use std::io::Write as _;
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    /// 200 without a body, on the first stream.
+    const OK: [u8; 10] = [0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = Arc::new(Endpoint::standalone(listener.local_addr().unwrap()));
+    let (go, going) = std::sync::mpsc::channel::<()>();
+    let (gone, is_gone) = std::sync::mpsc::channel::<()>();
+    let upstream = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&SETTINGS).unwrap();
+            read_request(&mut stream);
+            stream.write_all(&OK).unwrap();
+            going.recv().unwrap();
+            // Its reader goes on, so that nothing is lost by a reset.
+            let _ = stream.write_all(&GOAWAY);
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            gone.send(()).unwrap();
+            going.recv().unwrap();
+        }
+    });
+    let stats = PoolStats::register(&Scope::detached());
+    let pool = Pool::new(
+        HttpVersion::Http2,
+        endpoint,
+        Arc::new(TcpConnector),
+        Arc::new(PoolConfig::default()),
+        Resources::new(&Thresholds::default()),
+        stats.clone(),
+    );
+    let answer = soon(pool.send(request(Method::GET, Body::empty()))).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    // This thread blocks, so its reactor learns nothing before the next request is sent.
+    go.send(()).unwrap();
+    is_gone.recv().unwrap();
+    // The first connection stays as it is: the GOAWAY alone must do.
+    let posted = tokio::spawn(pool.send(request(Method::POST, Body::from("once"))));
+    go.send(()).unwrap();
+    assert_eq!(soon(posted).await.unwrap().unwrap().status(), 200);
+    assert_eq!(stats.upstream.upstream_cx_total().value(), 2);
+    assert_eq!(stats.upstream.upstream_rq_total().value(), 2);
+    go.send(()).unwrap();
+    go.send(()).unwrap();
+    upstream.join().unwrap();
 }

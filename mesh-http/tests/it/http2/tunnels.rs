@@ -1,9 +1,11 @@
 //! Tunnels, in every pairing of protocols.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use mesh_core::{Body, Tunnel, TunnelRequest};
+use mesh_core::{Body, ErrorKind, Sent, Tunnel, TunnelRequest, clock};
 use mesh_http::{h2::Http2Config, pool::PoolConfig, server::ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -124,16 +126,97 @@ async fn an_upgrade_to_an_http2_upstream_is_an_extended_connect() {
         }
     })
     .await;
+    let answer = soon(up.pool.send(upgrade())).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    assert!(Tunnel::is_granted(&answer));
+    assert_eq!(answer.headers()["upgrade"], "x");
+    let body = soon(answer.into_body().collect()).await.unwrap();
+    assert_eq!(body.to_bytes(), "there and back");
+}
+
+/// A request for the upgrade `x`.
+fn upgrade() -> Request<Body> {
     let mut request = super::pool::request(Method::GET, Body::from("there and back"));
     let headers = request.headers_mut();
     headers.insert("connection", "upgrade".parse().unwrap());
     headers.insert("upgrade", "x".parse().unwrap());
     let asked = TunnelRequest::read(&request).unwrap();
     request.extensions_mut().insert(asked);
-    let answer = soon(up.pool.send(request)).await.unwrap();
-    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
-    assert!(Tunnel::is_granted(&answer));
-    assert_eq!(answer.headers()["upgrade"], "x");
-    let body = soon(answer.into_body().collect()).await.unwrap();
-    assert_eq!(body.to_bytes(), "there and back");
+    request
+}
+
+#[tokio::test]
+async fn an_upgrade_is_not_asked_of_an_http2_upstream_that_knows_none() {
+    let up = upstream(PoolConfig::default(), |_, stream| async move {
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let request: Option<Result<(_, h2::server::SendResponse<Bytes>), _>> =
+            connection.accept().await;
+        assert!(request.is_none(), "it was asked");
+    })
+    .await;
+    let error = soon(up.pool.send(upgrade())).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.sent()),
+        (ErrorKind::RemoteRefused, Sent::Nothing)
+    );
+}
+
+#[tokio::test]
+async fn an_upgrade_does_not_wait_for_settings_on_a_connection_that_has_ended() {
+    let up = upstream(PoolConfig::default(), |n, stream| async move {
+        if n == 0 {
+            // Without a word.
+            return;
+        }
+        let mut connection = h2::server::Builder::new()
+            .enable_connect_protocol()
+            .handshake::<_, Bytes>(stream)
+            .await
+            .unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_response(Response::new(()), true).unwrap();
+        }
+    })
+    .await;
+    let answer = soon(up.pool.send(upgrade())).await;
+    assert_eq!(answer.unwrap().status(), StatusCode::SWITCHING_PROTOCOLS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_whose_upstream_has_closed_ends_when_its_client_is_idle() {
+    // What the client says goes on being read after the answer has ended.
+    let (said, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    let mut client = Client::new(config(), move |request| {
+        let said = said.clone();
+        async move {
+            let mut body = request.into_body();
+            tokio::spawn(async move {
+                while let Some(Ok(frame)) = body.frame().await {
+                    said.send(Some(frame.into_data().unwrap())).unwrap();
+                }
+                said.send(None).unwrap();
+            });
+            let mut response = Response::new(Body::new(Body::from("bye")));
+            response.extensions_mut().insert(Tunnel);
+            response
+        }
+    });
+    let (mut streams, connection) = h2::client::handshake(client.take_io()).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::builder().method(Method::CONNECT).uri("a:1");
+    let (answer, mut send) = streams
+        .send_request(request.body(()).unwrap(), false)
+        .unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "bye");
+    assert!(body.data().await.is_none());
+    let began = clock::now();
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(200)).await;
+        send.send_data(Bytes::from_static(b"more"), false).unwrap();
+        assert_eq!(hears.recv().await.unwrap().unwrap(), "more");
+    }
+    assert_eq!(hears.recv().await, Some(None));
+    let lasted = (clock::now() - began).as_secs();
+    assert_eq!(lasted, 600 + 300, "the stream idle timeout is five minutes");
 }
