@@ -3,12 +3,16 @@ use std::io::{self, Write};
 use brotli::DecompressorWriter;
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
-use zstd::stream::raw::{InBuffer, Operation as _, OutBuffer};
+use zstd::stream::raw::{DParameter, InBuffer, Operation as _, OutBuffer};
 
 use crate::Coding;
 
 const BROTLI_BUFFER: usize = 4096;
 const ZSTD_BUFFER: usize = 16 * 1024;
+
+/// 8 MiB: how far back a frame may refer, and so what it may make us keep. RFC 9659 asks senders of the coding
+/// not to use more.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
 /// Decompresses a body piece by piece, as far as [`Expansion`] lets it.
 pub(crate) enum Decoder {
@@ -98,6 +102,13 @@ impl Write for Sink {
     }
 }
 
+/// Frames whose window is larger than [`ZSTD_WINDOW_LOG_MAX`] are refused.
+fn zstd_decoder() -> io::Result<zstd::stream::raw::Decoder<'static>> {
+    let mut decoder = zstd::stream::raw::Decoder::new()?;
+    decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
+    Ok(decoder)
+}
+
 impl Decoder {
     pub(crate) fn new(coding: Coding) -> io::Result<Self> {
         let sink = Sink::default();
@@ -105,7 +116,7 @@ impl Decoder {
             Coding::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(sink))),
             Coding::Brotli => Self::Brotli(Box::new(DecompressorWriter::new(sink, BROTLI_BUFFER))),
             Coding::Zstd => Self::Zstd(Box::new(Zstd {
-                decoder: zstd::stream::raw::Decoder::new()?,
+                decoder: zstd_decoder()?,
                 sink,
                 open: false,
             })),

@@ -1,6 +1,6 @@
 //! Copies of requests for other clusters: sent, and forgotten about.
 
-use std::{future::poll_fn, pin::Pin, sync::Arc};
+use std::{future::poll_fn, pin::Pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, request::Parts};
 use http_body::Body as _;
@@ -14,6 +14,10 @@ use super::{
     tee::{CopyBody, Tee},
 };
 use crate::worker::WorkerCluster;
+
+/// How long a copy may go without its answer, or without a piece of it: whoever mirrors to a service that
+/// hangs shall not run out of `max_requests` there.
+const MIRROR_STALL_MAX: Duration = Duration::from_secs(300);
 
 impl Router {
     /// Sends a copy of the request to each mirror that wants one, and hands back the body to go on with.
@@ -96,10 +100,15 @@ impl Router {
         let future = self.stack.clone().call(request);
         let future = RouterFuture::forwarded(future, copy_info, None);
         async move {
-            if let Ok(response) = future.await {
-                let mut body = response.into_body();
-                while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {}
-            }
+            let Ok(Ok(response)) = tokio::time::timeout(MIRROR_STALL_MAX, future).await else {
+                return;
+            };
+            let mut body = response.into_body();
+            let mut piece = async || {
+                let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+                tokio::time::timeout(MIRROR_STALL_MAX, frame).await
+            };
+            while let Ok(Some(Ok(_))) = piece().await {}
         }
     }
 }

@@ -138,7 +138,10 @@ impl Redirectable {
         // That of the connection, whatever the request claims: as in Envoy.
         let scheme = info.connection.scheme();
         let target = self.policy.target(&self.parts, scheme, answer, history);
-        let followed = target.and_then(|target| {
+        let followed = target.and_then(|mut target| {
+            // What the edge does to a client's path: whoever matches paths sees this form alone.
+            mesh_http::hygiene::prepare_path(&mut target.parts.uri, &self.shared.config.edge)
+                .map_err(|_| RedirectRefusal::BadLocation)?;
             let found = self
                 .shared
                 .config

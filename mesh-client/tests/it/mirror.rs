@@ -227,3 +227,23 @@ async fn a_client_that_gives_up_takes_the_unfinished_copy_along() {
         "it is not complete"
     );
 }
+
+#[tokio::test]
+async fn a_mirror_that_hangs_gives_its_place_back_though_the_route_has_no_timeout() {
+    let live = Upstream::start(&[200]).await;
+    let hangs = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let routes = "[{match: {prefix: /}, route: {cluster: a, timeout: 0s, request_mirror_policies: [{cluster: m}]}}]";
+    let list = [
+        ("a", live.port, ""),
+        ("m", hangs.local_addr().unwrap().port(), ""),
+    ];
+    let client = client(bootstrap(routes, &clusters(&list))).await.unwrap();
+    let (result, _) = get(&client, "/").await;
+    assert_eq!(result.unwrap().0, 200);
+    eventually(|| gauge(&client, "cluster.m.upstream_rq_active") == 1).await;
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(299)).await;
+    assert_eq!(gauge(&client, "cluster.m.upstream_rq_active"), 1);
+    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    eventually(|| gauge(&client, "cluster.m.upstream_rq_active") == 0).await;
+}

@@ -4,13 +4,17 @@ use http::Request;
 use mesh_core::Body;
 use tokio::sync::mpsc;
 
-use crate::support::{Dripping, Upstream, bootstrap, client, cluster, counter, get};
+use crate::support::{
+    Dripping, Upstream, bootstrap, bootstrap_with, client, cluster, counter, get,
+};
 
-/// Sends whoever asks for `/go…` to the rest of the path.
+/// Sends whoever asks for `/go…` to the rest of the path, or to where `x-to` says.
 async fn sends_on(port: u16) -> Upstream {
     Upstream::answering(move |_, head| {
         let path = head.split(' ').nth(1).unwrap();
-        let rest = path.strip_prefix("/go");
+        let to = head.split("x-to: ").nth(1);
+        let to = to.and_then(|rest| rest.split('\r').next());
+        let rest = path.strip_prefix("/go").map(|rest| to.unwrap_or(rest));
         Some(match rest {
             Some(rest) => format!("HTTP/1.1 302 Found\r\nlocation: http://mesh.test{rest}\r\nx-token: t{port}\r\ncontent-length: 0\r\n\r\n"),
             None => "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nhere".to_owned(),
@@ -132,4 +136,25 @@ async fn a_body_larger_than_the_buffer_is_not_sent_twice() {
         assert_eq!(response.await.unwrap().unwrap().status(), status, "{body}");
     }
     assert_eq!(b.count(), 1);
+}
+
+#[tokio::test]
+async fn a_target_is_normalised_before_anybody_matches_its_path() {
+    let (a, b) = (sends_on(1).await, sends_on(2).await);
+    let clusters = format!(
+        "[{}, {}]",
+        cluster("a", &[a.port], ""),
+        cluster("b", &[b.port], "")
+    );
+    let client = client(bootstrap_with(
+        "normalize_path: true",
+        &routes(""),
+        &clusters,
+    ));
+    let client = client.await.unwrap();
+    let request = Request::get("http://mesh.test/go").header("x-to", "/x/%2e%2e/there");
+    let answer = client.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!(answer.unwrap().status(), 200);
+    let heads = b.heads.lock().unwrap();
+    assert!(heads[0].starts_with("GET /there HTTP/1.1\r\n"), "{heads:?}");
 }

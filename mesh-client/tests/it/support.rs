@@ -121,6 +121,11 @@ async fn read_body(stream: &mut tokio::net::TcpStream, head: &str) -> String {
 
 /// A bootstrap of one listener; `routes` and `clusters` are YAML lists in flow style.
 pub(crate) fn bootstrap(routes: &str, clusters: &str) -> Config {
+    bootstrap_with("", routes, clusters)
+}
+
+/// `fields` of the connection manager in flow style, each on a line of its own.
+pub(crate) fn bootstrap_with(fields: &str, routes: &str, clusters: &str) -> Config {
     let text = format!(
         r#"
 static_resources:
@@ -133,6 +138,7 @@ static_resources:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: ingress
+          {fields}
           http_filters:
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}

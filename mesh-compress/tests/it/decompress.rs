@@ -59,6 +59,24 @@ async fn what_comes_out_is_bounded_by_what_comes_in() {
 }
 
 #[tokio::test]
+async fn a_zstd_frame_cannot_make_us_keep_more_than_its_coding_allows() {
+    for (window_log, fits) in [(23, true), (24, false)] {
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.window_log(window_log).unwrap();
+        std::io::Write::write_all(&mut encoder, TEXT.as_bytes()).unwrap();
+        std::io::Write::flush(&mut encoder).unwrap();
+        let data = encoder.finish().unwrap();
+        let upstream = Upstream::new();
+        upstream.reply(reply(Coding::Zstd, data));
+        let config = DecompressConfig::new(Coding::Zstd);
+        let mut service = DecompressLayer::fixed(config).layer(upstream.service());
+        let response = call(&mut service, request("http://a/")).await.unwrap();
+        let read = read(response.into_body()).await;
+        assert_eq!(read.is_ok(), fits, "2^{window_log} bytes");
+    }
+}
+
+#[tokio::test]
 async fn a_total_may_be_set() {
     let data = coded(Coding::Gzip, TEXT.as_bytes());
     for (max_bytes, fits) in [(62, true), (61, false)] {

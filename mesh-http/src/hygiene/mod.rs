@@ -11,7 +11,7 @@ pub mod path;
 mod request;
 mod response;
 
-pub use request::{Prepared, REQUEST_ID, append_forwarded_for, prepare_request};
+pub use request::{Prepared, REQUEST_ID, append_forwarded_for, prepare_path, prepare_request};
 pub use response::prepare_response;
 
 pub use crate::h1::has_token;

@@ -181,7 +181,11 @@ fn underscores(headers: &mut HeaderMap, action: Underscores) -> Result<u32, Erro
     Ok(names.len() as u32)
 }
 
-fn prepare_path(uri: &mut Uri, config: &EdgeConfig) -> Result<(), Error> {
+/// Brings the path of a request into its one form.
+///
+/// # Errors
+/// When it cannot be trusted; the error carries the answer.
+pub fn prepare_path(uri: &mut Uri, config: &EdgeConfig) -> Result<(), Error> {
     if !uri.path().starts_with('/') {
         return Err(refused(StatusCode::NOT_FOUND, "absolute_path_rejected"));
     }

@@ -156,7 +156,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> HttpBody for AnswerBody<
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let received = match &mut *self {
             Self::Own(exchange) => exchange.poll_receive(cx),
-            Self::Shared(uploading) => uploading.lock().poll_receive_beside(cx),
+            Self::Shared(uploading) => uploading.with(|exchange| exchange.poll_receive_beside(cx)),
         };
         match ready!(received) {
             Ok(Decoded::Data(data)) => Poll::Ready(Some(Ok(Frame::data(data)))),

@@ -25,6 +25,7 @@ use super::{
     framing::BodyLength,
     head::{self, HeadLimits, HeadScan, Malformed},
 };
+use upload::Over;
 
 /// 1xx answers before the real one; more is an attack or a fault.
 const INFORMATIONAL_MAX: u32 = 16;
@@ -100,6 +101,8 @@ pub struct Exchange<IO, R> {
     upload_error: Option<Error>,
     /// Who reads the answer then.
     reader: Option<Waker>,
+    /// What is closed once nobody holds the exchange's lock.
+    over: Option<Over<IO, R>>,
 }
 
 /// What becomes of a request for a tunnel.
@@ -161,6 +164,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
             tunnel,
             upload_error: None,
             reader: None,
+            over: None,
         }
     }
 

@@ -12,7 +12,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Exchange, Return, TunnelState};
+use super::{Connection, Exchange, Return, TunnelState};
 
 /// An exchange whose request is sent by a task of its own.
 pub(super) struct Uploading<IO, R> {
@@ -20,9 +20,48 @@ pub(super) struct Uploading<IO, R> {
     task: AbortHandle,
 }
 
+/// A connection that has ended, and what the pool lent with it.
+#[derive(Debug)]
+pub(super) struct Over<IO, R> {
+    connection: Option<Connection<IO>>,
+    lease: Option<R>,
+}
+
 impl<IO, R> Uploading<IO, R> {
     pub(super) fn lock(&self) -> MutexGuard<'_, Exchange<IO, R>> {
         lock(&self.exchange)
+    }
+}
+
+impl<IO, R: Return<IO>> Uploading<IO, R> {
+    /// Does `work` with the exchange. A connection that ends by it is closed outside the lock: it locks its
+    /// pool, and wakes whoever waits there.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut Exchange<IO, R>) -> T) -> T {
+        with(&self.exchange, work)
+    }
+}
+
+fn with<IO, R: Return<IO>, T>(
+    exchange: &Mutex<Exchange<IO, R>>,
+    work: impl FnOnce(&mut Exchange<IO, R>) -> T,
+) -> T {
+    let (done, over) = {
+        let mut exchange = lock(exchange);
+        let done = work(&mut exchange);
+        (done, exchange.over.take())
+    };
+    if let Some(over) = over {
+        over.settle();
+    }
+    done
+}
+
+impl<IO, R: Return<IO>> Over<IO, R> {
+    fn settle(self) {
+        drop(self.connection);
+        if let Some(lease) = self.lease {
+            lease.give_back(None);
+        }
     }
 }
 
@@ -38,7 +77,9 @@ where
     pub(super) fn spawn(exchange: Exchange<IO, R>) -> Self {
         let exchange = Arc::new(Mutex::new(exchange));
         let sender = Arc::clone(&exchange);
-        let task = tokio::spawn(poll_fn(move |cx| lock(&sender).poll_upload(cx)));
+        let task = tokio::spawn(poll_fn(move |cx| {
+            with(&sender, |exchange| exchange.poll_upload(cx))
+        }));
         Self {
             exchange,
             task: task.abort_handle(),
@@ -50,7 +91,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Err(error) = self.poll_send(cx) {
             self.upload_error = Some(error);
-            self.connection = None;
+            self.over = Some(Over {
+                connection: self.connection.take(),
+                lease: None,
+            });
             if let Some(reader) = self.reader.take() {
                 reader.wake();
             }
@@ -79,10 +123,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
 
     /// Both ends have closed.
     pub(super) fn end_tunnel(&mut self) {
-        self.connection = None;
-        if let Some(lease) = self.lease.take() {
-            lease.give_back(None);
-        }
+        self.over = Some(Over {
+            connection: self.connection.take(),
+            lease: self.lease.take(),
+        });
     }
 }
 
