@@ -261,6 +261,9 @@ pub struct TcpProxyConfig {
     pub max_downstream_connection_duration: Option<Duration>,
     /// `access_log`.
     pub access_log: Vec<AccessLogConfig>,
+    /// How much is kept for a slow receiver on either side. Envoy: `Listener.per_connection_buffer_limit_bytes`,
+    /// 1 MiB.
+    pub buffer_limit: u64,
 }
 
 /// The clusters that share the connections of a TCP proxy. There is one at least, and some weight.
@@ -453,6 +456,8 @@ pub struct Cluster {
     pub ignore_new_hosts_until_first_hc: bool,
     /// Connections.
     pub pool: Arc<PoolConfig>,
+    /// How much a TCP proxy keeps for a slow receiver on either side. `per_connection_buffer_limit_bytes`, 1 MiB.
+    pub buffer_limit: u64,
     /// How they are encrypted; `None` is plaintext. Envoy: `transport_socket`.
     pub tls: Option<Arc<UpstreamTls>>,
     /// The cluster's own retry policy, which wins over the route's.

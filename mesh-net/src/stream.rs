@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-use crate::listen::canonical;
+use crate::{listen::canonical, relay::Carrier};
 
 /// A connection, whatever carries it.
 #[derive(Debug)]
@@ -180,6 +180,15 @@ macro_rules! each {
             Stream::Tls($stream) => $call,
         }
     };
+}
+
+impl Carrier for Stream {
+    fn socket(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Unix(_) | Self::Tls(_) => None,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -98,7 +98,12 @@ async fn attempt_once(
             info.with(|facts| facts.upstream_local = stream.local_addr());
             Some(Some((
                 stream,
-                Upstream::new(stats.clone(), endpoint, permit),
+                Upstream::new(
+                    stats.clone(),
+                    endpoint,
+                    permit,
+                    cluster.cluster.config.buffer_limit,
+                ),
             )))
         }
         Err(error) => {

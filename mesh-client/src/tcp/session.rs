@@ -103,10 +103,12 @@ impl<'a> Session<'a> {
         info: &'a RequestInfo,
     ) -> Self {
         let config = &shared.config;
+        let limit = config.buffer_limit.min(upstream.buffer_limit);
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut session = Self {
             shared,
             info,
-            relay: Relay::new(downstream, upstream_stream),
+            relay: Relay::new(downstream, upstream_stream, limit),
             upstream,
             counted: Carried::default(),
             idle: Timer::new(),

@@ -12,11 +12,18 @@ pub(super) struct Upstream {
     stats: UpstreamStats,
     endpoint: Arc<Endpoint>,
     opened: Instant,
+    /// How much may be kept for a slow receiver.
+    pub(super) buffer_limit: u64,
     _permit: Permit,
 }
 
 impl Upstream {
-    pub(super) fn new(stats: UpstreamStats, endpoint: Arc<Endpoint>, permit: Permit) -> Self {
+    pub(super) fn new(
+        stats: UpstreamStats,
+        endpoint: Arc<Endpoint>,
+        permit: Permit,
+        buffer_limit: u64,
+    ) -> Self {
         stats.upstream_cx_active().inc();
         stats.upstream_rq_total().inc();
         stats.upstream_rq_active().inc();
@@ -28,6 +35,7 @@ impl Upstream {
             stats,
             endpoint,
             opened: clock::now(),
+            buffer_limit,
             _permit: permit,
         }
     }

@@ -95,6 +95,7 @@ pub(super) fn tcp_proxy(
             None,
         ),
         access_log: access_log::convert(cx, &at.field("access_log"), &from.access_log),
+        buffer_limit: around.buffer_limit,
         clusters: clusters(cx, at, from.cluster_specifier.as_ref()?, around)?,
     })
 }

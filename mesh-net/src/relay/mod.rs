@@ -12,6 +12,7 @@
 //! The data path of `envoy.filters.network.tcp_proxy`.
 
 mod direction;
+mod pipe;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +22,23 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 pub use direction::{CHUNK_BYTES_MAX, ROUNDS_MAX};
 use direction::{Direction, Fault};
+pub use pipe::PIPES_MAX;
+
+/// What can be relayed.
+pub trait Carrier: AsyncRead + AsyncWrite + Unpin {
+    /// The socket, where its bytes are the stream's bytes and nothing was read from it that is still to be
+    /// handed out.
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
 
 /// One of both ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +83,18 @@ pub struct Relay<D, U> {
 
 impl<D, U> Relay<D, U>
 where
-    D: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
+    D: Carrier,
+    U: Carrier,
 {
-    /// A relay that has moved nothing yet.
+    /// A relay that has moved nothing yet. In each direction, at most `limit` bytes are kept for a slow
+    /// receiver, and never more than [`CHUNK_BYTES_MAX`], or what a pipe holds.
     #[must_use]
-    pub const fn new(downstream: D, upstream: U) -> Self {
+    pub const fn new(downstream: D, upstream: U, limit: usize) -> Self {
         Self {
             downstream,
             upstream,
-            up: Direction::new(),
-            down: Direction::new(),
+            up: Direction::new(limit),
+            down: Direction::new(limit),
         }
     }
 

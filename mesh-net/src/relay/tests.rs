@@ -6,11 +6,19 @@ use std::{
 };
 
 use proptest::prelude::*;
-use tokio::io::{
-    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+use tokio::{
+    io::{
+        AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
+    },
+    net::{TcpListener, TcpStream},
 };
 
-use super::{Relay, RelayEnd, Side};
+use super::{CHUNK_BYTES_MAX, Carrier, Relay, RelayEnd, Side};
+use crate::Stream;
+
+impl Carrier for DuplexStream {}
+
+impl Carrier for Broken {}
 
 type Both = Relay<DuplexStream, DuplexStream>;
 
@@ -18,7 +26,11 @@ type Both = Relay<DuplexStream, DuplexStream>;
 fn relay(room: usize) -> (Both, DuplexStream, DuplexStream) {
     let (client, downstream) = duplex(room);
     let (server, upstream) = duplex(room);
-    (Relay::new(downstream, upstream), client, server)
+    (
+        Relay::new(downstream, upstream, CHUNK_BYTES_MAX),
+        client,
+        server,
+    )
 }
 
 fn poll(relay: &mut Both) -> Poll<RelayEnd> {
@@ -63,6 +75,69 @@ async fn a_receiver_that_does_not_read_stops_the_sender() {
     drop(server);
 }
 
+/// Two ends of a TCP connection.
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.unwrap(), far.unwrap().0)
+}
+
+#[tokio::test]
+async fn a_long_transfer_stays_in_the_kernel_and_arrives_whole() {
+    let (client, downstream) = pair().await;
+    let (mut server, upstream) = pair().await;
+    let mut relay = Relay::new(Stream::Tcp(downstream), Stream::Tcp(upstream), usize::MAX);
+    let sent: Vec<u8> = (0..16_000_000u32).map(|n| (n / 7) as u8).collect();
+    let answer = sent.clone();
+    let server = tokio::spawn(async move {
+        server.write_all(&answer).await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut question = Vec::new();
+        server.read_to_end(&mut question).await.unwrap();
+        question
+    });
+    // Nobody reads: the relay has what the client's socket does not take, and waits.
+    poll_fn(|cx| {
+        assert!(relay.poll(cx).is_pending());
+        if relay.down.is_spliced() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    })
+    .await;
+    let (mut read, mut write) = client.into_split();
+    let client = tokio::spawn(async move {
+        write.write_all(b"question").await.unwrap();
+        write.shutdown().await.unwrap();
+        let mut got = Vec::new();
+        read.read_to_end(&mut got).await.unwrap();
+        got
+    });
+    let end = poll_fn(|cx| relay.poll(cx)).await;
+    assert!(matches!(end, RelayEnd::Finished), "{end:?}");
+    assert!(client.await.unwrap() == sent);
+    assert_eq!(server.await.unwrap(), b"question");
+    let carried = relay.carried();
+    assert_eq!(
+        (carried.from_upstream, carried.to_downstream),
+        (16_000_000, 16_000_000)
+    );
+    assert_eq!((carried.from_downstream, carried.to_upstream), (8, 8));
+}
+
+#[tokio::test]
+async fn no_more_is_kept_than_the_limit() {
+    let (mut client, downstream) = duplex(64);
+    let (_server, upstream) = duplex(8);
+    let mut relay = Relay::new(downstream, upstream, 16);
+    client.write_all(&[1; 64]).await.unwrap();
+    assert!(poll(&mut relay).is_pending());
+    let carried = relay.carried();
+    assert_eq!((carried.from_downstream, carried.to_upstream), (16, 8));
+}
+
 /// A stream whose peer has reset it.
 struct Broken;
 
@@ -98,14 +173,14 @@ async fn a_failure_says_which_side() {
         other => panic!("{other:?}"),
     };
     let (_client, downstream) = duplex(8);
-    let read = side(Relay::new(downstream, Broken).poll(cx));
+    let read = side(Relay::new(downstream, Broken, CHUNK_BYTES_MAX).poll(cx));
     assert_eq!(read, (Side::Upstream, io::ErrorKind::ConnectionReset));
     let (mut client, downstream) = duplex(8);
     client.write_all(b"x").await.unwrap();
-    let written = side(Relay::new(downstream, Broken).poll(cx));
+    let written = side(Relay::new(downstream, Broken, CHUNK_BYTES_MAX).poll(cx));
     assert_eq!(written, (Side::Upstream, io::ErrorKind::BrokenPipe));
     let (_server, upstream) = duplex(8);
-    let read = side(Relay::new(Broken, upstream).poll(cx));
+    let read = side(Relay::new(Broken, upstream, CHUNK_BYTES_MAX).poll(cx));
     assert_eq!(read, (Side::Downstream, io::ErrorKind::ConnectionReset));
 }
 

@@ -58,6 +58,8 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ),
             ("metadata", Enforced),
             ("cleanup_interval", Enforced),
+            // Of what a TCP proxy keeps; a codec keeps less.
+            ("per_connection_buffer_limit_bytes", Enforced),
             ("original_dst_lb_config", Enforced),
             ("eds_cluster_config", Enforced),
             ("wait_for_warm_on_init", Meaningless),
@@ -126,6 +128,8 @@ pub(super) fn convert(
         ignore_new_hosts_until_first_hc: common
             .is_some_and(|common| common.ignore_new_hosts_until_first_hc),
         pool: Arc::new(pool),
+        buffer_limit: value::number(from.per_connection_buffer_limit_bytes)
+            .map_or(mesh_retry::DEFAULT_REQUEST_BODY_BUFFER_LIMIT, u64::from),
         tls: tls?,
         retry: protocol.retry,
         mirrors: protocol.mirrors,

@@ -39,7 +39,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
         ("tcp_backlog_size", Enforced),
         ("freebind", Enforced),
         ("transparent", Enforced),
-        // How much of a request body is kept for retries.
+        // How much of a request body is kept for retries, and of what a TCP proxy carries.
         ("per_connection_buffer_limit_bytes", Enforced),
         ("bind_to_port", Enforced),
         ("listener_filters", Enforced),
