@@ -7,6 +7,7 @@ mod layers;
 mod load;
 mod relay;
 mod table;
+mod xds;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -33,6 +34,10 @@ struct Flags {
     /// Measure the policy layers instead: instructions and allocations per call.
     #[arg(long)]
     layers: bool,
+
+    /// Measure what new config costs instead: beside Envoy, and a thousand clients of our control plane.
+    #[arg(long, conflicts_with = "layers")]
+    xds: bool,
 
     /// Fail when a bar is missed. Allocations, which are the same on every machine, always fail.
     #[arg(long)]
@@ -93,6 +98,9 @@ fn run(flags: &Flags) -> Result<bool> {
     std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
     if flags.layers {
         return layers::run(&flags.only, &out);
+    }
+    if flags.xds {
+        return xds::run(flags, &out).map(|()| true);
     }
     let met = load::run(flags, &out)?;
     Ok(met || !flags.check)

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use axum::{
     Json, Router,
     extract::{Query, Request, State},
-    http::{StatusCode, header},
+    http::{Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -55,7 +55,7 @@ async fn own_host(request: Request, next: Next) -> Response {
         || bare.eq_ignore_ascii_case("localhost")
         || bare.parse::<std::net::IpAddr>().is_ok();
     let is_foreign = request.headers().contains_key(header::ORIGIN);
-    if !is_own || (is_foreign && request.method() == axum::http::Method::POST) {
+    if !is_own || (is_foreign && request.method() == Method::POST) {
         let reason = "only requests to this machine itself are answered\n";
         return (StatusCode::FORBIDDEN, reason).into_response();
     }

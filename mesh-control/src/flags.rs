@@ -2,7 +2,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::bail;
 use clap::{Parser, ValueEnum};
-use mesh_control::{GroupBy, TlsFiles};
+use mesh_control::{GroupBy, TlsFiles, registry::PREFIX_DEFAULT};
 
 /// A control plane for sidecars: reads services from a file, and serves them as Envoy's resources.
 #[derive(Debug, Clone, Parser)]
@@ -15,6 +15,15 @@ pub(crate) struct Flags {
     /// A directory of Envoy's own resources, as YAML or JSON. It is read again when something changes.
     #[arg(short = 'r', long, value_name = "DIRECTORY")]
     pub(crate) resources: Vec<PathBuf>,
+
+    /// Servers of an etcd with endpoints of the mesh's services, such as http://127.0.0.1:2379; the first that
+    /// answers is asked.
+    #[arg(long, value_name = "URI", value_delimiter = ',')]
+    pub(crate) etcd: Vec<String>,
+
+    /// What the keys of endpoints begin with: PREFIX<service>/<instance>.
+    #[arg(long, default_value = PREFIX_DEFAULT, value_name = "PREFIX")]
+    pub(crate) etcd_prefix: String,
 
     /// Serve, or only say whether what is there is good.
     #[arg(long, value_enum, default_value_t = Mode::Serve)]

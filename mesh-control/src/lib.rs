@@ -3,7 +3,7 @@
 //! | to | use |
 //! |---|---|
 //! | describe services and how they are called | [`mesh::Mesh`], the mesh file |
-//! | say where services are known from | [`registry::Registry`]: [`registry::MeshFile`], [`registry::Directory`], or your own |
+//! | say where services are known from | [`registry::Registry`]: [`registry::MeshFile`], [`registry::Directory`], [`registry::Etcd`], or your own |
 //! | run it | [`Control`], [`serve()`], [`admin::router`]; or the program `mesh-control` |
 //!
 //! Whatever a registry says is made into resources and [checked](check) by the very conversion that sidecars

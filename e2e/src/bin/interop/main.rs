@@ -1,8 +1,9 @@
 //! xDS with real peers on the other side: Envoy and gRPC take config from our server, our client takes it
-//! from go-control-plane; and mesh-proxy is held to the same as Envoy. Run it with `cargo xtask interop`, which installs and builds the peers.
+//! from go-control-plane; and mesh-proxy is held to the same as Envoy. mesh-control reads endpoints from etcd. Run it with `cargo xtask interop`, which installs and builds the peers.
 
 mod control;
 mod envoy;
+mod etcd;
 mod go;
 mod grpc;
 mod resources;
@@ -32,6 +33,10 @@ fn main() -> Result<()> {
             "--go" => each("our client from go-control-plane", |variant| {
                 go::run(&path, variant)
             })?,
+            "--etcd" => {
+                etcd::run(&path).context("endpoints from etcd")?;
+                println!("passed: endpoints from etcd");
+            }
             "--grpc" => {
                 grpc::run(&path).context("gRPC from our server")?;
                 println!("passed: gRPC from our server");
