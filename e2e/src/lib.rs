@@ -8,6 +8,7 @@
 //! | [`tls`] | the same over TLS |
 //! | [`upstream`] | an HTTP/1.1 server that answers by script and records every request |
 //! | [`wire`] | the HTTP/1.1 framing that both ends share; deliberately not the codec under test |
+//! | [`control`] | our own control plane, on a thread; [`resources`] for it |
 //! | [`wait`] | conditions with deadlines, instead of sleeps |
 //!
 //! Everything blocks and uses plain threads: a test reads from top to bottom, and nothing here
@@ -33,7 +34,9 @@
 pub mod admin;
 pub mod client;
 pub mod coding;
+pub mod control;
 pub mod process;
+pub mod resources;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

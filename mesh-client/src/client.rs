@@ -10,7 +10,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use http_body::Body as HttpBody;
-use mesh_config::model::{Config, Listener};
+use mesh_config::{
+    LoadOptions,
+    dynamic::Assembly,
+    language::{Loaded, Source, load_bootstrap},
+    model::{Config, Listener},
+};
 use mesh_core::{
     Body, BoxError, ConnectionInfo, Error, ErrorKind, RequestInfo, Rng, clock, stats::Registry,
 };
@@ -19,7 +24,9 @@ use mesh_telemetry::LogWriterConfig;
 use tokio::task::AbortHandle;
 use tower_service::Service;
 
-use crate::{Manager, ManagerExchange, Mesh, Worker, worker::SWEEP_INTERVAL};
+use crate::{
+    Manager, ManagerExchange, Mesh, Worker, worker::SWEEP_INTERVAL, xds::Follower, xds::following,
+};
 
 /// An in-process client whose whole behaviour comes from Envoy configuration: routing, retries,
 /// thresholds, outlier detection, rate limits, balancing, logs, stats.
@@ -42,11 +49,14 @@ pub struct MeshClient {
 }
 
 /// Ends with the last clone of a client.
-struct Background(AbortHandle);
+struct Background {
+    sweep: AbortHandle,
+    _follower: Option<Follower>,
+}
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.0.abort();
+        self.sweep.abort();
     }
 }
 
@@ -57,8 +67,8 @@ pub enum ClientError {
     /// The bootstrap is not valid.
     #[error("the bootstrap was refused")]
     Config(#[from] mesh_config::language::ConfigError),
-    /// There is no listener of that name.
-    #[error("the bootstrap has no listener {0:?}")]
+    /// There is no listener of that name, nor did one come in time.
+    #[error("there is no listener {0:?}")]
     NoListener(String),
     /// The listener has no HTTP connection manager.
     #[error("the listener {0:?} has no HTTP connection manager")]
@@ -74,7 +84,10 @@ pub enum ClientError {
 /// Builds a [`MeshClient`].
 #[derive(Debug, Clone)]
 pub struct MeshClientBuilder {
-    config: Config,
+    config: Arc<Config>,
+    /// What the config was made of, if more comes to it.
+    origin: Option<(Arc<Loaded>, LoadOptions)>,
+    strict: bool,
     listener: Option<String>,
     registry: Registry,
     rng: Rng,
@@ -110,7 +123,16 @@ impl MeshClientBuilder {
         self
     }
 
-    /// Starts the client on the current tokio runtime, once its names have been resolved and its endpoints checked.
+    /// Refuses resources of a control plane that set a field which is not enforced, rather than only those that
+    /// security depends on.
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    /// Starts the client on the current tokio runtime, once its names have been resolved and its endpoints
+    /// checked, and once its listener has come, if that comes from a control plane.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -124,12 +146,28 @@ impl MeshClientBuilder {
         if !unprotected.is_empty() {
             return Err(ClientError::Unprotected(unprotected.join("; ")));
         }
-        let listener = self.find_listener()?.clone();
-        let connector = Arc::new(TcpConnector);
-        let mesh = Mesh::new(self.registry, self.rng, self.logs, connector.clone());
+        let connector: Arc<dyn Connect> = Arc::new(TcpConnector);
+        let mesh = Mesh::new(
+            self.registry.clone(),
+            self.rng.clone(),
+            self.logs.clone(),
+            Arc::clone(&connector),
+        );
         mesh.apply(&self.config)?;
         mesh.warmed().await;
-        MeshClient::of(&mesh, &listener, &self.config.version, connector)
+        match &self.origin {
+            Some((loaded, options)) if self.config.is_dynamic() => {
+                let assembly = Assembly::new(loaded, &self.config, options, self.strict);
+                let (worker, manager, follower) =
+                    following::follow(&mesh, &self.config, assembly, self.listener, connector)
+                        .await?;
+                Ok(MeshClient::around(&worker, manager, Some(follower)))
+            }
+            _ => {
+                let listener = self.find_listener()?;
+                MeshClient::of(&mesh, listener, &self.config.version, connector)
+            }
+        }
     }
 
     fn find_listener(&self) -> Result<&Listener, ClientError> {
@@ -138,12 +176,14 @@ impl MeshClientBuilder {
                 .config
                 .listeners
                 .iter()
+                .map(|listener| &**listener)
                 .find(|listener| listener.manager().is_some())
                 .ok_or(ClientError::NoListener(String::new())),
             Some(name) => self
                 .config
                 .listeners
                 .iter()
+                .map(|listener| &**listener)
                 .find(|listener| *listener.name == **name)
                 .ok_or_else(|| ClientError::NoListener(name.clone())),
         }
@@ -151,11 +191,13 @@ impl MeshClientBuilder {
 }
 
 impl MeshClient {
-    /// A client of `config`.
+    /// A client of `config`, to which nothing more comes.
     #[must_use]
     pub fn builder(config: Config) -> MeshClientBuilder {
         MeshClientBuilder {
-            config,
+            config: Arc::new(config),
+            origin: None,
+            strict: false,
             listener: None,
             registry: Registry::new(),
             rng: Rng::from_entropy(),
@@ -163,18 +205,45 @@ impl MeshClient {
         }
     }
 
+    /// A client of an Envoy bootstrap, YAML or JSON, and of what its control plane sends.
+    ///
+    /// # Errors
+    /// When the bootstrap is refused.
+    pub fn bootstrap(text: &str) -> Result<MeshClientBuilder, ClientError> {
+        let source = Source::text("bootstrap", text.to_owned());
+        let mut options = LoadOptions::default();
+        options.api_listeners = true;
+        let loaded = load_bootstrap(&source)?;
+        let config = mesh_config::convert(&loaded, &options)?;
+        Ok(MeshClientBuilder {
+            origin: Some((Arc::new(loaded), options)),
+            ..Self::builder(config)
+        })
+    }
+
     /// A client of the first listener of an Envoy bootstrap, YAML or JSON.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn from_bootstrap(text: &str) -> Result<Self, ClientError> {
-        let source = mesh_config::language::Source::text("bootstrap", text.to_owned());
-        Self::builder(mesh_config::load(
-            &source,
-            &mesh_config::LoadOptions::default(),
-        )?)
-        .start()
-        .await
+        Self::bootstrap(text)?.start().await
+    }
+
+    /// A client without a sidecar ("proxyless"): of the listener of that name, which comes from the control plane
+    /// of an Envoy bootstrap, as do its routes, clusters and endpoints. It is ready once the first of all
+    /// that has come, and follows every change from then on.
+    ///
+    /// The listener is an `api_listener`, or one that a sidecar would open; then its first connection manager
+    /// counts. Clusters come by the names that routes have, or all of them where the bootstrap has a
+    /// `cds_config`.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; [`ClientError::NoListener`] when none came within `initial_fetch_timeout`.
+    ///
+    /// # Envoy
+    /// gRPC's `xds:///listener`, for HTTP.
+    pub async fn from_xds(text: &str, listener: &str) -> Result<Self, ClientError> {
+        Self::bootstrap(text)?.listener(listener).start().await
     }
 
     /// A client of one listener in a process that has a [`Mesh`] already: of the first connection manager
@@ -193,7 +262,11 @@ impl MeshClient {
             .manager()
             .ok_or_else(|| ClientError::NoManager(Arc::clone(&listener.name)))?;
         let manager = Manager::new(&worker, config, version)?;
-        let weak = Arc::downgrade(&worker);
+        Ok(Self::around(&worker, manager, None))
+    }
+
+    fn around(worker: &Arc<Worker>, manager: Manager, follower: Option<Follower>) -> Self {
+        let weak = Arc::downgrade(worker);
         let sweep = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
@@ -201,12 +274,15 @@ impl MeshClient {
                 worker.sweep(clock::now());
             }
         });
-        Ok(Self {
+        Self {
             manager,
             connection: Arc::new(ConnectionInfo::in_process()),
             local_replies: false,
-            _background: Arc::new(Background(sweep.abort_handle())),
-        })
+            _background: Arc::new(Background {
+                sweep: sweep.abort_handle(),
+                _follower: follower,
+            }),
+        }
     }
 
     /// Answers as a sidecar would, with a local reply, where it would otherwise fail.

@@ -35,10 +35,11 @@ mod tcp;
 mod tls;
 mod watch;
 mod worker;
+pub mod xds;
 
 pub use client::{ClientError, ClientFuture, MeshClient, MeshClientBuilder};
 pub use cluster::Cluster;
-pub use manager::{AnswerBody, ConnectionHandler, Manager, ManagerExchange};
+pub use manager::{AnswerBody, ConnectionHandler, Manager, ManagerExchange, NextManager};
 pub use mesh::{Clusters, Mesh};
 pub use stats::{ClusterStats, ManagerStats, RouterStats};
 pub use tcp::{TcpEnd, TcpProxy, TcpProxyStats};

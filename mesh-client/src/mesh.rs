@@ -132,6 +132,11 @@ impl Mesh {
         &self.0.writer
     }
 
+    /// How health checks, and calls of this process itself, reach endpoints.
+    pub(crate) fn connector(&self) -> Arc<dyn Connect> {
+        Arc::clone(&self.0.env.connector)
+    }
+
     /// The buckets of `owner`, which all workers share and a config push keeps.
     pub(crate) fn limit(
         &self,
@@ -250,7 +255,10 @@ impl Plan {
         previous: Option<&Arc<Cluster>>,
         writer: &LogWriter,
     ) -> io::Result<Self> {
-        if let Some(kept) = previous.filter(|previous| previous.config == *config) {
+        let same = |previous: &&Arc<Cluster>| {
+            Arc::ptr_eq(&previous.config, config) || previous.config == *config
+        };
+        if let Some(kept) = previous.filter(same) {
             return Ok(Self::Keep(Arc::clone(kept)));
         }
         let resolver = match &config.discovery {

@@ -4,6 +4,7 @@
 
 mod filters;
 mod health;
+mod source;
 mod tls;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use mesh_retry::RetryConfig;
 use mesh_route::{MirrorPolicy, RouteTable};
 use mesh_telemetry::{ExportConfig, Filter, LogFormat, StatsdConfig, Target};
 
-use crate::language::UnsupportedReport;
+use crate::{dynamic::Needs, language::UnsupportedReport};
 
 pub use filters::{
     BufferConfig, CompressorFilter, CompressorOverride, DecompressorFilter, FilterOverride,
@@ -32,6 +33,7 @@ pub use filters::{
     HttpFilterKind, RateLimitFilter, RouteFilterKind, RuleSelection,
 };
 pub use health::{EndpointCheck, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
+pub use source::{ControlServer, Dynamic, FileConfig, Origin, Source, StreamConfig};
 pub use tls::{CertificateSource, DownstreamTls, UpstreamTls, ValidationSource};
 
 /// A bootstrap, validated.
@@ -43,10 +45,10 @@ pub struct Config {
     pub node: Node,
     /// Where people look in; `None` opens no admin listener.
     pub admin: Option<Admin>,
-    /// Where more config comes from; `None` when there is no more.
-    pub control_plane: Option<ControlPlane>,
+    /// Where more config comes from.
+    pub dynamic: Dynamic,
     /// The listeners, in the order of the config.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<Arc<Listener>>,
     /// The clusters, in the order of the config.
     pub clusters: Vec<Arc<Cluster>>,
     /// Values that may change while it runs. Envoy: `layered_runtime`.
@@ -59,23 +61,21 @@ pub struct Config {
     pub dump: Arc<serde_json::Value>,
 }
 
-/// Envoy: `Bootstrap.dynamic_resources`, as far as it is one aggregated stream.
-#[derive(Debug, Clone)]
-pub struct ControlPlane {
-    /// Differences only, rather than the state of the world. Envoy: `api_type`.
-    pub delta: bool,
-    /// The servers in order of preference, as `http://host:port` or `unix://path`. Envoy: the endpoints of
-    /// the static clusters that `grpc_services` name.
-    pub servers: Vec<String>,
-    /// Listeners come from it. Envoy: `lds_config`.
-    pub listeners: bool,
-    /// Clusters come from it. Envoy: `cds_config`.
-    pub clusters: bool,
-    /// Whoever waits for a first answer goes on after this time; zero waits for ever. Envoy:
-    /// `initial_fetch_timeout`, 15 s.
-    pub initial_fetch_timeout: Option<Duration>,
-    /// Envoy: `set_node_on_first_message_only`.
-    pub set_node_on_first_message_only: bool,
+impl Config {
+    /// Whether anything comes from elsewhere than the bootstrap.
+    #[must_use]
+    pub fn is_dynamic(&self) -> bool {
+        let Dynamic {
+            listeners,
+            clusters,
+            ..
+        } = &self.dynamic;
+        let needs = |cluster: &Arc<Cluster>| !cluster.needs.is_empty();
+        listeners.is_some()
+            || clusters.is_some()
+            || self.clusters.iter().any(needs)
+            || !self.listeners.iter().all(|listener| listener.is_complete())
+    }
 }
 
 /// Envoy: `stats_config`, `stats_sinks`, `stats_flush_interval`, `stats_flush_on_admin`.
@@ -144,7 +144,7 @@ pub struct Listener {
     /// The part of its stats' names: `stat_prefix`, or the address; `None` means the real address, which
     /// is known only once it listens.
     pub stat_prefix: Option<String>,
-    /// Where it listens.
+    /// Where it listens; an `api_listener` does not, whatever stands here.
     pub address: Address,
     /// How its sockets are made.
     pub bind: BindOptions,
@@ -162,17 +162,26 @@ pub struct Listener {
     pub matcher: ChainMatcher,
     /// The chain for connections that no other takes. Envoy: `default_filter_chain`.
     pub default_chain: Option<usize>,
+    /// What has to come from a control plane before it can serve.
+    pub needs: Needs,
 }
 
 impl Listener {
+    /// Whether nothing of it has to come from elsewhere.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.needs.is_empty()
+    }
+
     /// The first HTTP connection manager of its filter chains.
     #[must_use]
     pub fn manager(&self) -> Option<&Arc<ConnectionManager>> {
-        let mut filters = self.chains.iter().flat_map(|chain| &chain.filters);
-        filters.find_map(|filter| match filter {
-            NetworkFilter::Http(manager) => Some(manager),
-            _ => None,
-        })
+        self.managers().next()
+    }
+
+    /// All HTTP connection managers of its filter chains.
+    pub fn managers(&self) -> impl Iterator<Item = &Arc<ConnectionManager>> {
+        self.chains.iter().filter_map(FilterChain::manager)
     }
 }
 
@@ -233,6 +242,17 @@ pub struct FilterChain {
     pub tls: Option<Arc<DownstreamTls>>,
     /// What the connection passes, in order. The last one ends it; there is at least one.
     pub filters: Vec<NetworkFilter>,
+}
+
+impl FilterChain {
+    /// The HTTP connection manager that it ends in, if it does.
+    #[must_use]
+    pub fn manager(&self) -> Option<&Arc<ConnectionManager>> {
+        self.filters.iter().find_map(|filter| match filter {
+            NetworkFilter::Http(manager) => Some(manager),
+            _ => None,
+        })
+    }
 }
 
 /// What a connection passes. Envoy: the network filters.
@@ -329,8 +349,10 @@ pub struct ConnectionManager {
     pub routes: Arc<RouteTable<RoutePolicies>>,
     /// The request headers that the routes' formats quote; log formats are bound behind them.
     pub captures: Captures,
-    /// The name of `route_config`.
+    /// The name of `route_config`, or that by which it came.
     pub route_config_name: Arc<str>,
+    /// It came, or will come, from a control plane. Envoy: `rds`.
+    pub rds: bool,
     /// `upgrade_configs`.
     pub upgrades: UpgradeRules,
     /// `http_filters`, in order, without the router.
@@ -467,6 +489,8 @@ pub struct Cluster {
     pub mirrors: Arc<[MirrorPolicy]>,
     /// `metadata`, for logs.
     pub metadata: Option<Arc<Metadata>>,
+    /// What has to come from a control plane before it can be used.
+    pub needs: Needs,
 }
 
 /// Where a cluster's endpoints come from.
@@ -475,10 +499,19 @@ pub struct Cluster {
 pub enum Discovery {
     /// The addresses of the config.
     Static,
+    /// A control plane gives them. Envoy: `EDS`.
+    Eds(EdsConfig),
     /// Names are looked up again and again: `STRICT_DNS` or `LOGICAL_DNS`, as `refresh.discovery` says.
     Dns(Box<DnsConfig>),
     /// Wherever the client meant to go. Envoy: `ORIGINAL_DST`.
     OriginalDst(OriginalDstConfig),
+}
+
+/// Envoy: `Cluster.EdsClusterConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdsConfig {
+    /// The name of the `ClusterLoadAssignment`: `service_name`, or the cluster's name.
+    pub service_name: Arc<str>,
 }
 
 /// Envoy: `Cluster.OriginalDstLbConfig`.

@@ -97,8 +97,8 @@ fn load(source: &Source, flags: &Flags) -> anyhow::Result<(Config, Option<Assemb
     options.service_cluster.clone_from(&flags.service_cluster);
     let loaded = load_bootstrap(source).context(refused)?;
     let config = mesh_config::convert(&loaded, &options).context(refused)?;
-    let is_dynamic = config.control_plane.is_some();
-    let assembly = is_dynamic.then(|| Assembly::new(&loaded, &options, flags.strict));
+    let is_dynamic = config.is_dynamic();
+    let assembly = is_dynamic.then(|| Assembly::new(&loaded, &config, &options, flags.strict));
     Ok((config, assembly))
 }
 

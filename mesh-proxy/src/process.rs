@@ -68,7 +68,12 @@ pub(crate) async fn run(
     mesh.apply(&config)?;
     let (listeners, workers) = start_workers(&mesh, &flags)?;
     // Addresses are taken before anything is served: a bad one ends the start with its reason.
-    let plan = listeners.plan(&config.listeners, &config.version)?;
+    let complete = config
+        .listeners
+        .iter()
+        .filter(|listener| listener.is_complete());
+    let complete: Vec<_> = complete.cloned().collect();
+    let plan = listeners.plan(&complete, &config.version).whole()?;
     let admin_socket = match &config.admin {
         Some(admin) => Some(admin::bind(&admin.address).context("admin")?),
         None => None,
@@ -100,9 +105,9 @@ pub(crate) async fn run(
     }
     mesh.warmed().await;
     process.listeners.commit(plan).await?;
-    match (&process.config.control_plane, assembly) {
-        (Some(control), Some(assembly)) => xds::start(&process, control, assembly)?,
-        _ => process.become_ready(),
+    let following = assembly.map(|assembly| xds::start(&process, assembly));
+    if following.is_none() {
+        process.become_ready();
     }
     tracing::info!(
         workers = workers.len(),
@@ -113,7 +118,7 @@ pub(crate) async fn run(
     let flushing = tokio::spawn(Arc::clone(&flusher).run());
     wait_for_the_end(&process).await?;
     flushing.abort();
-    drop(workers);
+    drop((following, workers));
     flusher.finish().await;
     if !mesh.writer().flush(FLUSH_TIMEOUT) {
         tracing::warn!("some access log lines could not be written");

@@ -70,6 +70,8 @@ pub struct Waiting {
 struct Candidate<T> {
     value: T,
     needs: BTreeSet<Key>,
+    /// Those of them that are neither in use nor known to be absent.
+    missing: BTreeSet<Key>,
     since: Instant,
     deadline: Option<Instant>,
 }
@@ -93,10 +95,32 @@ impl<T> Default for Entry<T> {
     }
 }
 
+impl<T> Entry<T> {
+    /// What it needs, in use or warming.
+    fn needs(&self) -> impl Iterator<Item = &Key> {
+        let warming = self.warming.iter().flat_map(|candidate| &candidate.needs);
+        self.active.iter().flatten().chain(warming)
+    }
+
+    fn deadlines(&self) -> impl Iterator<Item = Instant> {
+        let warming = self.warming.as_ref().and_then(|c| c.deadline);
+        [warming, self.retiring.flatten()].into_iter().flatten()
+    }
+}
+
 /// The state machine. See the [module](self).
+///
+/// What an event costs depends on how much waits for what it brings, not on how much there is.
 #[derive(Debug)]
 pub struct Warming<T> {
     entries: BTreeMap<Key, Entry<T>>,
+    /// For each key, who needs it, in use or warming.
+    dependents: BTreeMap<Key, BTreeSet<Key>>,
+    /// What was removed and is still in use.
+    retiring: BTreeSet<Key>,
+    deadlines: BTreeSet<(Instant, Key)>,
+    /// How many resources of each type have never been in use, and warm.
+    starting: BTreeMap<ResourceType, usize>,
     /// What is known not to exist, or not to come in time: nothing waits for it.
     absent: BTreeSet<Key>,
 }
@@ -105,16 +129,28 @@ impl<T> Default for Warming<T> {
     fn default() -> Self {
         Self {
             entries: BTreeMap::new(),
+            dependents: BTreeMap::new(),
+            retiring: BTreeSet::new(),
+            deadlines: BTreeSet::new(),
+            starting: BTreeMap::new(),
             absent: BTreeSet::new(),
         }
     }
 }
+
+/// What to look at, lowest rank first.
+type Work = BTreeSet<(u8, Key)>;
 
 impl<T> Warming<T> {
     /// Nothing there yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// `key` is in use, for ever, whatever comes: it was there before.
+    pub fn hold(&mut self, key: Key) {
+        self.change(key, |entry| entry.active = Some(BTreeSet::new()));
     }
 
     /// A new version of `key` was accepted, which needs what is in `needs`. It replaces one that is still
@@ -127,72 +163,78 @@ impl<T> Warming<T> {
         needs: impl IntoIterator<Item = Key>,
         deadline: Option<Instant>,
     ) -> Vec<Step<T>> {
-        let needs = needs
+        let needs: BTreeSet<Key> = needs
             .into_iter()
             .filter(|need| rank(need.0) < rank(key.0))
             .collect();
-        self.absent.remove(&key);
-        let entry = self.entries.entry(key).or_default();
-        entry.retiring = None;
-        let since = entry.warming.as_ref().map_or(now, |before| before.since);
-        entry.warming = Some(Candidate {
-            value,
-            needs,
-            since,
-            deadline,
+        if self.absent.remove(&key) {
+            self.misses(&key);
+        }
+        let lacks = |need: &&Key| !self.is_active(need) && !self.absent.contains(*need);
+        let missing = needs.iter().filter(lacks).cloned().collect();
+        self.retiring.remove(&key);
+        self.change(key.clone(), |entry| {
+            entry.retiring = None;
+            let since = entry.warming.as_ref().map_or(now, |before| before.since);
+            entry.warming = Some(Candidate {
+                value,
+                needs,
+                missing,
+                since,
+                deadline,
+            });
         });
-        self.settle(now)
+        self.settle(now, Work::from([(rank(key.0), key)]))
     }
 
     /// `key` was removed. It stays in use until nothing in use or warming needs it, or until `deadline`.
     pub fn remove(&mut self, now: Instant, key: &Key, deadline: Option<Instant>) -> Vec<Step<T>> {
-        let Some(entry) = self.entries.get_mut(key) else {
+        let Some(entry) = self.entries.get(key) else {
             return Vec::new();
         };
-        entry.warming = None;
         if entry.active.is_none() {
-            self.entries.remove(key);
+            self.drop_entry(key);
             return Vec::new();
         }
-        entry.retiring = Some(deadline);
-        self.settle(now)
+        self.change(key.clone(), |entry| {
+            entry.warming = None;
+            entry.retiring = Some(deadline);
+        });
+        self.retiring.insert(key.clone());
+        self.settle(now, Work::new())
     }
 
     /// There is no `key`, or it does not come in time: whoever needs it goes on without it.
     pub fn on_absent(&mut self, now: Instant, key: Key) -> Vec<Step<T>> {
+        let mut work = Work::new();
         // Only what is waited for is remembered, so that this cannot grow beyond the needs.
-        let is_needed = self
-            .entries
-            .values()
-            .filter_map(|entry| entry.warming.as_ref());
-        if is_needed
-            .clone()
-            .any(|candidate| candidate.needs.contains(&key))
-        {
+        for dependent in self.dependents.get(&key).into_iter().flatten() {
+            let entry = self.entries.get_mut(dependent);
+            let Some(candidate) = entry.and_then(|entry| entry.warming.as_mut()) else {
+                continue;
+            };
+            if candidate.needs.contains(&key) {
+                candidate.missing.remove(&key);
+                work.insert((rank(dependent.0), dependent.clone()));
+            }
+        }
+        if !work.is_empty() {
             self.absent.insert(key);
         }
-        self.settle(now)
+        self.settle(now, work)
     }
 
     /// When [`Warming::on_deadline`] has something to do.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        let of = |entry: &Entry<T>| {
-            let warming = entry
-                .warming
-                .as_ref()
-                .and_then(|candidate| candidate.deadline);
-            [warming, entry.retiring.flatten()]
-                .into_iter()
-                .flatten()
-                .min()
-        };
-        self.entries.values().filter_map(of).min()
+        self.deadlines.first().map(|(at, _)| *at)
     }
 
     /// Ends what has waited long enough.
     pub fn on_deadline(&mut self, now: Instant) -> Vec<Step<T>> {
-        self.settle(now)
+        let late = self.deadlines.iter().take_while(|(at, _)| *at <= now);
+        let work = late.map(|(_, key)| (rank(key.0), key.clone())).collect();
+        self.settle(now, work)
     }
 
     /// Whether a version of `key` is in use.
@@ -203,6 +245,12 @@ impl<T> Warming<T> {
             .is_some_and(|entry| entry.active.is_some())
     }
 
+    /// Whether something of that type warms that has never been in use.
+    #[must_use]
+    pub fn is_starting(&self, ty: ResourceType) -> bool {
+        self.starting.get(&ty).is_some_and(|count| *count > 0)
+    }
+
     /// Everything that waits, and what for.
     #[must_use]
     pub fn waiting(&self) -> Vec<Waiting> {
@@ -210,7 +258,7 @@ impl<T> Warming<T> {
             let candidate = entry.warming.as_ref()?;
             Some(Waiting {
                 key: key.clone(),
-                missing: self.missing(candidate),
+                missing: candidate.missing.iter().cloned().collect(),
                 since: candidate.since,
                 deadline: candidate.deadline,
                 has_active: entry.active.is_some(),
@@ -219,92 +267,131 @@ impl<T> Warming<T> {
         self.entries.iter().filter_map(row).collect()
     }
 
-    fn missing(&self, candidate: &Candidate<T>) -> Vec<Key> {
-        let lacks = |need: &&Key| !self.is_active(need) && !self.absent.contains(*need);
-        candidate.needs.iter().filter(lacks).cloned().collect()
-    }
-
-    /// Does all that can be done. Needs point to lower ranks, so one pass upwards
-    /// activates, and one pass downwards retires.
-    fn settle(&mut self, now: Instant) -> Vec<Step<T>> {
+    /// Does all that can be done about `work` and what follows from it. Needs point to lower ranks, so one
+    /// pass upwards activates, and one pass downwards retires.
+    fn settle(&mut self, now: Instant, mut work: Work) -> Vec<Step<T>> {
         let mut steps = Vec::new();
-        let warming = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.warming.is_some());
-        let mut keys: Vec<Key> = warming.map(|(key, _)| key.clone()).collect();
-        keys.sort_by_key(|key| rank(key.0));
-        for key in keys {
-            if let Some(step) = self.activate(now, key) {
+        while let Some((_, key)) = work.pop_first() {
+            if let Some(step) = self.activate(now, &key, &mut work) {
                 steps.push(step);
             }
         }
-        let retiring = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.retiring.is_some());
-        let mut keys: Vec<Key> = retiring.map(|(key, _)| key.clone()).collect();
+        let mut keys: Vec<Key> = self.retiring.iter().cloned().collect();
         keys.sort_by_key(|key| rank(key.0));
         for key in keys.into_iter().rev() {
-            let late = self.entries[&key]
-                .retiring
-                .flatten()
-                .is_some_and(|at| at <= now);
-            if late || !self.is_needed(&key) {
-                self.entries.remove(&key);
+            let until = self.entries.get(&key).and_then(|entry| entry.retiring);
+            let late = until.flatten().is_some_and(|at| at <= now);
+            if late || !self.dependents.contains_key(&key) {
+                self.retiring.remove(&key);
+                self.drop_entry(&key);
                 steps.push(Step::Retire { key });
             }
         }
         steps
     }
 
-    fn activate(&mut self, now: Instant, key: Key) -> Option<Step<T>> {
-        let candidate = self.entries.get(&key)?.warming.as_ref()?;
-        let without = self.missing(candidate);
+    /// Uses the candidate of `key`, if it waits for nothing, or no longer. Those that waited for it are work.
+    fn activate(&mut self, now: Instant, key: &Key, work: &mut Work) -> Option<Step<T>> {
+        let candidate = self.entries.get(key)?.warming.as_ref()?;
         let late = candidate.deadline.is_some_and(|at| at <= now);
-        if !without.is_empty() && !late {
+        if !candidate.missing.is_empty() && !late {
             return None;
         }
-        let entry = self.entries.get_mut(&key)?;
-        let Candidate { value, needs, .. } = entry.warming.take()?;
-        entry.active = Some(needs);
-        self.forget_absent();
-        Some(Step::Activate {
-            key,
+        let mut taken = None;
+        self.change(key.clone(), |entry| {
+            taken = entry.warming.take();
+            entry.active = taken.as_ref().map(|candidate| candidate.needs.clone());
+        });
+        let Candidate {
             value,
-            without,
+            needs,
+            missing,
+            ..
+        } = taken?;
+        for dependent in self.dependents.get(key).into_iter().flatten() {
+            let entry = self.entries.get_mut(dependent);
+            if let Some(candidate) = entry.and_then(|entry| entry.warming.as_mut())
+                && candidate.missing.remove(key)
+            {
+                work.insert((rank(dependent.0), dependent.clone()));
+            }
+        }
+        self.forget_absent(&needs);
+        Some(Step::Activate {
+            key: key.clone(),
+            value,
+            without: missing.into_iter().collect(),
         })
     }
 
-    /// Drops from the absent what nothing waits for any more.
-    fn forget_absent(&mut self) {
+    /// Drops from the absent those of `keys` that nothing waits for any more.
+    fn forget_absent(&mut self, keys: &BTreeSet<Key>) {
         if self.absent.is_empty() {
             return;
         }
-        let warming = self
-            .entries
-            .values()
-            .filter_map(|entry| entry.warming.as_ref());
-        let needed: BTreeSet<&Key> = warming.flat_map(|candidate| &candidate.needs).collect();
-        let stale: Vec<Key> = self
-            .absent
-            .iter()
-            .filter(|key| !needed.contains(key))
-            .cloned()
-            .collect();
-        for key in stale {
-            self.absent.remove(&key);
+        for key in keys {
+            let mut dependents = self.dependents.get(key).into_iter().flatten();
+            let waits = dependents.any(|dependent| {
+                let entry = self.entries.get(dependent);
+                let warming = entry.and_then(|entry| entry.warming.as_ref());
+                warming.is_some_and(|candidate| candidate.needs.contains(key))
+            });
+            if !waits {
+                self.absent.remove(key);
+            }
         }
     }
 
-    fn is_needed(&self, key: &Key) -> bool {
-        self.entries.values().any(|entry| {
-            let active = entry
-                .active
-                .as_ref()
-                .is_some_and(|needs| needs.contains(key));
-            let warming = entry.warming.as_ref();
-            active || warming.is_some_and(|candidate| candidate.needs.contains(key))
-        })
+    /// `key`, which is not in use, is waited for again.
+    fn misses(&mut self, key: &Key) {
+        if self.is_active(key) {
+            return;
+        }
+        for dependent in self.dependents.get(key).into_iter().flatten() {
+            let entry = self.entries.get_mut(dependent);
+            if let Some(candidate) = entry.and_then(|entry| entry.warming.as_mut())
+                && candidate.needs.contains(key)
+            {
+                candidate.missing.insert(key.clone());
+            }
+        }
+    }
+
+    fn drop_entry(&mut self, key: &Key) {
+        self.change(key.clone(), |entry| *entry = Entry::default());
+        self.entries.remove(key);
+        self.misses(key);
+    }
+
+    /// Changes an entry, and all that is kept about it elsewhere.
+    fn change(&mut self, key: Key, change: impl FnOnce(&mut Entry<T>)) {
+        let entry = self.entries.entry(key.clone()).or_default();
+        let before: BTreeSet<Key> = entry.needs().cloned().collect();
+        let was_starting = entry.active.is_none() && entry.warming.is_some();
+        for at in entry.deadlines() {
+            self.deadlines.remove(&(at, key.clone()));
+        }
+        change(entry);
+        for at in entry.deadlines() {
+            self.deadlines.insert((at, key.clone()));
+        }
+        let starts = entry.active.is_none() && entry.warming.is_some();
+        let after: BTreeSet<Key> = entry.needs().cloned().collect();
+        if was_starting != starts {
+            let count = self.starting.entry(key.0).or_default();
+            *count = if starts { *count + 1 } else { *count - 1 };
+        }
+        for need in after.difference(&before) {
+            let dependents = self.dependents.entry(need.clone()).or_default();
+            dependents.insert(key.clone());
+        }
+        for need in before.difference(&after) {
+            if let Some(dependents) = self.dependents.get_mut(need) {
+                dependents.remove(&key);
+                if dependents.is_empty() {
+                    self.dependents.remove(need);
+                }
+            }
+        }
     }
 }

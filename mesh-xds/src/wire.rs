@@ -5,10 +5,8 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-use envoy_types::pb::{
-    envoy::config::core::v3::Node,
-    google::protobuf::{Duration as ProtoDuration, Timestamp},
-};
+pub use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::google::protobuf::{Duration as ProtoDuration, Timestamp};
 use prost::Message;
 
 use crate::{ResourceType, Variant};

@@ -3,6 +3,7 @@
 mod answer;
 mod begin;
 mod exchange;
+mod newest;
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -18,6 +19,7 @@ pub use answer::AnswerBody;
 use answer::Through;
 pub(crate) use begin::capture;
 pub use exchange::ManagerExchange;
+use newest::{Newest, Stack};
 
 use crate::{
     Mesh, Worker,
@@ -27,12 +29,19 @@ use crate::{
 };
 
 /// One connection manager of one worker: filters, router, log. Cloned for each connection.
+///
+/// [`Manager::replace`] gives all clones another config, such as other routes: each takes it up with its next
+/// request, so that a request sees one version from start to end, and no connection has to go.
 #[derive(Clone)]
 pub struct Manager {
     pub(crate) shared: Arc<Shared>,
     chain: BoxHttpService,
     /// Whether any route follows redirects.
     follows_redirects: bool,
+    /// Of the version that this is.
+    generation: u64,
+    /// What it becomes.
+    newest: Arc<Newest>,
 }
 
 pub(crate) struct Shared {
@@ -54,6 +63,101 @@ impl Manager {
     /// # Errors
     /// When a log file cannot be opened; the error names it.
     pub fn new(
+        worker: &Arc<Worker>,
+        config: &Arc<model::ConnectionManager>,
+        version: &Arc<str>,
+    ) -> io::Result<Self> {
+        let Stack {
+            shared,
+            chain,
+            follows_redirects,
+        } = Stack::new(worker, config, version)?;
+        Ok(Self {
+            shared,
+            chain,
+            follows_redirects,
+            generation: 0,
+            newest: Arc::default(),
+        })
+    }
+
+    /// Builds what shall take the place of this one; [`Manager::replace`] does it.
+    ///
+    /// # Errors
+    /// When a log file cannot be opened; the error names it.
+    pub fn next(
+        &self,
+        config: &Arc<model::ConnectionManager>,
+        version: &Arc<str>,
+    ) -> io::Result<NextManager> {
+        Stack::new(&self.shared.worker, config, version).map(NextManager)
+    }
+
+    /// From their next request on, all clones are `next`.
+    pub fn replace(&self, next: NextManager) {
+        self.newest.publish(next.0);
+    }
+
+    /// Becomes the newest version, if it is not.
+    pub(crate) fn refresh(&mut self) {
+        if self.newest.generation() != self.generation {
+            self.become_newest();
+        }
+    }
+
+    #[cold]
+    fn become_newest(&mut self) {
+        if let Some((generation, stack)) = self.newest.get() {
+            let Stack {
+                shared,
+                chain,
+                follows_redirects,
+            } = stack;
+            self.shared = shared;
+            self.chain = chain;
+            self.follows_redirects = follows_redirects;
+            self.generation = generation;
+        }
+    }
+
+    /// The config.
+    #[must_use]
+    pub fn config(&self) -> &Arc<model::ConnectionManager> {
+        &self.shared.config
+    }
+
+    /// The stats.
+    #[must_use]
+    pub fn stats(&self) -> &ManagerStats {
+        &self.shared.stats
+    }
+
+    /// Answers the requests of one connection.
+    #[must_use]
+    pub fn connection(&self, connection: Arc<ConnectionInfo>) -> ConnectionHandler {
+        ConnectionHandler {
+            manager: self.clone(),
+            connection,
+            protocol: None,
+        }
+    }
+
+    /// Begins to answer `request`, which is in canonical form: an origin-form target and a `host`.
+    pub fn begin(
+        &mut self,
+        request: Request<Body>,
+        connection: &Arc<ConnectionInfo>,
+    ) -> ManagerExchange {
+        self.refresh();
+        begin::begin(self, request, connection)
+    }
+}
+
+/// A version of a [`Manager`] that nobody uses yet.
+pub struct NextManager(Stack);
+
+impl Stack {
+    fn new(
         worker: &Arc<Worker>,
         config: &Arc<model::ConnectionManager>,
         version: &Arc<str>,
@@ -94,37 +198,6 @@ impl Manager {
             chain,
             follows_redirects,
         })
-    }
-
-    /// The config.
-    #[must_use]
-    pub fn config(&self) -> &Arc<model::ConnectionManager> {
-        &self.shared.config
-    }
-
-    /// The stats.
-    #[must_use]
-    pub fn stats(&self) -> &ManagerStats {
-        &self.shared.stats
-    }
-
-    /// Answers the requests of one connection.
-    #[must_use]
-    pub fn connection(&self, connection: Arc<ConnectionInfo>) -> ConnectionHandler {
-        ConnectionHandler {
-            manager: self.clone(),
-            connection,
-            protocol: None,
-        }
-    }
-
-    /// Begins to answer `request`, which is in canonical form: an origin-form target and a `host`.
-    pub fn begin(
-        &mut self,
-        request: Request<Body>,
-        connection: &Arc<ConnectionInfo>,
-    ) -> ManagerExchange {
-        begin::begin(self, request, connection)
     }
 }
 

@@ -5,14 +5,13 @@ use std::{collections::HashSet, sync::Arc};
 use envoy_types::pb::envoy::config::{bootstrap::v3 as pb, core::v3 as core};
 use mesh_core::Locality;
 
-use super::{cluster, context::Context, listener, runtime, stats, value};
+use super::{cluster, context::Context, listener, runtime, source, stats, value};
 use crate::{
-    dynamic,
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
     },
-    model::{Admin, Cluster, ControlPlane, Listener, Node, StatsConfig},
+    model::{Admin, Cluster, Dynamic, Listener, Node, StatsConfig},
 };
 
 pub(super) const SUPPORT: &[MessageSupport] = &[
@@ -57,49 +56,6 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
         ],
     },
     MessageSupport {
-        message: "envoy.config.bootstrap.v3.Bootstrap.DynamicResources",
-        fields: &[
-            ("lds_config", Enforced),
-            ("cds_config", Enforced),
-            ("ads_config", Enforced),
-        ],
-    },
-    MessageSupport {
-        message: "envoy.config.core.v3.ConfigSource",
-        fields: &[
-            ("ads", Enforced),
-            ("self", Enforced),
-            ("initial_fetch_timeout", Enforced),
-            // There is only one.
-            ("resource_api_version", Meaningless),
-        ],
-    },
-    MessageSupport {
-        message: "envoy.config.core.v3.AggregatedConfigSource",
-        fields: &[],
-    },
-    MessageSupport {
-        message: "envoy.config.core.v3.SelfConfigSource",
-        fields: &[("transport_api_version", Meaningless)],
-    },
-    MessageSupport {
-        message: "envoy.config.core.v3.ApiConfigSource",
-        fields: &[
-            ("api_type", Enforced),
-            ("grpc_services", Enforced),
-            ("set_node_on_first_message_only", Enforced),
-            ("transport_api_version", Meaningless),
-        ],
-    },
-    MessageSupport {
-        message: "envoy.config.core.v3.GrpcService",
-        fields: &[("envoy_grpc", Enforced)],
-    },
-    MessageSupport {
-        message: "envoy.config.core.v3.GrpcService.EnvoyGrpc",
-        fields: &[("cluster_name", Enforced)],
-    },
-    MessageSupport {
         message: "envoy.config.bootstrap.v3.Admin",
         fields: &[
             ("address", Enforced),
@@ -136,8 +92,8 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
 pub(super) struct Parts {
     pub(super) node: Node,
     pub(super) admin: Option<Admin>,
-    pub(super) control_plane: Option<ControlPlane>,
-    pub(super) listeners: Vec<Listener>,
+    pub(super) dynamic: Dynamic,
+    pub(super) listeners: Vec<Arc<Listener>>,
     pub(super) clusters: Vec<Arc<Cluster>>,
     pub(super) stats: StatsConfig,
 }
@@ -155,11 +111,7 @@ pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
         let address = value::address(cx, &at.field("address"), admin.address.as_ref()?)?;
         Some(Admin { address })
     });
-    let control_plane = dynamic::control_plane(from).unwrap_or_else(|refusal| {
-        let at = at.field("dynamic_resources");
-        cx.invalid(&at.field(&refusal.field), refusal.reason);
-        None
-    });
+    let dynamic = source::dynamic(cx, from);
     let static_resources = from.static_resources.as_ref();
     let at = at.field("static_resources");
     let clusters = clusters(cx, &at, from, static_resources);
@@ -173,7 +125,7 @@ pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
         listeners: listener::convert(cx, &at.field("listeners"), listeners, &node, &names),
         node,
         admin,
-        control_plane,
+        dynamic,
         clusters,
         stats,
     }

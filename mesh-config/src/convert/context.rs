@@ -4,14 +4,18 @@ use std::{
     fmt,
 };
 
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::{envoy::config::route::v3::RouteConfiguration, google::protobuf::Any};
 use mesh_core::runtime::{Layer, RuntimeKey};
 use mesh_route::SafeRegex;
 use prost::{Message, Name};
 
-use crate::language::{At, ConfigError, Loaded, Problems, Unsupported, UnsupportedReport};
+use crate::{
+    dynamic::{Kind, Needs},
+    language::{At, ConfigError, Loaded, Problems, Unsupported, UnsupportedReport},
+    model::Origin,
+};
 
-use super::{LoadOptions, support_table};
+use super::{LoadOptions, resource::Frame, table};
 
 /// How many settings (overrides, rate limits) routes may take over from their virtual hosts, all together;
 /// more is a config error. Only routes that have settings of their own take over any: the others share
@@ -35,6 +39,12 @@ pub(crate) struct Context<'a> {
     external_bytes: Cell<usize>,
     /// Patterns that were compiled already: configs repeat them.
     regexes: RefCell<HashMap<String, SafeRegex>>,
+    /// What has to come from a control plane.
+    needs: RefCell<Needs>,
+    /// Route configurations that have come from one.
+    routes: HashMap<String, RouteConfiguration>,
+    /// Where the one resource belongs that this is about, rather than a whole bootstrap.
+    frame: Option<&'a Frame>,
 }
 
 impl<'a> Context<'a> {
@@ -50,7 +60,60 @@ impl<'a> Context<'a> {
             inherited: Cell::new(0),
             external_bytes: Cell::new(0),
             regexes: RefCell::default(),
+            needs: RefCell::default(),
+            routes: HashMap::new(),
+            frame: None,
         }
+    }
+
+    /// For one resource, which came beside a bootstrap, with the route configurations that have come.
+    pub(crate) fn of_part(
+        loaded: &'a Loaded,
+        frame: &'a Frame,
+        routes: HashMap<String, RouteConfiguration>,
+    ) -> Self {
+        Self {
+            routes,
+            frame: Some(frame),
+            ..Self::new(loaded, &frame.options)
+        }
+    }
+
+    /// Whether there is an aggregated stream.
+    pub(crate) fn has_ads(&self) -> bool {
+        let dynamic = self.loaded.bootstrap.dynamic_resources.as_ref();
+        self.frame.map_or_else(
+            || dynamic.is_some_and(|dynamic| dynamic.ads_config.is_some()),
+            |frame| frame.has_ads,
+        )
+    }
+
+    /// Whether the bootstrap itself has a cluster of that name.
+    pub(crate) fn is_static_cluster(&self, name: &str) -> bool {
+        match self.frame {
+            Some(frame) => frame.has_all || frame.static_clusters.contains(name),
+            None => {
+                let resources = self.loaded.bootstrap.static_resources.iter();
+                let mut clusters = resources.flat_map(|resources| &resources.clusters);
+                clusters.any(|cluster| cluster.name == name)
+            }
+        }
+    }
+
+    /// What is converted has to have this, which comes from `origin`.
+    pub(crate) fn need(&self, kind: Kind, name: &str, origin: Origin) {
+        let mut needs = self.needs.borrow_mut();
+        needs.insert((kind, name.to_owned()), Some(origin));
+    }
+
+    /// All that was needed so far.
+    pub(crate) fn take_needs(&self) -> Needs {
+        self.needs.take()
+    }
+
+    /// The route configuration of that name, if it has come.
+    pub(crate) fn routes(&self, name: &str) -> Option<&RouteConfiguration> {
+        self.routes.get(name)
     }
 
     /// The value at `at` is wrong.
@@ -106,7 +169,8 @@ impl<'a> Context<'a> {
     /// The key that `at` names is not read: if a layer has it, its value has no effect.
     pub(crate) fn unheeded_key(&self, at: &At<'_>, field: &str, key: &str) {
         let layers = self.layers.borrow();
-        if layers.iter().any(|layer| layer.values.contains_key(key)) {
+        let has = |layer: &Layer| layer.values.contains_key(key);
+        if layers.iter().any(has) || (self.frame.is_some() && self.options.runtime.has(key)) {
             self.unsupported(&at.field("runtime_key"), field, Some(key));
         }
     }
@@ -149,11 +213,18 @@ impl<'a> Context<'a> {
         Some(regex)
     }
 
+    /// Everything that is wrong; what is not enforced is known already.
+    pub(crate) fn finish_known(self) -> Result<(), ConfigError> {
+        self.loaded.check(self.problems.into_inner())
+    }
+
     /// What is not enforced, or everything that is wrong.
     pub(crate) fn finish(self) -> Result<UnsupportedReport, ConfigError> {
         self.loaded.check(self.problems.into_inner())?;
-        self.options.runtime.load(self.layers.into_inner());
-        let mut report = self.loaded.unsupported(&support_table());
+        if self.frame.is_none() {
+            self.options.runtime.load(self.layers.into_inner());
+        }
+        let mut report = self.loaded.unsupported(table());
         let found = self.unsupported.into_inner();
         report.left_out += found.left_out;
         for mut entry in found.entries {

@@ -20,15 +20,17 @@ mod mirror;
 mod mutation;
 mod network;
 mod ratelimit;
+pub(crate) mod resource;
 mod retry;
 mod route;
 mod runtime;
+mod source;
 mod stats;
 mod tls;
 mod upgrade;
 mod value;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use mesh_core::runtime::Runtime;
 
@@ -55,6 +57,9 @@ pub struct LoadOptions {
     pub service_cluster: Option<String>,
     /// In place of `node.locality.zone`. Envoy: `--service-zone`.
     pub service_zone: Option<String>,
+    /// Listeners that are only for a client in this process (`api_listener`) are taken: this is one. A proxy
+    /// has no use for them.
+    pub api_listeners: bool,
     /// Where runtime keys are read. It gets the layers of the bootstrap, once that is accepted.
     pub runtime: Runtime,
 }
@@ -83,7 +88,7 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
         version: loaded.version().into(),
         node: parts.node,
         admin: parts.admin,
-        control_plane: parts.control_plane,
+        dynamic: parts.dynamic,
         listeners: parts.listeners,
         clusters: parts.clusters,
         runtime: options.runtime.clone(),
@@ -91,6 +96,12 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
         report,
         dump: Arc::new(loaded.to_json()),
     })
+}
+
+/// [`support_table`], made once.
+fn table() -> &'static SupportTable {
+    static TABLE: LazyLock<SupportTable> = LazyLock::new(support_table);
+    &TABLE
 }
 
 /// What [`load`] honours, field by field.
@@ -132,6 +143,7 @@ pub fn support_table() -> SupportTable {
         tls::SUPPORT,
         tls::COMMON_SUPPORT,
         tls::VALIDATION_SUPPORT,
+        source::SUPPORT,
         upgrade::SUPPORT,
         runtime::SUPPORT,
         stats::SUPPORT,

@@ -149,40 +149,37 @@ fn checksum(bytes: &[u8]) -> u64 {
 }
 
 impl Loaded {
-    /// A bootstrap that was put together from messages rather than read from a text. It keeps the same
-    /// rules; fields that are not known are passed over, as what comes over the wire may be newer.
+    /// One resource that came over the wire, its bootstrap left empty. It keeps the same rules; fields that are
+    /// not known are passed over, as what comes over the wire may be newer.
     ///
     /// # Errors
     /// With the path and reason of every rule that is broken.
-    pub fn assembled(
+    pub fn resource(
         name: &str,
-        bootstrap: Bootstrap,
-        language: Language,
+        full_name: &str,
+        body: &[u8],
+        language: &Language,
     ) -> Result<Self, ConfigError> {
         let source: Arc<str> = name.into();
-        let desc = language
-            .message(super::BOOTSTRAP)
-            .expect("every language has a bootstrap");
-        let bytes = bootstrap.encode_to_vec();
-        let message = DynamicMessage::decode(desc, bytes.as_slice()).map_err(|error| {
+        let message = language.decode(full_name, body).map_err(|reason| {
             let problem = Problem {
                 kind: ProblemKind::Invalid,
                 path: String::new(),
                 position: None,
-                reason: format!("it cannot be decoded: {error}"),
+                reason,
             };
             ConfigError::new(Arc::clone(&source), problem)
         })?;
         let mut problems = Problems::new();
-        validate(&language, &message, &mut problems);
+        validate(language, &message, &mut problems);
         problems.into_result(Arc::clone(&source))?;
         Ok(Self {
-            bootstrap,
+            bootstrap: Bootstrap::default(),
             message,
-            language,
+            language: language.clone(),
             source,
             tree: None,
-            checksum: checksum(&bytes),
+            checksum: checksum(body),
         })
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prost::Message;
 use prost::bytes::Bytes;
-use prost_reflect::{DescriptorPool, MessageDescriptor};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use super::facts::Facts;
 
@@ -87,6 +87,19 @@ impl Language {
     /// The message of that full name, if this language holds it.
     pub fn message(&self, full_name: &str) -> Option<MessageDescriptor> {
         self.pool.get_message_by_name(full_name)
+    }
+
+    /// A message of that full name from its bytes.
+    pub(crate) fn decode(&self, full_name: &str, body: &[u8]) -> Result<DynamicMessage, String> {
+        let unknown = || format!("there is no message {full_name}");
+        let desc = self.message(full_name).ok_or_else(unknown)?;
+        DynamicMessage::decode(desc, body).map_err(|error| format!("it cannot be decoded: {error}"))
+    }
+
+    /// A message of that full name as JSON, without secrets; `None` when it cannot be decoded.
+    pub fn dump(&self, full_name: &str, body: &[u8]) -> Option<serde_json::Value> {
+        let message = self.decode(full_name, body).ok()?;
+        Some(super::to_json(self, &message))
     }
 
     /// All messages of this language.

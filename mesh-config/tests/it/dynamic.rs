@@ -1,20 +1,48 @@
 //! Resources that arrive one by one.
 
-use envoy_types::pb::envoy::config::{
-    cluster::v3::{
-        Cluster,
-        cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, PreconnectPolicy},
+use std::sync::Arc;
+
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{
+                Cluster,
+                cluster::{
+                    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, PreconnectPolicy,
+                },
+            },
+            core::v3::{
+                Address, AggregatedConfigSource, ConfigSource, SocketAddress,
+                address::Address as AddressKind, config_source::ConfigSourceSpecifier,
+                socket_address::PortSpecifier,
+            },
+            endpoint::v3::{
+                ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+                lb_endpoint::HostIdentifier,
+            },
+            listener::v3::{ApiListener, Filter, FilterChain, Listener, filter::ConfigType},
+            route::v3::{
+                DirectResponseAction, Route, RouteConfiguration, RouteMatch, VirtualHost,
+                route::Action, route_match::PathSpecifier,
+            },
+        },
+        extensions::filters::{
+            http::router::v3::Router,
+            network::http_connection_manager::v3::{
+                HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier,
+                http_filter,
+            },
+        },
     },
-    core::v3::{AggregatedConfigSource, ConfigSource, config_source::ConfigSourceSpecifier},
-    endpoint::v3::ClusterLoadAssignment,
-    route::v3::{RouteConfiguration, VirtualHost},
+    google::protobuf::{Any, UInt32Value},
 };
 use mesh_config::{
     LoadOptions, convert,
-    dynamic::{Assembly, Kind},
+    dynamic::{Assembly, Key, Kind},
     language::{Source, load_bootstrap},
+    model::{self, Config},
 };
-use prost::Message as _;
+use prost::{Message, Name};
 
 const BOOTSTRAP: &str = "
 node: {id: me}
@@ -30,20 +58,136 @@ static_resources:
 ";
 
 fn assembly(strict: bool) -> Assembly {
-    let loaded = load_bootstrap(&Source::text("f", BOOTSTRAP)).unwrap();
-    Assembly::new(&loaded, &LoadOptions::default(), strict)
+    assembly_of(BOOTSTRAP, strict)
+}
+
+fn assembly_of(text: &str, strict: bool) -> Assembly {
+    let loaded = load_bootstrap(&Source::text("f", text)).unwrap();
+    let options = LoadOptions::default();
+    let config = convert(&loaded, &options).unwrap();
+    Assembly::new(&loaded, &config, &options, strict)
+}
+
+fn put(assembly: &mut Assembly, kind: Kind, name: &str, message: &impl Message) -> Vec<Key> {
+    let body = message.encode_to_vec().into();
+    let checked = assembly.check(kind, name, &body).unwrap();
+    let needs = checked.needs().keys().cloned().collect();
+    assembly.put(checked);
+    needs
+}
+
+fn whole(assembly: &mut Assembly) -> Config {
+    let (config, misfits) = assembly.config();
+    assert!(misfits.is_empty(), "{misfits:?}");
+    config
+}
+
+fn ads() -> ConfigSource {
+    ConfigSource {
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        ..ConfigSource::default()
+    }
+}
+
+fn any<M: Message + Name>(message: &M) -> Any {
+    Any {
+        type_url: format!("type.googleapis.com/{}", M::full_name()),
+        value: message.encode_to_vec(),
+    }
+}
+
+fn address(port: u32) -> Option<Address> {
+    let socket = SocketAddress {
+        address: "127.0.0.1".to_owned(),
+        port_specifier: Some(PortSpecifier::PortValue(port)),
+        ..SocketAddress::default()
+    };
+    Some(Address {
+        address: Some(AddressKind::SocketAddress(socket)),
+    })
+}
+
+fn endpoints(name: &str, count: u32) -> ClusterLoadAssignment {
+    let endpoint = |port| LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: address(port),
+            ..Endpoint::default()
+        })),
+        ..LbEndpoint::default()
+    };
+    ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: (1..=count).map(endpoint).collect(),
+            ..LocalityLbEndpoints::default()
+        }],
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+fn listener(name: &str, routes: &str) -> Listener {
+    let router = HttpFilter {
+        name: "router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(
+            any(&Router::default()),
+        )),
+        ..HttpFilter::default()
+    };
+    let manager = HttpConnectionManager {
+        stat_prefix: "l".to_owned(),
+        route_specifier: Some(RouteSpecifier::Rds(Rds {
+            config_source: Some(ads()),
+            route_config_name: routes.to_owned(),
+        })),
+        http_filters: vec![router],
+        ..HttpConnectionManager::default()
+    };
+    let filter = Filter {
+        name: "hcm".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(any(&manager))),
+    };
+    Listener {
+        name: name.to_owned(),
+        address: address(0),
+        filter_chains: vec![FilterChain {
+            filters: vec![filter],
+            ..FilterChain::default()
+        }],
+        ..Listener::default()
+    }
+}
+
+/// One route, which answers itself.
+fn route_config(name: &str) -> RouteConfiguration {
+    let route = Route {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
+            ..RouteMatch::default()
+        }),
+        action: Some(Action::DirectResponse(DirectResponseAction {
+            status: 204,
+            ..DirectResponseAction::default()
+        })),
+        ..Route::default()
+    };
+    RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: vec![VirtualHost {
+            name: "all".to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: vec![route],
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    }
 }
 
 fn cluster(name: &str) -> Cluster {
-    let ads = ConfigSource {
-        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
-        ..ConfigSource::default()
-    };
     Cluster {
         name: name.to_owned(),
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig {
-            eds_config: Some(ads),
+            eds_config: Some(ads()),
             service_name: format!("{name}-service"),
         }),
         ..Cluster::default()
@@ -54,65 +198,191 @@ fn cluster(name: &str) -> Cluster {
 fn a_bootstrap_says_where_more_comes_from() {
     let loaded = load_bootstrap(&Source::text("f", BOOTSTRAP)).unwrap();
     let config = convert(&loaded, &LoadOptions::default()).unwrap();
-    let control = config.control_plane.unwrap();
-    assert_eq!(control.servers, ["http://127.0.0.1:15010"]);
-    assert!(control.delta && control.clusters && !control.listeners);
-    assert_eq!(control.initial_fetch_timeout.unwrap().as_secs(), 2);
+    assert!(config.is_dynamic());
+    let dynamic = config.dynamic;
+    let ads = dynamic.ads.unwrap();
+    assert!(ads.delta && ads.servers.len() == 1 && &*ads.servers[0].cluster == "xds");
+    let clusters = dynamic.clusters.unwrap();
+    assert_eq!(clusters.source, model::Source::Ads);
+    assert_eq!(clusters.initial_fetch_timeout.unwrap().as_secs(), 2);
+    assert!(dynamic.listeners.is_none());
     assert!(config.report.is_empty(), "{:?}", config.report);
 
-    let unknown = BOOTSTRAP.replace("cluster_name: xds}}]", "cluster_name: other}}]");
-    let loaded = load_bootstrap(&Source::text("f", unknown)).unwrap();
-    let refusal = convert(&loaded, &LoadOptions::default()).unwrap_err();
-    assert!(
-        refusal.to_string().contains(
-            "dynamic_resources.ads_config.grpc_services: there is no static cluster \"other\""
-        ),
-        "{refusal}"
-    );
+    let refused = |from: &str, to: &str| {
+        let text = BOOTSTRAP.replace(from, to);
+        let loaded = load_bootstrap(&Source::text("f", text)).unwrap();
+        let refusal = convert(&loaded, &LoadOptions::default()).unwrap_err();
+        refusal.to_string()
+    };
+    let error = refused("cluster_name: xds}}]", "cluster_name: other}}]");
+    let expected = "dynamic_resources.ads_config.grpc_services[0]: there is no static cluster";
+    assert!(error.contains(expected), "{error}");
+    let error = refused("api_type: DELTA_GRPC", "api_type: REST");
+    let expected = "dynamic_resources.ads_config.api_type: only gRPC is supported";
+    assert!(error.contains(expected), "{error}");
 }
 
 #[test]
 fn what_comes_joins_what_is_static() {
     let mut assembly = assembly(false);
-    let body = cluster("a").encode_to_vec();
-    let needs = assembly.check(Kind::Cluster, "a", &body).unwrap();
-    assert_eq!(
-        needs.into_iter().collect::<Vec<_>>(),
-        [(Kind::Endpoints, "a-service".to_owned())]
+    let needs = put(&mut assembly, Kind::Cluster, "a", &cluster("a"));
+    assert_eq!(needs, [(Kind::Endpoints, "a-service".to_owned())]);
+    let needs = put(
+        &mut assembly,
+        Kind::Endpoints,
+        "a-service",
+        &endpoints("a-service", 1),
     );
-    assembly.put(Kind::Cluster, "a", &body);
-    let endpoints = ClusterLoadAssignment {
-        cluster_name: "a-service".to_owned(),
-        ..ClusterLoadAssignment::default()
+    assert!(needs.is_empty());
+    let names = |assembly: &mut Assembly| -> Vec<(String, usize)> {
+        let clusters = whole(assembly).clusters;
+        let row = |c: &Arc<model::Cluster>| (c.name.to_string(), c.endpoints.len());
+        clusters.iter().map(row).collect()
     };
-    let body = endpoints.encode_to_vec();
-    assert!(
-        assembly
-            .check(Kind::Endpoints, "a-service", &body)
-            .unwrap()
-            .is_empty()
-    );
-    assembly.put(Kind::Endpoints, "a-service", &body);
-    let names = |assembly: &Assembly| -> Vec<String> {
-        let config = assembly.config().unwrap();
-        config
-            .clusters
-            .iter()
-            .map(|cluster| cluster.name.to_string())
-            .collect()
-    };
-    assert_eq!(names(&assembly), ["xds", "a"]);
+    let both = [("xds".to_owned(), 1), ("a".to_owned(), 1)];
+    assert_eq!(names(&mut assembly), both);
     // A static name stays what it was.
-    assembly.put(Kind::Cluster, "xds", &cluster("xds").encode_to_vec());
-    assert_eq!(names(&assembly), ["xds", "a"]);
+    put(&mut assembly, Kind::Cluster, "xds", &cluster("xds"));
+    assert_eq!(names(&mut assembly), both);
     assembly.remove(Kind::Cluster, "a");
-    assert_eq!(names(&assembly), ["xds"]);
+    assert_eq!(names(&mut assembly), both[..1]);
+}
+
+#[test]
+fn only_what_changed_is_made_again() {
+    let mut assembly = assembly(false);
+    for name in ["a", "b"] {
+        let service = format!("{name}-service");
+        put(&mut assembly, Kind::Cluster, name, &cluster(name));
+        put(
+            &mut assembly,
+            Kind::Endpoints,
+            &service,
+            &endpoints(&service, 1),
+        );
+    }
+    let before = whole(&mut assembly);
+    put(
+        &mut assembly,
+        Kind::Endpoints,
+        "b-service",
+        &endpoints("b-service", 2),
+    );
+    let after = whole(&mut assembly);
+    let kept = |index: usize| Arc::ptr_eq(&before.clusters[index], &after.clusters[index]);
+    assert!(kept(0) && kept(1) && !kept(2));
+    assert_ne!(before.version, after.version);
+    put(
+        &mut assembly,
+        Kind::Endpoints,
+        "b-service",
+        &endpoints("b-service", 1),
+    );
+    let again = whole(&mut assembly);
+    assert_eq!(
+        (&again.version, &again.clusters),
+        (&before.version, &before.clusters)
+    );
+}
+
+#[test]
+fn new_routes_leave_a_listener_what_it_is() {
+    let mut assembly = assembly(false);
+    let needs = put(&mut assembly, Kind::Listener, "l", &listener("l", "r"));
+    assert_eq!(needs, [(Kind::Routes, "r".to_owned())]);
+    let routes = |assembly: &mut Assembly| {
+        let listener = Arc::clone(&whole(assembly).listeners[0]);
+        let manager = listener.manager().unwrap();
+        assert!(manager.rds && &*manager.route_config_name == "r");
+        let count = manager.routes.routes().count();
+        (count, listener.fingerprint, listener.chains[0].fingerprint)
+    };
+    let (none, listener_print, chain_print) = routes(&mut assembly);
+    assert_eq!(none, 0);
+    put(&mut assembly, Kind::Routes, "r", &route_config("r"));
+    assert_eq!(routes(&mut assembly), (1, listener_print, chain_print));
+    let mut other = listener("l", "r");
+    other.tcp_backlog_size = Some(UInt32Value { value: 7 });
+    put(&mut assembly, Kind::Listener, "l", &other);
+    let (one, another_print, same_print) = routes(&mut assembly);
+    assert_eq!((one, same_print), (1, chain_print));
+    assert_ne!(another_print, listener_print);
+}
+
+#[test]
+fn what_the_bootstrap_has_may_need_what_comes() {
+    let text = BOOTSTRAP.replace(
+        "static_resources:",
+        "static_resources:
+  listeners:
+  - name: own
+    address: {socket_address: {address: 127.0.0.1, port_value: 0}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: own
+          rds: {config_source: {ads: {}}, route_config_name: r}
+          http_filters: [{name: r, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]",
+    );
+    let text = text.replace(
+        "  clusters:",
+        "  clusters:\n  - {name: own, type: EDS, eds_cluster_config: {eds_config: {ads: {}}}}",
+    );
+    let mut assembly = assembly_of(&text, true);
+    let config = whole(&mut assembly);
+    assert_eq!((config.clusters.len(), config.listeners.len()), (2, 0));
+    let own = assembly.own();
+    let needs: Vec<_> = own
+        .iter()
+        .flat_map(|own| own.needs().keys().cloned())
+        .collect();
+    let key = |kind, name: &str| (kind, name.to_owned());
+    assert_eq!(needs, [key(Kind::Endpoints, "own"), key(Kind::Routes, "r")]);
+    own.into_iter().for_each(|own| assembly.put(own));
+    put(&mut assembly, Kind::Endpoints, "own", &endpoints("own", 3));
+    put(&mut assembly, Kind::Routes, "r", &route_config("r"));
+    let next = whole(&mut assembly);
+    assert_eq!(next.clusters[0].endpoints.len(), 3);
+    assert_eq!(
+        next.listeners[0].manager().unwrap().routes.routes().count(),
+        1
+    );
+    // It cannot be taken away.
+    assembly.remove(Kind::Listener, "own");
+    assert_eq!(whole(&mut assembly).listeners.len(), 1);
+}
+
+#[test]
+fn an_api_listener_is_for_a_client_only() {
+    let mut listener = listener("l", "r");
+    let manager = listener.filter_chains.remove(0).filters.remove(0);
+    let Some(ConfigType::TypedConfig(manager)) = manager.config_type else {
+        panic!("no config");
+    };
+    listener.address = None;
+    listener.api_listener = Some(ApiListener {
+        api_listener: Some(manager),
+    });
+    let body = listener.encode_to_vec().into();
+    let refusal = assembly(false)
+        .check(Kind::Listener, "l", &body)
+        .unwrap_err();
+    assert_eq!(refusal.field, "api_listener");
+    let loaded = load_bootstrap(&Source::text("f", BOOTSTRAP)).unwrap();
+    let mut options = LoadOptions::default();
+    options.api_listeners = true;
+    let config = convert(&loaded, &options).unwrap();
+    let assembly = Assembly::new(&loaded, &config, &options, true);
+    let checked = assembly.check(Kind::Listener, "l", &body).unwrap();
+    assert!(checked.listener().unwrap().manager().unwrap().rds);
 }
 
 #[test]
 fn what_is_wrong_is_told_with_its_path_in_the_resource() {
     let refused = |kind, body: Vec<u8>| {
-        let refusal = assembly(false).check(kind, "a", &body).unwrap_err();
+        let refusal = assembly(false).check(kind, "a", &body.into()).unwrap_err();
         (refusal.field, refusal.reason)
     };
     let mut contradicts = cluster("a");
@@ -151,6 +421,7 @@ fn strict_refuses_what_is_not_enforced() {
     let mut vain = cluster("a");
     vain.preconnect_policy = Some(PreconnectPolicy::default());
     let body = vain.encode_to_vec();
+    let body = body.into();
     assert!(assembly(false).check(Kind::Cluster, "a", &body).is_ok());
     let refusal = assembly(true).check(Kind::Cluster, "a", &body).unwrap_err();
     assert_eq!(refusal.field, "preconnect_policy");

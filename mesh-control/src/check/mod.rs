@@ -8,9 +8,8 @@ use std::{
 };
 
 use mesh_config::{
-    LoadOptions,
     dynamic::{Assembly, Kind, Needs},
-    language::{ConfigError, Problem, ProblemKind, Problems, Source, load_bootstrap},
+    language::{ConfigError, Problem, ProblemKind, Problems},
 };
 use mesh_xds::ResourceType;
 
@@ -33,9 +32,8 @@ impl Checker {
     /// # Errors
     /// Never, unless the conversion does not even take an empty bootstrap.
     pub fn new(strict: bool) -> Result<Self, ConfigError> {
-        let loaded = load_bootstrap(&Source::text("an empty bootstrap", "{}"))?;
         Ok(Self {
-            assembly: Assembly::new(&loaded, &LoadOptions::default(), strict),
+            assembly: Assembly::for_checking(strict)?,
             good: HashMap::new(),
         })
     }
@@ -82,9 +80,9 @@ impl Checker {
         };
         let entry = &built.entry;
         let without_files = files::without(built.ty, &entry.body);
-        let body = without_files.as_deref().unwrap_or(&entry.body);
-        match self.assembly.check(kind, &entry.name, body) {
-            Ok(needs) => Some(Arc::new(needs)),
+        let body = without_files.map_or_else(|| entry.body.clone(), Into::into);
+        match self.assembly.check(kind, &entry.name, &body) {
+            Ok(checked) => Some(Arc::new(checked.needs().clone())),
             Err(refusal) => {
                 let what = format!("{} {:?}", built.ty, entry.name);
                 let reason = match refusal.field.as_str() {
@@ -114,7 +112,7 @@ fn whole(group: &[Built], good: &HashMap<Known, Arc<Needs>>, faults: &mut Faults
             Arc::clone(&entry.name),
             Arc::clone(&entry.version),
         );
-        for (kind, name) in good.get(&key).iter().flat_map(|needs| needs.iter()) {
+        for (kind, name) in good.get(&key).iter().flat_map(|needs| needs.keys()) {
             // A route may name a cluster that is not there: it answers 503, and the proxy may have it itself.
             let ty = match kind {
                 Kind::Endpoints => ResourceType::Endpoints,

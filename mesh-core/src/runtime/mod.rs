@@ -174,6 +174,13 @@ impl Runtime {
         RuntimeKey(slot)
     }
 
+    /// Whether any layer has a value for `key`.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        let state = self.lock();
+        state.layers.iter().any(|l| l.values.contains_key(key))
+    }
+
     /// All layers and keys.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

@@ -149,6 +149,14 @@ impl Chain {
         })
     }
 
+    /// Its connection manager, if it ends in one.
+    pub(super) fn manager(&self) -> Option<&Manager> {
+        match &self.terminal {
+            Terminal::Http(manager) => Some(manager),
+            Terminal::Tcp(_) => None,
+        }
+    }
+
     /// How far the chain is on its way out.
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.clone()

@@ -1,6 +1,7 @@
 //! Which listeners there are, and what becomes of them when the config changes.
 
 use std::{
+    collections::HashMap,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
-use mesh_client::{Mesh, Worker};
+use anyhow::{Context as _, anyhow};
+use mesh_client::{Manager, Mesh, NextManager, Worker};
 use mesh_config::model;
 use mesh_core::Address;
 use mesh_net::BoundSocket;
@@ -47,6 +48,14 @@ struct Inner {
 struct State {
     phase: Phase,
     entries: Vec<Entry>,
+    /// Addresses of listeners that are to come.
+    reserved: Vec<Reserved>,
+}
+
+/// Sockets that nobody accepts from yet.
+struct Reserved {
+    config: Arc<model::Listener>,
+    bound: Vec<BoundSocket>,
 }
 
 /// One listener.
@@ -67,13 +76,44 @@ struct Socket {
 }
 
 /// A change that is ready to be made. Nothing has changed yet but that addresses are taken.
-pub(crate) struct Plan(Vec<Planned>);
+pub(crate) struct Plan {
+    planned: Vec<Planned>,
+    /// Listeners that cannot be as they should; they stay as they are.
+    pub(crate) failed: Vec<(Arc<str>, anyhow::Error)>,
+}
+
+impl Plan {
+    /// All or nothing.
+    ///
+    /// # Errors
+    /// Names the first listener that cannot be, and says why.
+    pub(crate) fn whole(mut self) -> anyhow::Result<Self> {
+        if self.failed.is_empty() {
+            return Ok(self);
+        }
+        let (name, error) = self.failed.swap_remove(0);
+        Err(error.context(format!("listener {name:?}")))
+    }
+}
+
+/// The next version of a connection manager whose filter chain stays: its routes have changed.
+struct Update {
+    manager: Manager,
+    next: NextManager,
+}
 
 enum Planned {
-    /// As it is.
-    Keep(Arc<str>),
+    /// As it is, but for routes that come on their own.
+    Keep {
+        config: Arc<model::Listener>,
+        updates: Vec<Update>,
+    },
+    /// As it is, since it cannot be as it should.
+    Stay(Arc<str>),
     Serve {
         config: Arc<model::Listener>,
+        /// Of the filter chains that it has in common with the one before.
+        updates: Vec<Update>,
         serving: Vec<Arc<Serving>>,
         shared: Vec<ChainShared>,
         local: Address,
@@ -95,26 +135,39 @@ impl Listeners {
             state: Mutex::new(State {
                 phase: Phase::Running,
                 entries: Vec::new(),
+                reserved: Vec::new(),
             }),
         }))
     }
 
     /// Prepares to have exactly these listeners: takes addresses, builds filter chains. Nobody is served
     /// differently yet. One plan at a time.
-    ///
-    /// # Errors
-    /// Names the listener, and says why it cannot be.
-    pub(crate) fn plan(
-        &self,
-        listeners: &[model::Listener],
-        version: &Arc<str>,
-    ) -> anyhow::Result<Plan> {
-        let state = self.lock();
-        let planned = listeners.iter().map(|config| {
-            let named = || format!("listener {:?}", config.name);
-            self.0.plan_one(&state, config, version).with_context(named)
-        });
-        planned.collect::<anyhow::Result<_>>().map(Plan)
+    pub(crate) fn plan(&self, listeners: &[Arc<model::Listener>], version: &Arc<str>) -> Plan {
+        let mut state = self.lock();
+        let mut plan = Plan {
+            planned: Vec::with_capacity(listeners.len()),
+            failed: Vec::new(),
+        };
+        let mut taken: HashMap<&Address, &Arc<str>> = HashMap::new();
+        for config in listeners {
+            let any_port = matches!(&config.address, Address::Socket(socket) if socket.port() == 0);
+            let other = taken.insert(&config.address, &config.name);
+            let planned = match other.filter(|_| !any_port) {
+                Some(other) => Err(anyhow!(
+                    "the listener {other:?} has the same address, {}",
+                    config.address
+                )),
+                None => self.0.plan_one(&mut state, config, version),
+            };
+            match planned {
+                Ok(planned) => plan.planned.push(planned),
+                Err(error) => {
+                    plan.planned.push(Planned::Stay(Arc::clone(&config.name)));
+                    plan.failed.push((Arc::clone(&config.name), error));
+                }
+            }
+        }
+        plan
     }
 
     /// Makes the change. Listeners that are not in the plan go.
@@ -122,17 +175,23 @@ impl Listeners {
     /// # Errors
     /// When a worker cannot accept; then it serves nothing new.
     pub(crate) async fn commit(&self, plan: Plan) -> anyhow::Result<()> {
-        let mut next = Vec::with_capacity(plan.0.len());
-        for planned in plan.0 {
+        let mut next = Vec::with_capacity(plan.planned.len());
+        for planned in plan.planned {
             next.push(self.0.open_sockets(planned).await?);
         }
+        // What stays has its sockets only if nobody else got them.
+        next.sort_by_key(|opened| matches!(opened, Opened::Stay(_)));
         let mut state = self.lock();
         let phase = state.phase;
         let mut old = mem::take(&mut state.entries);
         let mut retired = Vec::new();
         for opened in next {
             let entry = match opened {
-                Opened::Keep(name) => take(&mut old, |entry| entry.config.name == name),
+                Opened::Keep(config) => {
+                    let kept = take(&mut old, |entry| entry.config.name == config.name);
+                    kept.map(|kept| Entry { config, ..kept })
+                }
+                Opened::Stay(name) => take(&mut old, |entry| entry.config.name == name),
                 Opened::Fresh(entry) => {
                     entry.serve();
                     Some(*entry)
@@ -165,6 +224,27 @@ impl Listeners {
         let gone = gone.filter(|chain| !kept(chain)).map(|chain| chain.drain);
         self.0.retire(gone.collect());
         Ok(())
+    }
+
+    /// Takes the address of a listener that is to come, unless it is in use here already.
+    ///
+    /// # Errors
+    /// When somebody else has it.
+    pub(crate) fn reserve(&self, config: &Arc<model::Listener>) -> anyhow::Result<()> {
+        let mut state = self.lock();
+        state.release(&config.name);
+        let here = |entry: &Entry| entry.config.address == config.address;
+        if !state.entries.iter().any(here) {
+            let bound = self.0.bind(config)?;
+            let config = Arc::clone(config);
+            state.reserved.push(Reserved { config, bound });
+        }
+        Ok(())
+    }
+
+    /// A listener will not come after all.
+    pub(crate) fn release(&self, name: &str) {
+        self.lock().release(name);
     }
 
     /// The whole process goes on to `phase`, never back.
@@ -205,9 +285,29 @@ impl Listeners {
     }
 }
 
+impl State {
+    fn release(&mut self, name: &str) {
+        self.reserved.retain(|kept| *kept.config.name != *name);
+    }
+
+    /// The sockets that were taken for `config`.
+    fn take_reserved(&mut self, config: &model::Listener) -> Option<Vec<BoundSocket>> {
+        let fits = |kept: &Reserved| {
+            let known = &kept.config;
+            known.name == config.name
+                && known.address == config.address
+                && known.bind == config.bind
+                && known.reuse_port == config.reuse_port
+        };
+        let at = self.reserved.iter().position(fits)?;
+        Some(self.reserved.swap_remove(at).bound)
+    }
+}
+
 /// What [`Inner::open_sockets`] made of a plan.
 enum Opened {
-    Keep(Arc<str>),
+    Keep(Arc<model::Listener>),
+    Stay(Arc<str>),
     Fresh(Box<Entry>),
     /// Its sockets are those of another.
     Inherit(Box<Entry>),
@@ -216,21 +316,27 @@ enum Opened {
 impl Inner {
     fn plan_one(
         &self,
-        state: &State,
-        config: &model::Listener,
+        state: &mut State,
+        config: &Arc<model::Listener>,
         version: &Arc<str>,
     ) -> anyhow::Result<Planned> {
+        let reserved = state.take_reserved(config);
         let known = |entry: &&Entry| entry.config.name == config.name;
         let before = state.entries.iter().find(known);
+        let updates = before.map_or_else(|| Ok(Vec::new()), |entry| entry.updates(config, version));
+        let updates = updates?;
+        let config = Arc::clone(config);
         if before.is_some_and(|entry| entry.config.fingerprint == config.fingerprint) {
-            return Ok(Planned::Keep(Arc::clone(&config.name)));
+            return Ok(Planned::Keep { config, updates });
         }
-        let config = Arc::new(config.clone());
         let same_socket = |entry: &&Entry| entry.has_socket_of(&config);
         let (local, bound) = match state.entries.iter().find(same_socket) {
             Some(owner) => (owner.socket.local.clone(), None),
             None => {
-                let bound = self.bind(&config)?;
+                let bound = match reserved {
+                    Some(bound) => bound,
+                    None => self.bind(&config)?,
+                };
                 let first = bound.first().context("there are no workers")?;
                 (first.local_address()?, Some(bound))
             }
@@ -263,6 +369,7 @@ impl Inner {
         let serving = serving.collect::<std::io::Result<_>>()?;
         Ok(Planned::Serve {
             config,
+            updates,
             serving,
             shared,
             local,
@@ -285,14 +392,22 @@ impl Inner {
     /// Hands fresh sockets to the workers, which accept as soon as somebody serves.
     async fn open_sockets(&self, planned: Planned) -> anyhow::Result<Opened> {
         let (config, serving, shared, local, bound) = match planned {
-            Planned::Keep(name) => return Ok(Opened::Keep(name)),
+            Planned::Keep { config, updates } => {
+                updates.into_iter().for_each(Update::make);
+                return Ok(Opened::Keep(config));
+            }
+            Planned::Stay(name) => return Ok(Opened::Stay(name)),
             Planned::Serve {
                 config,
+                updates,
                 serving,
                 shared,
                 local,
                 bound,
-            } => (config, serving, shared, local, bound),
+            } => {
+                updates.into_iter().for_each(Update::make);
+                (config, serving, shared, local, bound)
+            }
         };
         let mut entry = Box::new(Entry {
             config,
@@ -340,7 +455,41 @@ impl Inner {
     }
 }
 
+impl Update {
+    fn make(self) {
+        self.manager.replace(self.next);
+    }
+}
+
 impl Entry {
+    /// What changes about the connection managers of the filter chains that stay for `next`.
+    fn updates(&self, next: &model::Listener, version: &Arc<str>) -> std::io::Result<Vec<Update>> {
+        let mut updates = Vec::new();
+        for chain in &next.chains {
+            let Some(number) = self.number_of(chain) else {
+                continue;
+            };
+            let known = self
+                .config
+                .chains
+                .get(number)
+                .and_then(model::FilterChain::manager);
+            let Some(config) = chain.manager() else {
+                continue;
+            };
+            if known.is_some_and(|known| Arc::ptr_eq(known, config)) {
+                continue;
+            }
+            let workers = self.serving.iter();
+            for manager in workers.filter_map(|serving| serving.chain(number)?.manager()) {
+                let next = manager.next(config, version)?;
+                let manager = manager.clone();
+                updates.push(Update { manager, next });
+            }
+        }
+        Ok(updates)
+    }
+
     /// Whether its sockets will do for `config`.
     fn has_socket_of(&self, config: &model::Listener) -> bool {
         let any_port = matches!(&config.address, Address::Socket(socket) if socket.port() == 0);

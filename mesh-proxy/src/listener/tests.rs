@@ -56,7 +56,8 @@ impl Rig {
         let source = mesh_config::language::Source::text("test", text);
         let config = mesh_config::load(&source, &mesh_config::LoadOptions::default())?;
         self.runtime.block_on(async {
-            let plan = self.listeners.plan(&config.listeners, &config.version)?;
+            let plan = self.listeners.plan(&config.listeners, &config.version);
+            let plan = plan.whole()?;
             self.listeners.commit(plan).await
         })
     }

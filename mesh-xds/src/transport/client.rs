@@ -1,18 +1,21 @@
 use std::{
     fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use http::uri::PathAndQuery;
-use mesh_core::{Rng, clock};
+use http::{Request, Response, uri::PathAndQuery};
+use mesh_core::{Body, BoxError, BoxFuture, Error, ErrorKind, Rng, clock};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, client::Grpc, transport::Endpoint};
+use tonic::{Status, body::Body as TonicBody, client::Grpc, transport::Endpoint};
+use tower_service::Service;
 
 use crate::{
-    Accept, Event, Reconnect, Resource, ResourceStatus, ResourceType, Subscriber, Variant,
-    wire::Response,
+    Accept, Event, Reconnect, Resource, ResourceStatus, ResourceType, Subscriber, Variant, wire,
 };
 
 use super::{Interest, MESSAGE_BYTES_MAX, codec::DiscoveryCodec};
@@ -33,6 +36,18 @@ pub trait Handler: Accept + Send {
     /// on. It comes before the acknowledgement, which is then sent along with that.
     fn on_events(&mut self, now: Instant, events: Vec<Event>, interest: &mut Interest);
 
+    /// A response was looked at, whatever came of it: `version` is that of the whole, if it has one, and
+    /// `refused` why something in it was not taken.
+    fn on_response(
+        &mut self,
+        now: Instant,
+        ty: ResourceType,
+        version: &str,
+        refused: Option<&str>,
+    ) {
+        let _ = (now, ty, version, refused);
+    }
+
     /// The control plane answers (true), or the stream to it broke (false, with the reason).
     fn on_connection(&mut self, connected: bool, reason: &str) {
         let _ = (connected, reason);
@@ -40,43 +55,93 @@ pub trait Handler: Accept + Send {
 }
 
 enum Command {
-    Change(Interest),
+    /// Something is in the mailbox.
+    Change,
     Restore(ResourceType, Vec<Resource>),
     Dump(oneshot::Sender<Vec<ResourceStatus>>),
+    Held(ResourceType, oneshot::Sender<(String, Vec<Resource>)>),
 }
+
+/// Changes of what is wanted that the driver has not seen yet. All that are there at once are taken at once, so
+/// that it is bounded by what can be wanted.
+type Mailbox = Arc<Mutex<Interest>>;
 
 /// Talks to a [`Driver`] from elsewhere. The driver ends when the last of these is dropped.
 #[derive(Debug, Clone)]
-pub struct Commands(mpsc::Sender<Command>);
+pub struct Commands {
+    sender: mpsc::Sender<Command>,
+    mailbox: Mailbox,
+}
 
 impl fmt::Debug for Command {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Change(_) => "Change",
+            Self::Change => "Change",
             Self::Restore(..) => "Restore",
             Self::Dump(_) => "Dump",
+            Self::Held(..) => "Held",
         })
     }
 }
 
 impl Commands {
-    /// Changes what is wanted; false when the driver is gone.
-    pub async fn change(&self, interest: Interest) -> bool {
-        self.0.send(Command::Change(interest)).await.is_ok()
+    /// Changes what is wanted. When the driver is gone, nobody hears it.
+    pub fn change(&self, interest: Interest) {
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        mailbox.extend(interest);
+        drop(mailbox);
+        // When there is no room, the driver has commands to read, and looks into the mailbox with each.
+        let _ = self.sender.try_send(Command::Change);
     }
 
     /// Gives the driver what a cache had kept; false when the driver is gone.
     pub async fn restore(&self, ty: ResourceType, resources: Vec<Resource>) -> bool {
-        self.0.send(Command::Restore(ty, resources)).await.is_ok()
+        self.sender
+            .send(Command::Restore(ty, resources))
+            .await
+            .is_ok()
     }
 
     /// Where each resource stands; nothing when the driver is gone.
     pub async fn statuses(&self) -> Vec<ResourceStatus> {
         let (answer, statuses) = oneshot::channel();
-        if self.0.send(Command::Dump(answer)).await.is_err() {
+        if self.sender.send(Command::Dump(answer)).await.is_err() {
             return Vec::new();
         }
         statuses.await.unwrap_or_default()
+    }
+
+    /// Everything that is held of a type, with the version of the whole as far as there is one; nothing when the
+    /// driver is gone.
+    pub async fn held(&self, ty: ResourceType) -> Option<(String, Vec<Resource>)> {
+        let (answer, held) = oneshot::channel();
+        self.sender.send(Command::Held(ty, answer)).await.ok()?;
+        held.await.ok()
+    }
+}
+
+/// Makes a gRPC call over a connection of its own: who connects otherwise than this crate does, say through a
+/// mesh, is one.
+pub trait Call: Send + Sync {
+    /// Sends `request`, whose URI is the method's path.
+    fn call(&self, request: Request<Body>) -> BoxFuture<Result<Response<Body>, BoxError>>;
+}
+
+/// A control plane.
+#[derive(Clone)]
+pub enum Server {
+    /// At an address.
+    Endpoint(Endpoint),
+    /// Wherever this gets to.
+    Call(Arc<dyn Call>),
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint(endpoint) => endpoint.fmt(f),
+            Self::Call(_) => f.write_str("Call"),
+        }
     }
 }
 
@@ -84,7 +149,7 @@ impl Commands {
 #[derive(Debug, Clone)]
 pub struct Stream {
     /// The servers, in order of preference.
-    pub servers: Vec<Endpoint>,
+    pub servers: Vec<Server>,
     /// How updates are told.
     pub variant: Variant,
     /// A type of its own stream; `None` is the aggregated one.
@@ -101,11 +166,12 @@ impl Stream {
         servers: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, tonic::transport::Error> {
         let endpoint = |uri: &str| {
-            Ok(Endpoint::from_shared(uri.to_owned())?
+            let endpoint = Endpoint::from_shared(uri.to_owned())?
                 .connect_timeout(Duration::from_secs(5))
                 .http2_keep_alive_interval(KEEP_ALIVE.0)
                 .keep_alive_timeout(KEEP_ALIVE.1)
-                .keep_alive_while_idle(true))
+                .keep_alive_while_idle(true);
+            Ok(Server::Endpoint(endpoint))
         };
         Ok(Self {
             servers: servers
@@ -140,6 +206,7 @@ pub struct Driver<H> {
     subscriber: Subscriber,
     handler: H,
     commands: mpsc::Receiver<Command>,
+    mailbox: Mailbox,
     stream: Stream,
     reconnect: Reconnect,
     rng: Rng,
@@ -164,15 +231,17 @@ impl<H: Handler> Driver<H> {
         rng: Rng,
     ) -> (Self, Commands) {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let mailbox = Mailbox::default();
         let driver = Self {
             subscriber,
             handler,
             commands,
+            mailbox: Arc::clone(&mailbox),
             stream,
             reconnect,
             rng,
         };
-        (driver, Commands(sender))
+        (driver, Commands { sender, mailbox })
     }
 
     /// Connects, and again whenever the stream breaks, until all [`Commands`] are dropped. Gives the
@@ -199,12 +268,19 @@ impl<H: Handler> Driver<H> {
 
     /// One stream, from its opening to its end.
     async fn connected(&mut self) -> End {
-        let Some(endpoint) = self.stream.servers.get(self.reconnect.server()) else {
+        let Some(server) = self.stream.servers.get(self.reconnect.server()).cloned() else {
             return End::Broken("there is no such server".to_owned());
         };
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-        let grpc = Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let call = open(grpc, self.stream.path(), self.stream.variant, receiver);
+        let (path, variant) = (self.stream.path(), self.stream.variant);
+        let call = async move {
+            match server {
+                Server::Endpoint(endpoint) => {
+                    open(endpoint.connect_lazy(), path, variant, receiver).await
+                }
+                Server::Call(call) => open(Calling(call), path, variant, receiver).await,
+            }
+        };
         let mut responses = std::pin::pin!(stream::once(call).try_flatten());
         let mut answered = false;
         self.subscriber.on_connected();
@@ -258,12 +334,14 @@ impl<H: Handler> Driver<H> {
         }
     }
 
-    fn on_response(&mut self, response: Response) {
+    fn on_response(&mut self, response: wire::Response) {
         let now = clock::now();
-        let events = self
-            .subscriber
-            .on_response(now, response, &mut self.handler);
-        self.apply(now, events);
+        take(now, &mut self.subscriber, &mut self.handler, response);
+    }
+
+    /// Takes what a cache had kept, before the first connection.
+    pub fn restore(&mut self, ty: ResourceType, resources: Vec<Resource>) {
+        self.on_command(Command::Restore(ty, resources));
     }
 
     fn on_timer(&mut self) {
@@ -274,11 +352,13 @@ impl<H: Handler> Driver<H> {
 
     fn on_command(&mut self, command: Command) {
         let now = clock::now();
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let interest = std::mem::take(&mut *mailbox);
+        drop(mailbox);
+        let events = interest.apply(now, &mut self.subscriber);
+        self.apply(now, events);
         match command {
-            Command::Change(interest) => {
-                let events = interest.apply(now, &mut self.subscriber);
-                self.apply(now, events);
-            }
+            Command::Change => {}
             Command::Restore(ty, resources) => {
                 let events = self
                     .subscriber
@@ -286,6 +366,10 @@ impl<H: Handler> Driver<H> {
                 self.apply(now, events);
             }
             // Whoever asked may have gone; then nobody misses the answer.
+            Command::Held(ty, answer) => {
+                let version = self.subscriber.version(ty).to_owned();
+                drop(answer.send((version, self.subscriber.all_held(ty))));
+            }
             Command::Dump(answer) => drop(answer.send(self.subscriber.statuses())),
         }
     }
@@ -309,13 +393,83 @@ pub(super) fn settle<H: Handler>(
     }
 }
 
-async fn open(
-    mut grpc: Grpc<tonic::transport::Channel>,
+/// Looks at a response, and does what follows from it.
+pub(super) fn take<H: Handler>(
+    now: Instant,
+    subscriber: &mut Subscriber,
+    handler: &mut H,
+    response: wire::Response,
+) {
+    let (type_url, version) = match &response {
+        wire::Response::Sotw(response) => (&response.type_url, &response.version_info),
+        wire::Response::Delta(response) => (&response.type_url, &response.system_version_info),
+    };
+    let ty = ResourceType::from_type_url(type_url);
+    let version = version.clone();
+    let events = subscriber.on_response(now, response, handler);
+    if let Some(ty) = ty {
+        let refused = events.iter().find_map(|event| match event {
+            Event::Rejected {
+                name, rejection, ..
+            } => Some(format!("{name}: {rejection}")),
+            _ => None,
+        });
+        handler.on_response(now, ty, &version, refused.as_deref());
+    }
+    settle(now, subscriber, handler, events);
+}
+
+/// [`Call`] as tonic wants it.
+struct Calling(Arc<dyn Call>);
+
+impl Service<Request<TonicBody>> for Calling {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = BoxFuture<Result<Response<Body>, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<TonicBody>) -> Self::Future {
+        self.0.call(request.map(|body| Body::new(Requests(body))))
+    }
+}
+
+/// The requests of a stream, with errors as this house knows them.
+struct Requests(TonicBody);
+
+impl http_body::Body for Requests {
+    type Data = bytes::Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, Error>>> {
+        let failed = |status| Error::new(ErrorKind::DownstreamGone).with_source(status);
+        Pin::new(&mut self.0).poll_frame(cx).map_err(failed)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+}
+
+async fn open<S, B>(
+    service: S,
     path: PathAndQuery,
     variant: Variant,
-    requests: mpsc::Receiver<crate::wire::Request>,
-) -> Result<tonic::Streaming<Response>, Status> {
-    let unavailable = |error: tonic::transport::Error| Status::unavailable(chain(&error));
+    requests: mpsc::Receiver<wire::Request>,
+) -> Result<tonic::Streaming<wire::Response>, Status>
+where
+    S: Service<Request<TonicBody>, Response = Response<B>>,
+    S::Error: Into<BoxError>,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<BoxError> + Send,
+{
+    let mut grpc = Grpc::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let unavailable = |error: S::Error| Status::unavailable(chain(&*error.into()));
     grpc.ready().await.map_err(unavailable)?;
     let requests = tonic::Request::new(ReceiverStream::new(requests));
     let response = grpc
@@ -324,7 +478,7 @@ async fn open(
     Ok(response.into_inner())
 }
 
-fn last_words(end: Option<Result<Response, Status>>) -> String {
+fn last_words(end: Option<Result<wire::Response, Status>>) -> String {
     match end {
         None | Some(Ok(_)) => "the server closed the stream".to_owned(),
         Some(Err(status)) => {

@@ -14,7 +14,7 @@ use crate::{
     wire::{DiscoveryResponse, Response},
 };
 
-use super::{Handler, client::settle};
+use super::{Handler, client::take};
 
 /// The largest file that is read. What is larger is refused, and the config before it stays.
 const FILE_BYTES_MAX: u64 = super::MESSAGE_BYTES_MAX as u64;
@@ -155,9 +155,8 @@ fn read(
 }
 
 fn deliver<H: Handler>(subscriber: &mut Subscriber, handler: &mut H, response: DiscoveryResponse) {
+    take(clock::now(), subscriber, handler, Response::Sotw(response));
     let now = clock::now();
-    let events = subscriber.on_response(now, Response::Sotw(response), handler);
-    settle(now, subscriber, handler, events);
     // Nobody listens to what we would ask for.
     while subscriber.poll_request(now).is_some() {}
 }

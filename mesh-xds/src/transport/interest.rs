@@ -39,6 +39,17 @@ impl Interest {
         self.0.push(Change::Refresh(ty, name.into()));
     }
 
+    /// And then `later`.
+    pub fn extend(&mut self, later: Self) {
+        self.0.extend(later.0);
+    }
+
+    /// Whether nothing changes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn apply(self, now: Instant, subscriber: &mut Subscriber) -> Vec<Event> {
         let mut events = Vec::new();
         for change in self.0 {

@@ -10,7 +10,7 @@ mod session;
 
 pub(crate) use codec::ProtoCodec;
 
-pub use client::{Commands, Driver, Handler, Stream};
+pub use client::{Call, Commands, Driver, Handler, Server, Stream};
 pub use file::{FileSource, PathConfigSource};
 pub use interest::Interest;
 pub use server::{XdsService, XdsServiceBuilder};

@@ -23,7 +23,7 @@ use mesh_xds::{
     server::{ConfigStatus, Entry, NodeId, Row, Snapshot, SnapshotCache},
 };
 
-use crate::{
+use e2e::{
     control::Control,
     resources::{broken_cluster, cluster, endpoints, listener, routes},
 };

@@ -12,7 +12,7 @@ use mesh_xds::{
     server::{NodeId, Snapshot, SnapshotCache},
 };
 
-use crate::{
+use e2e::{
     control::Control,
     resources::{api_listener, cluster, endpoints, routes},
 };

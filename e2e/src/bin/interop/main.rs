@@ -1,12 +1,10 @@
 //! xDS with real peers on the other side: Envoy and gRPC take config from our server, our client takes it
 //! from go-control-plane; and mesh-proxy is held to the same as Envoy. mesh-control reads endpoints from etcd. Run it with `cargo xtask interop`, which installs and builds the peers.
 
-mod control;
 mod envoy;
 mod etcd;
 mod go;
 mod grpc;
-mod resources;
 
 use std::path::PathBuf;
 

@@ -7,7 +7,8 @@ use envoy_types::pb::{
         cluster::v3::Cluster,
         core::v3::{Address as AddressMessage, HealthStatus, Metadata, address},
         endpoint::v3::{
-            LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier, locality_lb_endpoints,
+            ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+            locality_lb_endpoints,
         },
     },
     google::protobuf::value::Kind,
@@ -90,11 +91,38 @@ pub(super) fn convert(
     discovery: &Discovery,
 ) -> Vec<EndpointConfig> {
     let at = at.field("load_assignment");
-    let list = at.field("endpoints");
     let groups = from
         .load_assignment
         .as_ref()
         .map_or(&[][..], |a| &a.endpoints);
+    let endpoints = groups_of(cx, &at, groups, discovery);
+    let logical =
+        matches!(discovery, Discovery::Dns(dns) if dns.refresh.discovery == DnsDiscovery::Logical);
+    let one_name = matches!(groups, [group] if group.lb_endpoints.len() == 1);
+    if logical && !one_name {
+        let list = at.field("endpoints");
+        let reason = "a LOGICAL_DNS cluster must have exactly one endpoint";
+        cx.invalid(if groups.is_empty() { &at } else { &list }, reason);
+    }
+    endpoints
+}
+
+/// The endpoints of a `ClusterLoadAssignment` at `at`, which has addresses rather than names.
+pub(in crate::convert) fn assignment(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &ClusterLoadAssignment,
+) -> Vec<EndpointConfig> {
+    groups_of(cx, at, &from.endpoints, &Discovery::Static)
+}
+
+fn groups_of(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    groups: &[LocalityLbEndpoints],
+    discovery: &Discovery,
+) -> Vec<EndpointConfig> {
+    let list = at.field("endpoints");
     let mut endpoints = Vec::new();
     for (index, group) in groups.iter().enumerate() {
         let at = list.index(index);
@@ -118,13 +146,6 @@ pub(super) fn convert(
                 one(cx, &list.index(index), from, group, &locality, discovery)
             });
         endpoints.extend(converted);
-    }
-    let logical =
-        matches!(discovery, Discovery::Dns(dns) if dns.refresh.discovery == DnsDiscovery::Logical);
-    let one_name = matches!(groups, [group] if group.lb_endpoints.len() == 1);
-    if logical && !one_name {
-        let reason = "a LOGICAL_DNS cluster must have exactly one endpoint";
-        cx.invalid(if groups.is_empty() { &at } else { &list }, reason);
     }
     endpoints
 }
@@ -160,7 +181,7 @@ fn one(
     };
     let (target, name) = match discovery {
         Discovery::Dns(_) => name(cx, &at, address)?,
-        Discovery::Static | Discovery::OriginalDst(_) => (
+        Discovery::Static | Discovery::Eds(_) | Discovery::OriginalDst(_) => (
             EndpointTarget::Address(value::address(cx, &at, address)?),
             String::new(),
         ),

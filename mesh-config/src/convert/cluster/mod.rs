@@ -20,19 +20,20 @@ use mesh_net::{
     dns::{DnsDiscovery, ResolverConfig},
 };
 
-use super::{context::Context, tls, value};
+use super::{context::Context, source, tls, value};
 use crate::{
+    dynamic::Kind,
     language::{
         At, MessageSupport,
         Support::{Enforced, EnforcedFor, Meaningless},
     },
-    model::{Cluster, Discovery, OriginalDstConfig},
+    model::{Cluster, Discovery, EdsConfig, OriginalDstConfig},
 };
 
 pub(super) use balance::SUPPORT as BALANCE_SUPPORT;
 pub(super) use dns::SUPPORT as DNS_SUPPORT;
 pub(super) use dns::default_resolver;
-pub(super) use endpoint::SUPPORT as ENDPOINT_SUPPORT;
+pub(super) use endpoint::{SUPPORT as ENDPOINT_SUPPORT, assignment};
 pub(super) use health::SUPPORT as HEALTH_SUPPORT;
 pub(super) use outlier::SUPPORT as OUTLIER_SUPPORT;
 pub(super) use protocol::SUPPORT as PROTOCOL_SUPPORT;
@@ -74,6 +75,10 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
         ],
     },
     MessageSupport {
+        message: "envoy.config.cluster.v3.Cluster.EdsClusterConfig",
+        fields: &[("eds_config", Enforced), ("service_name", Enforced)],
+    },
+    MessageSupport {
         message: "envoy.config.cluster.v3.Cluster.CustomClusterType",
         fields: &[("name", Meaningless), ("typed_config", Enforced)],
     },
@@ -98,14 +103,13 @@ pub(super) fn convert(
     let tls = tls::upstream(cx, at, from.transport_socket.as_ref());
     let connect_at = at.field("connect_timeout");
     let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
-    if from.eds_cluster_config.is_some() {
-        // Clusters of type EDS are refused.
+    let discovery = discovery?;
+    if from.eds_cluster_config.is_some() && !matches!(discovery, Discovery::Eds(_)) {
         cx.invalid(
             &at.field("eds_cluster_config"),
             "is only for clusters of type EDS",
         );
     }
-    let discovery = discovery?;
     let endpoints = endpoint::convert(cx, at, from, &discovery);
     let mut pool = protocol.pool;
     pool.connect_timeout = connect_timeout.unwrap_or(CONNECT_TIMEOUT_DEFAULT);
@@ -134,6 +138,7 @@ pub(super) fn convert(
         retry: protocol.retry,
         mirrors: protocol.mirrors,
         metadata: value::metadata(from.metadata.as_ref()),
+        needs: cx.take_needs(),
     })
 }
 
@@ -167,12 +172,31 @@ fn discovery(
         DiscoveryType::StrictDns => dns(DnsDiscovery::Strict),
         DiscoveryType::LogicalDns => dns(DnsDiscovery::Logical),
         DiscoveryType::OriginalDst => original_dst(cx, at, from),
-        DiscoveryType::Eds => {
-            let reason = format!("clusters of type {} are not supported", kind.as_str_name());
-            cx.invalid(&at.field("type"), reason);
-            None
-        }
+        DiscoveryType::Eds => eds(cx, at, from),
     }
+}
+
+/// Endpoints come by a name of their own, or the cluster's.
+fn eds(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Option<Discovery> {
+    let assignment = from.load_assignment.as_ref();
+    if assignment.is_some_and(|assignment| !assignment.endpoints.is_empty()) {
+        let reason = "a cluster of type EDS has no endpoints of its own";
+        cx.invalid(&at.field("load_assignment"), reason);
+    }
+    let config = from.eds_cluster_config.as_ref();
+    let at = at.field("eds_cluster_config");
+    let at = at.field("eds_config");
+    let origin = source::convert(
+        cx,
+        &at,
+        config.and_then(|config| config.eds_config.as_ref()),
+    )?;
+    let service = config.and_then(|config| value::nonempty(&config.service_name));
+    let service = service.unwrap_or(&from.name);
+    cx.need(Kind::Endpoints, service, origin);
+    Some(Discovery::Eds(EdsConfig {
+        service_name: Arc::from(service),
+    }))
 }
 
 /// How often endpoints are forgotten when the config does not say.

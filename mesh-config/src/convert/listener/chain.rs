@@ -58,6 +58,10 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         ],
     },
     MessageSupport {
+        message: "envoy.config.listener.v3.ApiListener",
+        fields: &[("api_listener", Enforced)],
+    },
+    MessageSupport {
         message: "envoy.config.listener.v3.Filter",
         fields: &[
             ("name", Meaningless),
@@ -114,6 +118,33 @@ pub(super) fn convert(
         list: chains.into_iter().collect::<Option<_>>()?,
         matcher,
         default,
+    })
+}
+
+/// An `api_listener` is one connection manager, which takes what a client in this process asks.
+pub(super) fn of_api_listener(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::ApiListener,
+    around: &Surroundings<'_>,
+) -> Option<Chains> {
+    let at = at.field("api_listener");
+    let at = at.field("api_listener");
+    let manager = from.api_listener.as_ref();
+    let Some(from) = manager.and_then(|any| cx.unpack::<HttpConnectionManager>(any)) else {
+        cx.invalid(&at, "it is not an HTTP connection manager");
+        return None;
+    };
+    let manager = manager::convert(cx, &at, &from, around)?;
+    Some(Chains {
+        list: vec![FilterChain {
+            name: Arc::from(""),
+            fingerprint: around.fingerprint(&from),
+            tls: None,
+            filters: vec![NetworkFilter::Http(Arc::new(manager))],
+        }],
+        matcher: ChainMatcher::new(),
+        default: Some(0),
     })
 }
 

@@ -42,6 +42,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
         // How much of a request body is kept for retries, and of what a TCP proxy carries.
         ("per_connection_buffer_limit_bytes", Enforced),
         ("bind_to_port", Enforced),
+        ("api_listener", Enforced),
         ("listener_filters", Enforced),
         ("listener_filters_timeout", Enforced),
         ("continue_on_listener_filters_timeout", Enforced),
@@ -102,46 +103,73 @@ pub(super) fn convert(
     from: &[pb::Listener],
     node: &Node,
     clusters: &HashSet<&str>,
-) -> Vec<Listener> {
+) -> Vec<Arc<Listener>> {
     let mut taken = Taken::default();
     let converted = from.iter().enumerate().filter_map(|(index, from)| {
         let at = at.index(index);
         let address = socket(cx, &at, from)?;
         let name = taken.claim(cx, &at, from, &address);
-        let around = Surroundings {
-            owner: format!("listener/{name}").into(),
-            node,
-            clusters,
-            buffer_limit: value::number(from.per_connection_buffer_limit_bytes)
-                .map_or(mesh_retry::DEFAULT_REQUEST_BODY_BUFFER_LIMIT, u64::from),
-        };
-        let chains = chain::convert(cx, &at, from, &around)?;
-        Some(Listener {
-            fingerprint: around.fingerprint(from),
-            name,
-            stat_prefix: value::nonempty(&from.stat_prefix).map(str::to_owned),
-            address,
-            bind: bind_options(from),
-            reuse_port: value::flag(from.enable_reuse_port, true),
-            listener_filters: filters::convert(
-                cx,
-                &at,
-                &from.listener_filters,
-                chain::needs_tls_inspector(from),
-            ),
-            listener_filters_timeout: value::timeout(
-                cx,
-                &at.field("listener_filters_timeout"),
-                from.listener_filters_timeout.as_ref(),
-                Some(LISTENER_FILTERS_TIMEOUT_DEFAULT),
-            ),
-            continue_on_listener_filters_timeout: from.continue_on_listener_filters_timeout,
-            chains: chains.list,
-            matcher: chains.matcher,
-            default_chain: chains.default,
-        })
+        listener(cx, &at, from, (name, address), (node, clusters)).map(Arc::new)
     });
     converted.collect()
+}
+
+/// A single one, which came on its own.
+pub(super) fn one(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::Listener,
+    node: &Node,
+    clusters: &HashSet<&str>,
+) -> Option<Listener> {
+    let address = socket(cx, at, from)?;
+    let name = Taken::default().claim(cx, at, from, &address);
+    listener(cx, at, from, (name, address), (node, clusters))
+}
+
+fn listener(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::Listener,
+    (name, address): (Arc<str>, Address),
+    (node, clusters): (&Node, &HashSet<&str>),
+) -> Option<Listener> {
+    let around = Surroundings {
+        owner: format!("listener/{name}").into(),
+        node,
+        clusters,
+        buffer_limit: value::number(from.per_connection_buffer_limit_bytes)
+            .map_or(mesh_retry::DEFAULT_REQUEST_BODY_BUFFER_LIMIT, u64::from),
+    };
+    let chains = match &from.api_listener {
+        Some(api) => chain::of_api_listener(cx, at, api, &around)?,
+        None => chain::convert(cx, at, from, &around)?,
+    };
+    Some(Listener {
+        fingerprint: around.fingerprint(from),
+        name,
+        stat_prefix: value::nonempty(&from.stat_prefix).map(str::to_owned),
+        address,
+        bind: bind_options(from),
+        reuse_port: value::flag(from.enable_reuse_port, true),
+        listener_filters: filters::convert(
+            cx,
+            at,
+            &from.listener_filters,
+            chain::needs_tls_inspector(from),
+        ),
+        listener_filters_timeout: value::timeout(
+            cx,
+            &at.field("listener_filters_timeout"),
+            from.listener_filters_timeout.as_ref(),
+            Some(LISTENER_FILTERS_TIMEOUT_DEFAULT),
+        ),
+        continue_on_listener_filters_timeout: from.continue_on_listener_filters_timeout,
+        chains: chains.list,
+        matcher: chains.matcher,
+        default_chain: chains.default,
+        needs: cx.take_needs(),
+    })
 }
 
 fn bind_options(from: &pb::Listener) -> BindOptions {
@@ -201,6 +229,9 @@ impl Taken {
 }
 
 fn socket(cx: &Context<'_>, at: &At<'_>, from: &pb::Listener) -> Option<Address> {
+    if from.api_listener.is_some() && cx.options.api_listeners {
+        return Some(Address::Socket(([0, 0, 0, 0], 0).into()));
+    }
     let refused = [
         ("api_listener", from.api_listener.is_some()),
         ("udp_listener_config", from.udp_listener_config.is_some()),

@@ -49,6 +49,10 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
         ],
     },
     MessageSupport {
+        message: "envoy.extensions.filters.network.http_connection_manager.v3.Rds",
+        fields: &[("config_source", Enforced), ("route_config_name", Enforced)],
+    },
+    MessageSupport {
         message: "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.HcmAccessLogOptions",
         fields: &[
             ("access_log_flush_interval", Enforced),
@@ -73,14 +77,12 @@ pub(super) fn convert(
     let max_stream_duration = value::timeout(cx, &at_longest, longest, None);
     let access_log_options = access_log_options(cx, at, from);
     let server = server::convert(cx, at, from);
+    let from_elsewhere;
     let route_config = match &from.route_specifier {
         Some(RouteSpecifier::RouteConfig(route_config)) => route_config,
-        Some(RouteSpecifier::Rds(_)) => {
-            cx.invalid(
-                &at.field("rds"),
-                "routes from a control plane are not supported",
-            );
-            return None;
+        Some(RouteSpecifier::Rds(rds)) => {
+            from_elsewhere = route::from_elsewhere(cx, &at.field("rds"), rds)?;
+            &from_elsewhere
         }
         Some(RouteSpecifier::ScopedRoutes(_)) => {
             cx.invalid(
@@ -104,6 +106,7 @@ pub(super) fn convert(
         edge: Arc::new(edge),
         routes: Arc::new(routes?),
         route_config_name: Arc::from(route_config.name.as_str()),
+        rds: matches!(from.route_specifier, Some(RouteSpecifier::Rds(_))),
         captures,
         upgrades,
         http_filters: chain.filters,

@@ -10,12 +10,17 @@ mod weighted;
 
 use std::{collections::HashSet, sync::Arc};
 
-use envoy_types::pb::envoy::config::route::v3 as pb;
+use envoy_types::pb::envoy::{
+    config::route::v3 as pb, extensions::filters::network::http_connection_manager::v3::Rds,
+};
 use mesh_core::format::Captures;
 use mesh_route::{BODY_MAX_DEFAULT, MirrorPolicy, RouteConfiguration, RouteTable};
 
-use super::{context::Context, filters::Chain, listener::Surroundings, mirror, mutation, value};
+use super::{
+    context::Context, filters::Chain, listener::Surroundings, mirror, mutation, source, value,
+};
 use crate::{
+    dynamic::Kind,
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless},
@@ -91,6 +96,23 @@ impl Scope<'_> {
             self.check_cluster(cx, at, name)
         })
     }
+}
+
+/// The route configuration that `rds` names: what has come, or else none, which answers 404. It may name
+/// clusters that are not there yet; they answer 503 until they are.
+pub(super) fn from_elsewhere(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    rds: &Rds,
+) -> Option<pb::RouteConfiguration> {
+    let name = &rds.route_config_name;
+    let origin = source::convert(cx, &at.field("config_source"), rds.config_source.as_ref())?;
+    cx.need(Kind::Routes, name, origin);
+    let mut routes = cx.routes(name).cloned().unwrap_or_default();
+    routes.name.clone_from(name);
+    let no = envoy_types::pb::google::protobuf::BoolValue { value: false };
+    routes.validate_clusters.get_or_insert(no);
+    Some(routes)
 }
 
 pub(super) fn convert(

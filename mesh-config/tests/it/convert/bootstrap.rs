@@ -89,7 +89,7 @@ fn all_mistakes_are_told_at_once() {
     );
     assert_eq!(
         refusal,
-        "f:4:5: static_resources.clusters[0].type: clusters of type EDS are not supported\n\
+        "f:3:5: static_resources.clusters[0].eds_cluster_config.eds_config: it does not say where the config comes from\n\
          f:5:5: static_resources.clusters[1].name: there is another cluster named \"a\"\n\
          f:6:5: static_resources.clusters[1].lb_policy: MAGLEV is not supported: requests would go to other \
          endpoints than they should"

@@ -184,7 +184,7 @@ fn what_envoy_refuses_is_refused() {
 }
 
 #[test]
-fn routes_from_elsewhere_are_refused() {
+fn routes_from_elsewhere_need_an_elsewhere() {
     let with = |routes| {
         bare_manager_text(&format!(
             "stat_prefix: i\nhttp_filters: [{}]\n{routes}",
@@ -194,8 +194,8 @@ fn routes_from_elsewhere_are_refused() {
     assert_refused(
         &with("rds: {config_source: {ads: {}}, route_config_name: r}"),
         "rds:",
-        &format!("{AT}.rds"),
-        "routes from a control plane are not supported",
+        &format!("{AT}.rds.config_source"),
+        "needs dynamic_resources.ads_config, which is not there",
     );
 }
 

@@ -8,15 +8,20 @@ use tokio::{net::TcpListener, sync::oneshot};
 use tokio_stream::wrappers::TcpListenerStream;
 
 /// A server that ends, with all its connections, when it is dropped.
-pub(crate) struct Control {
-    pub(crate) address: SocketAddr,
+#[derive(Debug)]
+pub struct Control {
+    /// Where it serves.
+    pub address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Control {
     /// Serves `cache` on `address`, which may have port 0.
-    pub(crate) fn start(cache: SnapshotCache, address: SocketAddr) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn start(cache: SnapshotCache, address: SocketAddr) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

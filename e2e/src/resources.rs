@@ -1,4 +1,4 @@
-//! The resources of a small mesh.
+//! The resources of a small mesh, for control planes in tests.
 
 use std::net::SocketAddr;
 
@@ -68,12 +68,14 @@ fn address(address: SocketAddr) -> Address {
 }
 
 /// An EDS cluster.
-pub(crate) fn cluster(name: &str) -> Entry {
+#[must_use]
+pub fn cluster(name: &str) -> Entry {
     cluster_of(name, DiscoveryType::Eds)
 }
 
 /// A cluster that contradicts itself, which shows only when it is built.
-pub(crate) fn broken_cluster(name: &str) -> Entry {
+#[must_use]
+pub fn broken_cluster(name: &str) -> Entry {
     cluster_of(name, DiscoveryType::Static)
 }
 
@@ -94,7 +96,9 @@ fn cluster_of(name: &str, discovery: DiscoveryType) -> Entry {
     entry(name, &cluster)
 }
 
-pub(crate) fn endpoints(name: &str, endpoint: SocketAddr) -> Entry {
+/// One endpoint.
+#[must_use]
+pub fn endpoints(name: &str, endpoint: SocketAddr) -> Entry {
     let endpoint = Endpoint {
         address: Some(address(endpoint)),
         ..Endpoint::default()
@@ -121,7 +125,8 @@ pub(crate) fn endpoints(name: &str, endpoint: SocketAddr) -> Entry {
 }
 
 /// Everything goes to `cluster`.
-pub(crate) fn routes(name: &str, cluster: &str) -> Entry {
+#[must_use]
+pub fn routes(name: &str, cluster: &str) -> Entry {
     let action = RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
         ..RouteAction::default()
@@ -167,7 +172,14 @@ fn manager(routes: &str) -> Any {
 }
 
 /// A listener on a port of the kernel's choice.
-pub(crate) fn listener(name: &str, routes: &str) -> Entry {
+#[must_use]
+pub fn listener(name: &str, routes: &str) -> Entry {
+    listener_on(name, routes, SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+/// A listener on this address.
+#[must_use]
+pub fn listener_on(name: &str, routes: &str, at: SocketAddr) -> Entry {
     let filter = Filter {
         name: "envoy.filters.network.http_connection_manager".to_owned(),
         config_type: Some(ConfigType::TypedConfig(manager(routes))),
@@ -178,7 +190,7 @@ pub(crate) fn listener(name: &str, routes: &str) -> Entry {
     };
     let listener = Listener {
         name: name.to_owned(),
-        address: Some(address(SocketAddr::from(([127, 0, 0, 1], 0)))),
+        address: Some(address(at)),
         filter_chains: vec![chain],
         ..Listener::default()
     };
@@ -186,7 +198,8 @@ pub(crate) fn listener(name: &str, routes: &str) -> Entry {
 }
 
 /// A listener that only a client in the process uses.
-pub(crate) fn api_listener(name: &str, routes: &str) -> Entry {
+#[must_use]
+pub fn api_listener(name: &str, routes: &str) -> Entry {
     let listener = Listener {
         name: name.to_owned(),
         api_listener: Some(ApiListener {

@@ -1,0 +1,430 @@
+//! What arrives, and what follows from it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+    time::Instant,
+};
+
+use mesh_config::{
+    dynamic::{Assembly, Checked, Key, Kind, Needs},
+    model::{Config, Origin, Source},
+};
+use mesh_core::clock;
+use mesh_xds::{
+    Accept, Event, Rejection, ResourceType,
+    transport::{Handler, Interest},
+    warming::{self, Step, Warming},
+};
+use tokio::sync::watch;
+
+use super::{
+    FollowOptions, RETIRE_AFTER, Shared,
+    apply::Latest,
+    kind_of,
+    sources::{SourceKey, Sources},
+    type_of,
+};
+
+/// What all streams together have brought.
+pub(super) struct Receiver {
+    assembly: Assembly,
+    pub(super) warming: Warming<Checked>,
+    /// What each accepted resource needs.
+    needs: BTreeMap<Key, Needs>,
+    /// How many resources need it, and where it comes from.
+    needed: BTreeMap<Key, (usize, SourceKey)>,
+    /// Accepted, and not yet told of.
+    checked: BTreeMap<Key, Checked>,
+    /// Types whose first answer is awaited.
+    awaited: BTreeSet<ResourceType>,
+    /// What the bootstrap itself needs and has not got yet.
+    awaited_parts: BTreeSet<warming::Key>,
+    /// The listener that a client waits for.
+    awaited_listener: Option<String>,
+    /// Where clusters come from; by name, if not all of them do.
+    clusters: Option<Origin>,
+    clusters_by_name: bool,
+    sources: Sources,
+    /// Changes of what is wanted from other sources than the one whose turn it is.
+    changes: BTreeMap<SourceKey, Interest>,
+    latest: watch::Sender<Latest>,
+}
+
+impl Receiver {
+    pub(super) fn new(
+        assembly: Assembly,
+        config: &Config,
+        sources: Sources,
+        latest: watch::Sender<Latest>,
+    ) -> Self {
+        let mut warming = Warming::new();
+        for cluster in &config.clusters {
+            // Nothing waits for them: they were there before.
+            let key = (ResourceType::Cluster, cluster.name.to_string());
+            warming.hold(key);
+        }
+        Self {
+            assembly,
+            warming,
+            needs: BTreeMap::new(),
+            needed: BTreeMap::new(),
+            checked: BTreeMap::new(),
+            awaited: BTreeSet::new(),
+            awaited_parts: BTreeSet::new(),
+            awaited_listener: None,
+            clusters: config.dynamic.clusters.clone(),
+            clusters_by_name: false,
+            sources,
+            changes: BTreeMap::new(),
+            latest,
+        }
+    }
+
+    /// Asks for what the bootstrap wants.
+    pub(super) fn begin(&mut self, shared: &Shared, config: &Config, options: &FollowOptions) {
+        let dynamic = &config.dynamic;
+        if let Some(origin) = &dynamic.clusters {
+            self.want_all(&origin.source, ResourceType::Cluster);
+        }
+        match (&options.listener, &dynamic.listeners) {
+            (Some(name), origin) if !self.assembly.is_static(Kind::Listener, name) => {
+                let source = origin
+                    .as_ref()
+                    .map_or(&Source::Ads, |origin| &origin.source);
+                let key = Sources::key(source, ResourceType::Listener);
+                let interest = self.changes.entry(key).or_default();
+                interest.subscribe(ResourceType::Listener, name.clone());
+                self.awaited_listener = Some(name.clone());
+                if self.clusters.is_none() {
+                    self.clusters_by_name = true;
+                    self.clusters.clone_from(origin);
+                }
+            }
+            (Some(_), _) | (None, None) => {}
+            (None, Some(origin)) => self.want_all(&origin.source, ResourceType::Listener),
+        }
+        let now = clock::now();
+        let mut steps = Vec::new();
+        for own in self.assembly.own() {
+            let key = own.key();
+            self.awaited_parts.insert(wire_key(&key));
+            steps.extend(self.update(now, key, own));
+        }
+        self.flush(shared, None, &mut Interest::default());
+        self.take(shared, steps);
+    }
+
+    /// Nothing is followed any more.
+    pub(super) fn close(&mut self) {
+        self.sources.close();
+    }
+
+    fn want_all(&mut self, source: &Source, ty: ResourceType) {
+        let key = Sources::key(source, ty);
+        self.changes.entry(key).or_default().subscribe_all(ty);
+        self.awaited.insert(ty);
+    }
+
+    /// Looks at a resource that arrived.
+    fn check(&mut self, kind: Kind, name: &str, body: &bytes::Bytes) -> Result<Checked, Rejection> {
+        self.assembly.check(kind, name, body).map_err(|refusal| {
+            let what = type_of(kind);
+            tracing::warn!(
+                "{what} {name:?} rejected: {}: {}",
+                refusal.field,
+                refusal.reason
+            );
+            Rejection::at(refusal.field, refusal.reason)
+        })
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) -> Vec<Step<Checked>> {
+        match event {
+            Event::Updated { ty, resource } => {
+                let Some(kind) = kind_of(ty) else {
+                    return Vec::new();
+                };
+                let key = (kind, resource.name);
+                // What is subscribed to again may be told again.
+                let checked = match self.checked.remove(&key) {
+                    Some(checked) => checked,
+                    None => match self.check(kind, &key.1, &resource.body) {
+                        Ok(checked) => checked,
+                        Err(_) => return Vec::new(),
+                    },
+                };
+                self.update(now, key, checked)
+            }
+            Event::Removed { ty, name, .. } => {
+                let mut steps =
+                    self.warming
+                        .remove(now, &(ty, name.clone()), Some(now + RETIRE_AFTER));
+                if let Some(kind) = kind_of(ty) {
+                    let needs = self.needs.remove(&(kind, name)).unwrap_or_default();
+                    steps.extend(self.let_go(now, needs.keys()));
+                }
+                steps
+            }
+            Event::Missing { ty, name }
+            | Event::TimedOut {
+                ty,
+                name: Some(name),
+            } => self.absent(now, ty, name),
+            // What came before stays; if nothing did, nobody waits for it any longer.
+            Event::Rejected { ty, name, .. } if !name.is_empty() => self.absent(now, ty, name),
+            Event::Rejected { .. } => Vec::new(),
+            Event::Complete { ty } | Event::TimedOut { ty, name: None } => {
+                self.awaited.remove(&ty);
+                Vec::new()
+            }
+        }
+    }
+
+    fn absent(&mut self, now: Instant, ty: ResourceType, name: String) -> Vec<Step<Checked>> {
+        if ty == ResourceType::Listener && self.awaited_listener.as_ref() == Some(&name) {
+            self.awaited_listener = None;
+        }
+        let key = (ty, name);
+        self.awaited_parts.remove(&key);
+        self.warming.on_absent(now, key)
+    }
+
+    fn update(&mut self, now: Instant, key: Key, checked: Checked) -> Vec<Step<Checked>> {
+        let needs = checked.needs().clone();
+        let before = self.needs.insert(key.clone(), needs.clone());
+        let before = before.unwrap_or_default();
+        for (need, origin) in &needs {
+            if !before.contains_key(need) {
+                self.need(need, origin.as_ref());
+            }
+        }
+        let gone: Vec<&Key> = before
+            .keys()
+            .filter(|need| !needs.contains_key(need))
+            .collect();
+        let mut steps = self.let_go(now, gone);
+        // Without a deadline for one, there is none for all.
+        let timeouts = needs.values().map(|origin| {
+            let origin = origin.as_ref().or(self.clusters.as_ref());
+            origin.map_or(Some(super::INITIAL_FETCH_TIMEOUT), |origin| {
+                origin.initial_fetch_timeout
+            })
+        });
+        let timeout = timeouts.fold(Some(std::time::Duration::ZERO), |longest, timeout| {
+            Some(longest?.max(timeout?))
+        });
+        let deadline = timeout.map(|timeout| now + timeout);
+        let keys: Vec<warming::Key> = needs.keys().map(wire_key).collect();
+        let key = wire_key(&key);
+        steps.extend(self.warming.update(now, key, checked, keys, deadline));
+        steps
+    }
+
+    /// Somebody needs `key`: it is subscribed to, if it does not come by itself.
+    fn need(&mut self, key: &Key, origin: Option<&Origin>) {
+        let ty = type_of(key.0);
+        if key.0 == Kind::Cluster && !self.clusters_by_name {
+            return;
+        }
+        let origin = origin.or(self.clusters.as_ref());
+        let source = origin.map_or(&Source::Ads, |origin| &origin.source);
+        let source = Sources::key(source, ty);
+        match self.needed.get_mut(key) {
+            Some((count, from)) if *from == source => *count += 1,
+            Some((count, from)) => {
+                // It comes from elsewhere now.
+                *count += 1;
+                let old = mem::replace(from, source.clone());
+                self.changes
+                    .entry(old)
+                    .or_default()
+                    .unsubscribe(ty, key.1.clone());
+                self.changes
+                    .entry(source)
+                    .or_default()
+                    .subscribe(ty, key.1.clone());
+            }
+            None => {
+                self.needed.insert(key.clone(), (1, source.clone()));
+                self.changes
+                    .entry(source)
+                    .or_default()
+                    .subscribe(ty, key.1.clone());
+            }
+        }
+    }
+
+    /// Somebody does not need these any more: what nobody else needs is not subscribed to any longer.
+    fn let_go<'a>(
+        &mut self,
+        now: Instant,
+        keys: impl IntoIterator<Item = &'a Key>,
+    ) -> Vec<Step<Checked>> {
+        let mut steps = Vec::new();
+        for key in keys {
+            let Some((count, source)) = self.needed.get_mut(key) else {
+                continue;
+            };
+            *count -= 1;
+            if *count > 0 {
+                continue;
+            }
+            let (source, ty) = (source.clone(), type_of(key.0));
+            self.needed.remove(key);
+            self.changes
+                .entry(source)
+                .or_default()
+                .unsubscribe(ty, key.1.clone());
+            let gone = wire_key(key);
+            steps.extend(self.warming.remove(now, &gone, Some(now + RETIRE_AFTER)));
+            if let Some(needs) = self.needs.remove(key) {
+                steps.extend(self.let_go(now, needs.keys()));
+            }
+        }
+        steps
+    }
+
+    /// Tells the sources what is wanted now; `interest` is that of `own`.
+    fn flush(&mut self, shared: &Shared, own: Option<&SourceKey>, interest: &mut Interest) {
+        for (key, changes) in mem::take(&mut self.changes) {
+            if Some(&key) == own {
+                interest.extend(changes);
+            } else {
+                self.sources.change(shared, &key, changes);
+            }
+        }
+    }
+
+    /// Does what warming says, and publishes the outcome.
+    pub(super) fn take(&mut self, shared: &Shared, steps: Vec<Step<Checked>>) {
+        let changed = !steps.is_empty();
+        for step in steps {
+            match step {
+                Step::Activate {
+                    key,
+                    value,
+                    without,
+                } => {
+                    if !without.is_empty() {
+                        tracing::warn!("{} {:?} is used without {without:?}", key.0, key.1);
+                    }
+                    self.awaited_parts.remove(&key);
+                    self.assembly.put(value);
+                }
+                Step::Retire { key } => {
+                    if let Some(kind) = kind_of(key.0) {
+                        self.assembly.remove(kind, &key.1);
+                    }
+                    if key.0 == ResourceType::Listener {
+                        shared.listen.release(&key.1);
+                    }
+                }
+            }
+        }
+        let config = changed.then(|| {
+            let (config, misfits) = self.assembly.config();
+            for misfit in misfits {
+                tracing::error!(
+                    "listener {:?} stays as it was: {}",
+                    misfit.listener,
+                    misfit.error
+                );
+            }
+            Arc::new(config)
+        });
+        self.publish(config);
+    }
+
+    fn publish(&self, config: Option<Arc<Config>>) {
+        let settled = self.is_settled();
+        self.latest.send_if_modified(|latest| {
+            let news = config.is_some() || settled != latest.settled;
+            // A config that nobody has taken yet is superseded, not lost.
+            latest.config = config.or_else(|| latest.config.take());
+            latest.settled |= settled;
+            news
+        });
+    }
+
+    /// Whether the first of everything that is waited for has come, or will not.
+    fn is_settled(&self) -> bool {
+        if let Some(name) = &self.awaited_listener
+            && !self
+                .warming
+                .is_active(&(ResourceType::Listener, name.clone()))
+        {
+            return false;
+        }
+        self.awaited.is_empty()
+            && self.awaited_parts.is_empty()
+            && !self.warming.is_starting(ResourceType::Listener)
+    }
+}
+
+fn wire_key(key: &Key) -> warming::Key {
+    (type_of(key.0), key.1.clone())
+}
+
+/// One stream's end of what all feed.
+pub(super) struct Ear {
+    shared: Shared,
+    source: SourceKey,
+}
+
+impl Shared {
+    pub(super) fn of(&self, source: &SourceKey) -> Ear {
+        Ear {
+            shared: self.clone(),
+            source: source.clone(),
+        }
+    }
+}
+
+impl Accept for Ear {
+    fn accept(
+        &mut self,
+        ty: ResourceType,
+        name: &str,
+        body: &bytes::Bytes,
+    ) -> Result<(), Rejection> {
+        let Some(kind) = kind_of(ty) else {
+            return Err(Rejection::new("resources of this type are not supported"));
+        };
+        let checked = self.shared.lock().check(kind, name, body)?;
+        if let Some(listener) = checked.listener() {
+            let prepared = self.shared.listen.prepare(listener);
+            prepared.map_err(|reason| {
+                tracing::warn!("{ty} {name:?} rejected: {reason}");
+                Rejection::new(reason)
+            })?;
+        }
+        let key = checked.key();
+        self.shared.lock().checked.insert(key, checked);
+        Ok(())
+    }
+}
+
+impl Handler for Ear {
+    fn on_events(&mut self, now: Instant, events: Vec<Event>, interest: &mut Interest) {
+        let shared = &self.shared;
+        let mut receiver = shared.lock();
+        let mut steps = Vec::new();
+        for event in events {
+            steps.extend(receiver.on_event(now, event));
+        }
+        receiver.flush(shared, Some(&self.source), interest);
+        receiver.take(shared, steps);
+        drop(receiver);
+        shared.changed.notify_one();
+    }
+
+    fn on_connection(&mut self, connected: bool, reason: &str) {
+        if connected {
+            tracing::info!("connected to the control plane");
+        } else {
+            tracing::warn!("no control plane: {reason}");
+        }
+    }
+}

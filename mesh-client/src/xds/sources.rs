@@ -1,0 +1,111 @@
+//! The streams that config comes from.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use mesh_config::model::{Config, Source, StreamConfig};
+use mesh_xds::{
+    RateLimit, Reconnect, ResourceType, Subscriber, SubscriberConfig, Variant,
+    transport::{Call, Commands, Driver, Interest, Server, Stream},
+    wire::Node,
+};
+
+use crate::Mesh;
+
+use super::{Shared, call::ThroughCluster};
+
+/// A source of one type; the aggregated stream has none.
+pub(super) type SourceKey = (Source, Option<ResourceType>);
+
+/// The sources that somebody has asked for something. Each has a task of its own from then on, until the
+/// follower ends. Grows with the sources that configs name.
+pub(super) struct Sources {
+    mesh: Mesh,
+    ads: Option<Arc<StreamConfig>>,
+    node: Node,
+    timeout: Option<std::time::Duration>,
+    live: BTreeMap<SourceKey, Commands>,
+}
+
+impl Sources {
+    pub(super) fn new(mesh: &Mesh, config: &Config, node: Node) -> Self {
+        let dynamic = &config.dynamic;
+        let first = dynamic.listeners.as_ref().or(dynamic.clusters.as_ref());
+        Self {
+            mesh: mesh.clone(),
+            ads: dynamic.ads.clone(),
+            node,
+            timeout: first.map_or(Some(super::INITIAL_FETCH_TIMEOUT), |origin| {
+                origin.initial_fetch_timeout
+            }),
+            live: BTreeMap::new(),
+        }
+    }
+
+    /// Where something of that type comes from.
+    pub(super) fn key(source: &Source, ty: ResourceType) -> SourceKey {
+        match source {
+            Source::Ads => (Source::Ads, None),
+            other => (other.clone(), Some(ty)),
+        }
+    }
+
+    /// Tells a source what is wanted; it is connected to if it was not.
+    pub(super) fn change(&mut self, shared: &Shared, key: &SourceKey, interest: Interest) {
+        if !self.live.contains_key(key)
+            && let Some(commands) = self.open(shared, key)
+        {
+            self.live.insert(key.clone(), commands);
+        }
+        if let Some(commands) = self.live.get(key) {
+            commands.change(interest);
+        }
+    }
+
+    /// Ends all of them.
+    pub(super) fn close(&mut self) {
+        self.live.clear();
+        self.ads = None;
+    }
+
+    fn open(&self, shared: &Shared, key: &SourceKey) -> Option<Commands> {
+        let config = match &key.0 {
+            Source::Ads => self.ads.as_ref()?,
+            Source::Stream(config) => config,
+            Source::File(_) => return None,
+        };
+        let variant = if config.delta {
+            Variant::Delta
+        } else {
+            Variant::StateOfTheWorld
+        };
+        let mut settings = SubscriberConfig::new(self.node.clone(), variant);
+        settings.set_node_on_first_message_only = config.set_node_on_first_message_only;
+        settings.initial_fetch_timeout = self.timeout;
+        settings.rate_limit = config.rate_limit.map(|(max_tokens, rate)| RateLimit {
+            max_tokens,
+            fill_rate: f64::from(rate) / 1000.0,
+        });
+        let server = |server| -> Server {
+            let call: Arc<dyn Call> = Arc::new(ThroughCluster::new(&self.mesh, server));
+            Server::Call(call)
+        };
+        let stream = Stream {
+            servers: config.servers.iter().map(server).collect(),
+            variant,
+            only: key.1,
+        };
+        // A stream has one server at least, and times that were checked.
+        let servers = stream.servers.len();
+        let reconnect = match config.backoff {
+            Some((base, max)) => Reconnect::with_backoff(servers, base, max),
+            None => Reconnect::new(servers),
+        };
+        let reconnect = reconnect.ok()?;
+        let rng = self.mesh.rng().clone();
+        let handler = shared.of(key);
+        let (driver, commands) =
+            Driver::new(Subscriber::new(settings), handler, stream, reconnect, rng);
+        tokio::spawn(driver.run());
+        Some(commands)
+    }
+}

@@ -1,0 +1,142 @@
+//! One resource on its own, as it comes beside a bootstrap.
+
+use std::collections::{HashMap, HashSet};
+
+use envoy_types::pb::envoy::config::{
+    cluster::v3 as cluster_pb, endpoint::v3::ClusterLoadAssignment, listener::v3 as listener_pb,
+    route::v3::RouteConfiguration,
+};
+use mesh_net::dns::ResolverConfig;
+
+use super::{LoadOptions, cluster, context::Context, listener};
+use crate::{
+    language::{At, ConfigError, Loaded, UnsupportedReport},
+    model::{Cluster, EndpointConfig, Listener, Node},
+};
+
+/// What resources are converted in: the bootstrap, as far as it concerns them.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    pub(super) options: LoadOptions,
+    pub(super) has_ads: bool,
+    pub(super) static_clusters: HashSet<String>,
+    /// Whatever the bootstrap is asked for, it has.
+    pub(super) has_all: bool,
+    node: Node,
+    resolver: ResolverConfig,
+}
+
+/// What came of a conversion.
+pub(crate) struct Converted<T> {
+    pub(crate) value: T,
+    pub(crate) report: UnsupportedReport,
+}
+
+/// The endpoints of a cluster, and what comes with them.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Assignment {
+    endpoints: Vec<EndpointConfig>,
+    /// `policy.overprovisioning_factor`.
+    overprovisioning_factor: Option<u32>,
+    /// `policy.weighted_priority_health`.
+    weighted_priority_health: bool,
+}
+
+impl Assignment {
+    /// `template` with these endpoints.
+    pub(crate) fn of(&self, template: &Cluster) -> Cluster {
+        let mut cluster = template.clone();
+        cluster.endpoints.clone_from(&self.endpoints);
+        if let Some(factor) = self.overprovisioning_factor {
+            cluster.balance.overprovisioning_factor = factor;
+        }
+        cluster.balance.weighted_priority_health = self.weighted_priority_health;
+        cluster
+    }
+}
+
+impl Frame {
+    pub(crate) fn new(loaded: &Loaded, options: &LoadOptions, node: &Node) -> Self {
+        // What is wrong with it has been told already.
+        let cx = Context::new(loaded, options);
+        let resources = loaded.bootstrap.static_resources.iter();
+        let clusters = resources.flat_map(|resources| &resources.clusters);
+        Self {
+            has_ads: cx.has_ads(),
+            has_all: false,
+            static_clusters: clusters.map(|cluster| cluster.name.clone()).collect(),
+            node: node.clone(),
+            resolver: cluster::default_resolver(&cx, &loaded.bootstrap),
+            options: options.clone(),
+        }
+    }
+
+    /// The bootstrap is not known: it has what is asked for.
+    pub(crate) const fn assume_all(&mut self) {
+        self.has_ads = true;
+        self.has_all = true;
+    }
+
+    pub(crate) fn cluster(
+        &self,
+        loaded: &Loaded,
+        from: &cluster_pb::Cluster,
+    ) -> Result<Converted<Option<Cluster>>, ConfigError> {
+        let cx = Context::of_part(loaded, self, HashMap::new());
+        let value = cluster::convert(&cx, &At::root(), from, &self.resolver);
+        finish(cx, value)
+    }
+
+    pub(crate) fn assignment(
+        &self,
+        loaded: &Loaded,
+        from: &ClusterLoadAssignment,
+    ) -> Result<Converted<Assignment>, ConfigError> {
+        let cx = Context::of_part(loaded, self, HashMap::new());
+        let policy = from.policy.as_ref();
+        let value = Assignment {
+            endpoints: cluster::assignment(&cx, &At::root(), from),
+            overprovisioning_factor: policy
+                .and_then(|policy| super::value::number(policy.overprovisioning_factor)),
+            weighted_priority_health: policy.is_some_and(|p| p.weighted_priority_health),
+        };
+        finish(cx, value)
+    }
+
+    /// A listener, with those of its route configurations that have come.
+    pub(crate) fn listener(
+        &self,
+        loaded: &Loaded,
+        from: &listener_pb::Listener,
+        routes: HashMap<String, RouteConfiguration>,
+    ) -> Result<Converted<Option<Listener>>, ConfigError> {
+        let cx = Context::of_part(loaded, self, routes);
+        let value = self.listener_in(&cx, from);
+        finish(cx, value)
+    }
+
+    /// The same of a listener that was converted before, when other route configurations had come.
+    pub(crate) fn listener_again(
+        &self,
+        loaded: &Loaded,
+        from: &listener_pb::Listener,
+        routes: HashMap<String, RouteConfiguration>,
+    ) -> Result<Option<Listener>, ConfigError> {
+        let cx = Context::of_part(loaded, self, routes);
+        let value = self.listener_in(&cx, from);
+        cx.finish_known()?;
+        Ok(value)
+    }
+
+    fn listener_in(&self, cx: &Context<'_>, from: &listener_pb::Listener) -> Option<Listener> {
+        let clusters = self.static_clusters.iter().map(String::as_str).collect();
+        listener::one(cx, &At::root(), from, &self.node, &clusters)
+    }
+}
+
+fn finish<T>(cx: Context<'_>, value: T) -> Result<Converted<T>, ConfigError> {
+    Ok(Converted {
+        value,
+        report: cx.finish()?,
+    })
+}

@@ -1,0 +1,395 @@
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use envoy_types::pb::envoy::config::{core::v3::Node, listener::v3 as listener_pb};
+use prost::{Message, bytes::Bytes};
+
+use super::{
+    Checked, Key, Kind, Needs,
+    part::{self, ListenerPart, Part},
+};
+use crate::{
+    LoadOptions,
+    convert::resource::{Assignment, Frame},
+    language::{ConfigError, Language, Loaded, Source, load_bootstrap},
+    model::{Cluster, Config, Discovery, Listener},
+};
+
+/// A part that is right on its own and could not be put together with the rest. What was there before stays.
+#[derive(Debug)]
+pub struct Misfit {
+    /// The listener's name.
+    pub listener: String,
+    /// Why.
+    pub error: ConfigError,
+}
+
+/// The static bootstrap, and what came to it.
+#[derive(Debug)]
+pub struct Assembly {
+    /// The bootstrap's own.
+    base: Config,
+    node: Node,
+    frame: Frame,
+    language: Language,
+    /// Of whole conversions of parts that were checked.
+    known: Loaded,
+    strict: bool,
+    clusters: BTreeMap<String, ClusterPart>,
+    assignments: BTreeMap<String, Arc<Assignment>>,
+    listeners: BTreeMap<String, Live>,
+    routes: BTreeMap<String, Bytes>,
+    /// For what came on its own: the names of the clusters or listeners that it is a part of.
+    users: BTreeMap<Key, BTreeSet<String>>,
+    /// Clusters and listeners to be put together again.
+    changed: BTreeSet<Key>,
+    hashes: BTreeMap<Key, u64>,
+    own: Vec<Checked>,
+}
+
+#[derive(Debug)]
+struct ClusterPart {
+    template: Arc<Cluster>,
+    whole: Arc<Cluster>,
+}
+
+#[derive(Debug)]
+struct Live {
+    part: ListenerPart,
+    needs: Arc<Needs>,
+    whole: Arc<Listener>,
+}
+
+impl Assembly {
+    /// Nothing has come yet to `config`, which is what `loaded` was converted to. With `strict`, a resource that
+    /// sets a field which is not enforced is refused; without, only when security depends on it.
+    #[must_use]
+    pub fn new(loaded: &Loaded, config: &Config, options: &LoadOptions, strict: bool) -> Self {
+        // Anything may come.
+        let language = Language::full();
+        let known = Loaded::resource("the control plane's config", BOOTSTRAP, &[], &language);
+        Self {
+            node: node(loaded, options),
+            frame: Frame::new(loaded, options, &config.node),
+            #[expect(clippy::expect_used, reason = "an empty bootstrap breaks no rule")]
+            known: known.expect("a bootstrap may be empty"),
+            base: config.clone(),
+            language,
+            strict,
+            clusters: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            users: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            hashes: BTreeMap::new(),
+            own: own(loaded, config),
+        }
+    }
+
+    /// Only to check resources, for somebody whose bootstrap is not known: it has an aggregated stream, and the
+    /// clusters that control planes are reached through.
+    ///
+    /// # Errors
+    /// Never, unless the conversion does not even take an empty bootstrap.
+    pub fn for_checking(strict: bool) -> Result<Self, ConfigError> {
+        let loaded = load_bootstrap(&Source::text("an empty bootstrap", "{}"))?;
+        let options = LoadOptions::default();
+        let config = crate::convert(&loaded, &options)?;
+        let mut this = Self::new(&loaded, &config, &options, strict);
+        this.frame.assume_all();
+        Ok(this)
+    }
+
+    /// What the bootstrap has that needs more: it is to be [put](Self::put) in once that has come. Its clusters
+    /// are there from the start, without endpoints.
+    pub fn own(&mut self) -> Vec<Checked> {
+        std::mem::take(&mut self.own)
+    }
+
+    pub(super) const fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
+    pub(super) const fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// The messages that may come.
+    #[must_use]
+    pub const fn language(&self) -> &Language {
+        &self.language
+    }
+
+    /// Who we are, as the control plane is told.
+    #[must_use]
+    pub fn node(&self) -> Node {
+        self.node.clone()
+    }
+
+    /// Whether the bootstrap itself has it, so that nobody may replace it.
+    #[must_use]
+    pub fn is_static(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::Cluster => self.base.clusters.iter().any(|c| *c.name == *name),
+            Kind::Listener => self.base.listeners.iter().any(|l| *l.name == *name),
+            _ => false,
+        }
+    }
+
+    /// Takes a resource in that was checked, in place of the one of its name. What is static is never
+    /// replaced by what came: a name that is taken stays taken.
+    pub fn put(&mut self, checked: Checked) {
+        let key = checked.key();
+        if self.is_static(key.0, &key.1) && !checked.is_own {
+            return;
+        }
+        self.hashes.insert(key.clone(), checked.hash);
+        let (_, name) = key.clone();
+        match checked.part {
+            Part::Cluster(template) => {
+                self.forget_user(&key);
+                if let Discovery::Eds(eds) = &template.discovery {
+                    let assignment = (Kind::Endpoints, eds.service_name.to_string());
+                    self.users
+                        .entry(assignment)
+                        .or_default()
+                        .insert(name.clone());
+                }
+                let whole = Arc::clone(&template);
+                self.clusters.insert(name, ClusterPart { template, whole });
+                self.changed.insert(key);
+            }
+            Part::Listener(part) => {
+                self.forget_user(&key);
+                for need in checked.needs.keys() {
+                    self.users
+                        .entry(need.clone())
+                        .or_default()
+                        .insert(name.clone());
+                }
+                let before = self.listeners.remove(&name);
+                let whole = before.map_or_else(|| Arc::clone(&part.first), |live| live.whole);
+                let needs = checked.needs;
+                self.listeners.insert(name, Live { part, needs, whole });
+                self.changed.insert(key);
+            }
+            Part::Endpoints(assignment) => {
+                self.assignments.insert(name, assignment);
+                self.users_changed(&key);
+            }
+            Part::Routes(body) => {
+                self.routes.insert(name, body);
+                self.users_changed(&key);
+            }
+        }
+    }
+
+    /// Takes a resource out.
+    pub fn remove(&mut self, kind: Kind, name: &str) {
+        let key = (kind, name.to_owned());
+        if self.is_static(kind, name) {
+            return;
+        }
+        self.hashes.remove(&key);
+        match kind {
+            Kind::Cluster => {
+                self.forget_user(&key);
+                self.clusters.remove(name);
+            }
+            Kind::Listener => {
+                self.forget_user(&key);
+                self.listeners.remove(name);
+            }
+            Kind::Endpoints => {
+                self.assignments.remove(name);
+                self.users_changed(&key);
+            }
+            Kind::Routes => {
+                self.routes.remove(name);
+                self.users_changed(&key);
+            }
+        }
+        self.changed.remove(&key);
+    }
+
+    /// Whoever is made of `key` has to be made again.
+    fn users_changed(&mut self, key: &Key) {
+        let kind = match key.0 {
+            Kind::Endpoints => Kind::Cluster,
+            _ => Kind::Listener,
+        };
+        let users = self.users.get(key).into_iter().flatten();
+        let users = users.map(|name| (kind, name.clone()));
+        self.changed.extend(users);
+    }
+
+    /// What a cluster or listener was made of before does not matter to it any more.
+    fn forget_user(&mut self, key: &Key) {
+        let parts: Vec<Key> = match key.0 {
+            Kind::Cluster => {
+                let before = self.clusters.get(&key.1);
+                let eds = before.and_then(|part| match &part.template.discovery {
+                    Discovery::Eds(eds) => Some(eds.service_name.to_string()),
+                    _ => None,
+                });
+                eds.map(|name| (Kind::Endpoints, name))
+                    .into_iter()
+                    .collect()
+            }
+            _ => {
+                let before = self.listeners.get(&key.1);
+                before.map_or_else(Vec::new, |live| live.needs.keys().cloned().collect())
+            }
+        };
+        for part in parts {
+            if let Some(users) = self.users.get_mut(&part) {
+                users.remove(&key.1);
+                if users.is_empty() {
+                    self.users.remove(&part);
+                }
+            }
+        }
+    }
+
+    /// The whole, and what could not be put together with it.
+    pub fn config(&mut self) -> (Config, Vec<Misfit>) {
+        let mut misfits = Vec::new();
+        for (kind, name) in std::mem::take(&mut self.changed) {
+            if kind == Kind::Cluster {
+                self.assemble_cluster(&name);
+            } else if let Err(error) = self.assemble_listener(&name) {
+                misfits.push(Misfit {
+                    listener: name,
+                    error,
+                });
+            }
+        }
+        let mut config = self.base.clone();
+        config.version = self.version().into();
+        config.clusters = self.all_clusters();
+        config.listeners = self.all_listeners();
+        (config, misfits)
+    }
+
+    /// Differs when anything differs, whatever came first.
+    fn version(&self) -> String {
+        let came = self.hashes.values().fold(0, |sum, hash| sum ^ hash);
+        format!("{:016x}", part::hash((&*self.base.version, came)))
+    }
+
+    fn all_clusters(&self) -> Vec<Arc<Cluster>> {
+        let own = self.base.clusters.iter().map(|cluster| {
+            let whole = self.clusters.get(&*cluster.name).map(|part| &part.whole);
+            Arc::clone(whole.unwrap_or(cluster))
+        });
+        let taken: HashSet<&str> = self.base.clusters.iter().map(|c| &*c.name).collect();
+        let came = self.clusters.iter();
+        let came = came.filter(|(name, _)| !taken.contains(name.as_str()));
+        own.chain(came.map(|(_, part)| Arc::clone(&part.whole)))
+            .collect()
+    }
+
+    fn all_listeners(&self) -> Vec<Arc<Listener>> {
+        let own = self.base.listeners.iter().filter_map(|listener| {
+            let live = self.listeners.get(&*listener.name);
+            let whole = live.map(|live| &live.whole);
+            whole
+                .or(Some(listener).filter(|own| own.is_complete()))
+                .cloned()
+        });
+        let taken: HashSet<&str> = self.base.listeners.iter().map(|l| &*l.name).collect();
+        let came = self.listeners.iter();
+        let came = came.filter(|(name, _)| !taken.contains(name.as_str()));
+        own.chain(came.map(|(_, live)| Arc::clone(&live.whole)))
+            .collect()
+    }
+
+    fn assemble_cluster(&mut self, name: &str) {
+        let Some(part) = self.clusters.get_mut(name) else {
+            return;
+        };
+        let Discovery::Eds(eds) = &part.template.discovery else {
+            return;
+        };
+        let assignment = self.assignments.get(&*eds.service_name);
+        part.whole = assignment.map_or_else(
+            || Arc::clone(&part.template),
+            |assignment| Arc::new(assignment.of(&part.template)),
+        );
+    }
+
+    fn assemble_listener(&mut self, name: &str) -> Result<(), ConfigError> {
+        let Some(live) = self.listeners.get(name) else {
+            return Ok(());
+        };
+        let part = &live.part;
+        let mut routes = HashMap::new();
+        for manager in part.first.managers().filter(|manager| manager.rds) {
+            let name = &*manager.route_config_name;
+            if let Some(body) = self.routes.get(name) {
+                // What was checked can be decoded.
+                let message = Message::decode(body.clone()).unwrap_or_default();
+                routes.insert(name.to_owned(), message);
+            }
+        }
+        let whole = if routes.is_empty() {
+            Arc::clone(&part.first)
+        } else {
+            let message = listener_pb::Listener::decode(part.body.clone()).unwrap_or_default();
+            let whole = self.frame.listener_again(&self.known, &message, routes)?;
+            let mut whole = whole.unwrap_or_else(|| (*part.first).clone());
+            part::same_fingerprints(&mut whole, &part.first);
+            Arc::new(whole)
+        };
+        if let Some(live) = self.listeners.get_mut(name) {
+            live.whole = whole;
+        }
+        Ok(())
+    }
+}
+
+/// The listeners and clusters of a bootstrap that need more than it has.
+fn own(loaded: &Loaded, config: &Config) -> Vec<Checked> {
+    let one = |kind, name: &str, needs: &Needs, part| Checked {
+        kind,
+        name: name.to_owned(),
+        needs: Arc::new(needs.clone()),
+        part,
+        hash: 0,
+        is_own: true,
+    };
+    let clusters = config.clusters.iter().filter(|c| !c.needs.is_empty());
+    let clusters = clusters.map(|cluster| {
+        let part = Part::Cluster(Arc::clone(cluster));
+        one(Kind::Cluster, &cluster.name, &cluster.needs, part)
+    });
+    let resources = loaded.bootstrap.static_resources.iter();
+    let messages = resources.flat_map(|resources| &resources.listeners);
+    let listeners = config.listeners.iter().zip(messages);
+    let listeners = listeners.filter(|(listener, _)| !listener.is_complete());
+    let listeners = listeners.map(|(listener, message)| {
+        let part = Part::Listener(ListenerPart {
+            body: message.encode_to_vec().into(),
+            first: Arc::clone(listener),
+        });
+        one(Kind::Listener, &listener.name, &listener.needs, part)
+    });
+    clusters.chain(listeners).collect()
+}
+
+/// The message that the bootstrap is.
+const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
+
+fn node(loaded: &Loaded, options: &LoadOptions) -> Node {
+    let mut node = loaded.bootstrap.node.clone().unwrap_or_default();
+    if let Some(id) = &options.service_node {
+        node.id.clone_from(id);
+    }
+    if let Some(cluster) = &options.service_cluster {
+        node.cluster.clone_from(cluster);
+    }
+    node
+}
