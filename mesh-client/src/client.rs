@@ -25,7 +25,8 @@ use tokio::task::AbortHandle;
 use tower_service::Service;
 
 use crate::{
-    Manager, ManagerExchange, Mesh, Worker, worker::SWEEP_INTERVAL, xds::Follower, xds::following,
+    Manager, ManagerExchange, Mesh, Worker, worker::SWEEP_INTERVAL, xds::CacheConfig,
+    xds::Follower, xds::following,
 };
 
 /// An in-process client whose whole behaviour comes from Envoy configuration: routing, retries,
@@ -88,6 +89,7 @@ pub struct MeshClientBuilder {
     /// What the config was made of, if more comes to it.
     origin: Option<(Arc<Loaded>, LoadOptions)>,
     strict: bool,
+    cache: Option<CacheConfig>,
     listener: Option<String>,
     registry: Registry,
     rng: Rng,
@@ -120,6 +122,13 @@ impl MeshClientBuilder {
     #[must_use]
     pub fn logs(mut self, logs: LogWriterConfig) -> Self {
         self.logs = logs;
+        self
+    }
+
+    /// Keeps what the control plane sends, and starts from there when it cannot be reached.
+    #[must_use]
+    pub fn config_cache(mut self, cache: CacheConfig) -> Self {
+        self.cache = Some(cache);
         self
     }
 
@@ -158,9 +167,14 @@ impl MeshClientBuilder {
         match &self.origin {
             Some((loaded, options)) if self.config.is_dynamic() => {
                 let assembly = Assembly::new(loaded, &self.config, options, self.strict);
-                let (worker, manager, follower) =
-                    following::follow(&mesh, &self.config, assembly, self.listener, connector)
-                        .await?;
+                let (worker, manager, follower) = following::follow(
+                    &mesh,
+                    &self.config,
+                    assembly,
+                    (self.listener, self.cache),
+                    connector,
+                )
+                .await?;
                 Ok(MeshClient::around(&worker, manager, Some(follower)))
             }
             _ => {
@@ -198,6 +212,7 @@ impl MeshClient {
             config: Arc::new(config),
             origin: None,
             strict: false,
+            cache: None,
             listener: None,
             registry: Registry::new(),
             rng: Rng::from_entropy(),

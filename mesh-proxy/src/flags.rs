@@ -52,6 +52,18 @@ pub(crate) struct Flags {
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     pub(crate) drain_min_time_s: u64,
 
+    /// Keep what the control plane sends in this directory, and start from there when it cannot be reached.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) config_cache: Option<PathBuf>,
+
+    /// Refuse a config cache that is older.
+    #[arg(long, default_value_t = 604_800, value_name = "SECONDS")]
+    pub(crate) config_cache_max_age_s: u64,
+
+    /// Keep secrets in the config cache as well, readable by the owner only.
+    #[arg(long, requires = "config_cache")]
+    pub(crate) config_cache_secrets: bool,
+
     /// The node's id, in place of the bootstrap's.
     #[arg(long, value_name = "ID")]
     pub(crate) service_node: Option<String>,

@@ -2,14 +2,14 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use anyhow::Context as _;
-use mesh_client::{Mesh, Worker};
+use mesh_client::{Mesh, Worker, xds::Follower};
 use mesh_config::{dynamic::Assembly, model};
 use mesh_core::{Rng, clock, stats, stats::Registry};
 use mesh_net::TcpConnector;
@@ -42,6 +42,8 @@ pub(crate) struct Process {
     pub(crate) mesh: Mesh,
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) listeners: Listeners,
+    /// What follows the control plane, if there is one.
+    pub(crate) following: OnceLock<Follower>,
     /// Ends the process at once.
     pub(crate) quit: Notify,
     /// Names were asked for, endpoints were checked, and listeners accept.
@@ -84,6 +86,7 @@ pub(crate) async fn run(
         flusher: Arc::clone(&flusher),
         mesh: mesh.clone(),
         listeners,
+        following: OnceLock::new(),
         quit: Notify::new(),
         ready: AtomicBool::new(false),
         started: clock::now(),
@@ -105,9 +108,12 @@ pub(crate) async fn run(
     }
     mesh.warmed().await;
     process.listeners.commit(plan).await?;
-    let following = assembly.map(|assembly| xds::start(&process, assembly));
-    if following.is_none() {
-        process.become_ready();
+    match assembly {
+        Some(assembly) => {
+            let follower = xds::start(&process, assembly)?;
+            process.following.get_or_init(|| follower);
+        }
+        None => process.become_ready(),
     }
     tracing::info!(
         workers = workers.len(),
@@ -118,7 +124,7 @@ pub(crate) async fn run(
     let flushing = tokio::spawn(Arc::clone(&flusher).run());
     wait_for_the_end(&process).await?;
     flushing.abort();
-    drop((following, workers));
+    drop(workers);
     flusher.finish().await;
     if !mesh.writer().flush(FLUSH_TIMEOUT) {
         tracing::warn!("some access log lines could not be written");

@@ -2,10 +2,13 @@
 
 use std::sync::{Arc, Weak};
 
+use mesh_client::xds::Follower;
 use mesh_core::{
     clock,
     stats::{ComputedGuard, Stat, Value},
 };
+
+use mesh_xds::ResourceType;
 
 use crate::{admin, drain::Phase, process::Process};
 
@@ -38,12 +41,21 @@ pub(crate) fn export(process: &Arc<Process>) -> ComputedGuard {
             "cluster_manager.active_clusters",
             process.mesh.clusters().list().len() as u64,
         );
-        gauge("cluster_manager.warming_clusters", 0);
+        let waiting = process.following.get().map(Follower::waiting);
+        let waiting = waiting.unwrap_or_default();
+        let warming = |ty| waiting.iter().filter(|one| one.key.0 == ty).count() as u64;
+        gauge(
+            "cluster_manager.warming_clusters",
+            warming(ResourceType::Cluster),
+        );
         gauge(
             "listener_manager.total_listeners_active",
             process.listeners.list().len() as u64,
         );
-        gauge("listener_manager.total_listeners_warming", 0);
+        gauge(
+            "listener_manager.total_listeners_warming",
+            warming(ResourceType::Listener),
+        );
         gauge(
             "listener_manager.total_listeners_draining",
             process.listeners.draining() as u64,

@@ -1,38 +1,56 @@
 //! Listeners from a control plane.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-use mesh_client::xds::{Applying, FollowOptions, Follower, Listen, Unserved};
+use anyhow::Context as _;
+use mesh_client::xds::{Applying, CacheConfig, FollowOptions, Follower, Listen, Unserved};
 use mesh_config::{
     dynamic::Assembly,
     model::{Config, Listener},
 };
 
-use crate::process::Process;
+use crate::{listener::Listeners, process::Process};
 
 /// Follows the control plane. The process becomes ready once the first config was applied.
-pub(crate) fn start(process: &Arc<Process>, assembly: Assembly) -> Follower {
-    let listen = Arc::new(Sockets(Arc::clone(process)));
-    let options = FollowOptions::default();
-    Follower::start(&process.mesh, &process.config, assembly, listen, &options)
+pub(crate) fn start(process: &Arc<Process>, assembly: Assembly) -> anyhow::Result<Follower> {
+    let listen = Arc::new(Sockets {
+        listeners: process.listeners.clone(),
+        process: Arc::downgrade(process),
+    });
+    let flags = &process.flags;
+    let mut options = FollowOptions::default();
+    options.cache = flags.config_cache.as_ref().map(|directory| CacheConfig {
+        max_age: Duration::from_secs(flags.config_cache_max_age_s),
+        secrets: flags.config_cache_secrets,
+        ..CacheConfig::new(directory)
+    });
+    let follower = Follower::start(&process.mesh, &process.config, assembly, listen, &options);
+    follower.context("the config cache cannot be used")
 }
 
 /// The process's listeners.
-struct Sockets(Arc<Process>);
+struct Sockets {
+    listeners: Listeners,
+    /// It has the follower, which has this.
+    process: Weak<Process>,
+}
 
 impl Listen for Sockets {
     fn prepare(&self, listener: &Arc<Listener>) -> Result<(), String> {
-        let reserved = self.0.listeners.reserve(listener);
+        let reserved = self.listeners.reserve(listener);
         reserved.map_err(|error| format!("{error:#}"))
     }
 
     fn release(&self, name: &str) {
-        self.0.listeners.release(name);
+        self.listeners.release(name);
     }
 
     fn apply<'a>(&'a self, config: &'a Config) -> Applying<'a> {
         Box::pin(async {
-            let listeners = &self.0.listeners;
+            let listeners = &self.listeners;
             let mut plan = listeners.plan(&config.listeners, &config.version);
             let failed = std::mem::take(&mut plan.failed);
             let mut unserved: Vec<Unserved> = failed
@@ -54,6 +72,8 @@ impl Listen for Sockets {
     }
 
     fn settled(&self) {
-        self.0.become_ready();
+        if let Some(process) = self.process.upgrade() {
+            process.become_ready();
+        }
     }
 }

@@ -48,4 +48,4 @@ pub use client::{
     Accept, Cause, ClientStatus, ErrorState, Event, RateLimit, Reconnect, Rejection,
     ResourceStatus, Subscriber, SubscriberConfig,
 };
-pub use resource::{Resource, ResourceType, Variant, name_of, version_of};
+pub use resource::{Resource, ResourceType, Variant, name_of, version_hash, version_of};

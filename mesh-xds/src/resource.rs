@@ -238,6 +238,12 @@ pub fn version_of(body: &[u8]) -> String {
     format!("{:016x}", xxhash_rust::xxh3::xxh3_64(body))
 }
 
+/// The number that Envoy shows for a version, in the gauge `version`: its xxHash64.
+#[must_use]
+pub fn version_hash(version: &str) -> u64 {
+    xxhash_rust::xxh64::xxh64(version.as_bytes(), 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::{ResourceType, Variant};

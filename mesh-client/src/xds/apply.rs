@@ -6,7 +6,7 @@ use mesh_config::model::{Cluster, Config};
 use mesh_core::clock;
 use tokio::sync::watch;
 
-use super::{Listen, RETIRE_AFTER, Shared};
+use super::{Listen, RETIRE_AFTER, Shared, status::ListenerManagerStats};
 use crate::Mesh;
 
 /// The newest config, and whether the first of everything has come.
@@ -37,6 +37,7 @@ pub(super) struct Applier {
     listen: Arc<dyn Listen>,
     current: Arc<Config>,
     leaving: Leaving,
+    stats: ListenerManagerStats,
 }
 
 impl Applier {
@@ -46,6 +47,7 @@ impl Applier {
             listen,
             current: Arc::clone(config),
             leaving: Leaving::default(),
+            stats: ListenerManagerStats::register(&mesh.registry().scope("listener_manager.")),
         }
     }
 
@@ -84,6 +86,7 @@ impl Applier {
         self.mesh.apply(&with_old)?;
         for unserved in self.listen.apply(config).await {
             let name = &unserved.listener;
+            self.stats.listener_create_failure().inc();
             tracing::error!("listener {name:?} stays as it was: {}", unserved.reason);
         }
         Ok(())

@@ -12,7 +12,7 @@ use mesh_config::{
 use mesh_net::Connect;
 use tokio::sync::watch;
 
-use super::{Applying, FollowOptions, Follower, Listen, Unserved};
+use super::{Applying, CacheConfig, FollowOptions, Follower, Listen, Unserved};
 use crate::{ClientError, Manager, Mesh, Worker};
 
 /// The manager of a listener, once it has come; it follows every change.
@@ -20,7 +20,7 @@ pub(crate) async fn follow(
     mesh: &Mesh,
     config: &Arc<Config>,
     assembly: Assembly,
-    name: Option<String>,
+    (name, cache): (Option<String>, Option<CacheConfig>),
     connector: Arc<dyn Connect>,
 ) -> Result<(Arc<Worker>, Manager, Follower), ClientError> {
     let worker = Worker::new(mesh.clone(), connector);
@@ -33,12 +33,13 @@ pub(crate) async fn follow(
     });
     let options = FollowOptions {
         listener: name.clone(),
+        cache,
     };
     // One of the bootstrap's own is there from the start.
     if let Err(reason) = listen.update(config) {
         return Err(io::Error::other(reason).into());
     }
-    let follower = Follower::start(mesh, config, assembly, listen.clone(), &options);
+    let follower = Follower::start(mesh, config, assembly, listen.clone(), &options)?;
     // It can only fail when the follower has gone, and that is here.
     let _ = is_settled.wait_for(|settled| *settled).await;
     let manager = listen.current();

@@ -8,12 +8,15 @@
 //! [`MeshClient`](crate::MeshClient), which needs the connection manager of one.
 
 mod apply;
+mod cache;
 mod call;
 pub(crate) mod following;
 mod receiver;
 mod sources;
+mod status;
 
 use std::{
+    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -23,7 +26,8 @@ use mesh_config::{
     dynamic::Assembly,
     model::{Config, Listener},
 };
-use mesh_xds::ResourceType;
+use mesh_core::stats::ComputedGuard;
+use mesh_xds::{ResourceStatus, ResourceType, warming::Waiting};
 use tokio::{
     sync::{Notify, watch},
     task::AbortHandle,
@@ -36,8 +40,13 @@ const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// What was removed stays for at most so long if something in use still refers to it.
 const RETIRE_AFTER: Duration = Duration::from_secs(15);
 
+use cache::Cache;
 use receiver::Receiver;
 use sources::Sources;
+use status::Status;
+
+pub use cache::{CACHE_AGE_MAX_DEFAULT, CacheConfig};
+pub use status::ConfigOrigin;
 
 /// Who serves the listeners that come.
 pub trait Listen: Send + Sync + 'static {
@@ -78,12 +87,15 @@ pub struct FollowOptions {
     /// Only the listener of this name, instead of all. Clusters come by the names that its routes have, unless
     /// the bootstrap has a `cds_config`.
     pub listener: Option<String>,
+    /// Where accepted config is kept for a start without the control plane; nowhere by default.
+    pub cache: Option<CacheConfig>,
 }
 
 /// Follows a control plane until it is dropped. What was applied stays applied.
 pub struct Follower {
     shared: Shared,
     tasks: Vec<AbortHandle>,
+    _stats: ComputedGuard,
 }
 
 impl Drop for Follower {
@@ -96,18 +108,26 @@ impl Drop for Follower {
 impl Follower {
     /// Starts to follow what `config` says, of which `assembly` was made, on the current tokio runtime. Clusters
     /// of `config` must have been applied to `mesh`.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When the directory of the cache cannot be made.
     pub fn start(
         mesh: &Mesh,
         config: &Arc<Config>,
         assembly: Assembly,
         listen: Arc<dyn Listen>,
         options: &FollowOptions,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let (latest, newest) = watch::channel(apply::Latest::default());
-        let sources = Sources::new(mesh, config, assembly.node());
+        let registry = mesh.registry();
+        let scope = registry.scope("config_cache.");
+        let open = |cache| Cache::open(cache, &assembly.node(), &scope);
+        let cache = options.cache.as_ref().map(open).transpose()?;
+        let sources = Sources::new(mesh, config, assembly.node(), cache);
+        let status = Status::new(registry);
+        let receiver = Receiver::new(assembly, config, sources, status, latest);
         let shared = Shared {
-            receiver: Arc::new(Mutex::new(Receiver::new(assembly, config, sources, latest))),
+            receiver: Arc::new(Mutex::new(receiver)),
             listen: Arc::clone(&listen),
             changed: Arc::default(),
         };
@@ -117,8 +137,51 @@ impl Follower {
             keeping_time.abort_handle(),
             tokio::spawn(applying).abort_handle(),
         ];
+        let weak = Arc::downgrade(&shared.receiver);
+        let stats = registry.computed(move |out| {
+            if let Some(receiver) = weak.upgrade() {
+                let receiver = receiver.lock().unwrap_or_else(PoisonError::into_inner);
+                receiver.status.export(out);
+            }
+        });
         shared.lock().begin(&shared, config, options);
-        Self { shared, tasks }
+        Ok(Self {
+            shared,
+            tasks,
+            _stats: stats,
+        })
+    }
+
+    /// Where each resource stands.
+    pub async fn statuses(&self) -> Vec<ResourceStatus> {
+        let sources = self.shared.lock().commands();
+        let mut all = Vec::new();
+        for commands in sources {
+            all.extend(commands.statuses().await);
+        }
+        all
+    }
+
+    /// What waits, and what for.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<Waiting> {
+        self.shared.lock().warming.waiting()
+    }
+
+    /// The version of a type that was taken last; empty if there is none.
+    #[must_use]
+    pub fn version(&self, ty: ResourceType) -> String {
+        let receiver = self.shared.lock();
+        let version = receiver.status.versions.get(&ty);
+        version.cloned().unwrap_or_default()
+    }
+
+    /// A resource as JSON, without secrets.
+    #[must_use]
+    pub fn dump(&self, ty: ResourceType, body: &[u8]) -> Option<serde_json::Value> {
+        let language = self.shared.lock().language();
+        let name = ty.type_url().rsplit('/').next()?;
+        language.dump(name, body)
     }
 }
 

@@ -9,12 +9,13 @@ use std::{
 
 use mesh_config::{
     dynamic::{Assembly, Checked, Key, Kind, Needs},
+    language::Language,
     model::{Config, Origin, Source},
 };
 use mesh_core::clock;
 use mesh_xds::{
     Accept, Event, Rejection, ResourceType,
-    transport::{Handler, Interest},
+    transport::{Commands, Handler, Interest},
     warming::{self, Step, Warming},
 };
 use tokio::sync::watch;
@@ -22,14 +23,22 @@ use tokio::sync::watch;
 use super::{
     FollowOptions, RETIRE_AFTER, Shared,
     apply::Latest,
+    cache::Kept,
     kind_of,
     sources::{SourceKey, Sources},
+    status::{ConfigOrigin, Status},
     type_of,
 };
 
 /// What all streams together have brought.
 pub(super) struct Receiver {
     assembly: Assembly,
+    pub(super) status: Status,
+    /// Clusters and listeners that are in use.
+    live: BTreeSet<warming::Key>,
+    /// Types that everything of is wanted, and those of them that the control plane has answered for.
+    wildcards: BTreeSet<ResourceType>,
+    answered: BTreeSet<ResourceType>,
     pub(super) warming: Warming<Checked>,
     /// What each accepted resource needs.
     needs: BTreeMap<Key, Needs>,
@@ -57,6 +66,7 @@ impl Receiver {
         assembly: Assembly,
         config: &Config,
         sources: Sources,
+        status: Status,
         latest: watch::Sender<Latest>,
     ) -> Self {
         let mut warming = Warming::new();
@@ -67,6 +77,10 @@ impl Receiver {
         }
         Self {
             assembly,
+            status,
+            live: BTreeSet::new(),
+            wildcards: BTreeSet::new(),
+            answered: BTreeSet::new(),
             warming,
             needs: BTreeMap::new(),
             needed: BTreeMap::new(),
@@ -116,6 +130,14 @@ impl Receiver {
         self.take(shared, steps);
     }
 
+    pub(super) fn language(&self) -> Language {
+        self.assembly.language().clone()
+    }
+
+    pub(super) fn commands(&self) -> Vec<Commands> {
+        self.sources.commands()
+    }
+
     /// Nothing is followed any more.
     pub(super) fn close(&mut self) {
         self.sources.close();
@@ -125,6 +147,8 @@ impl Receiver {
         let key = Sources::key(source, ty);
         self.changes.entry(key).or_default().subscribe_all(ty);
         self.awaited.insert(ty);
+        self.wildcards.insert(ty);
+        self.status.on_subscribe(ty, "");
     }
 
     /// Looks at a resource that arrived.
@@ -140,7 +164,71 @@ impl Receiver {
         })
     }
 
+    /// A whole response was looked at.
+    fn on_response(&mut self, ty: ResourceType, version: &str, refused: bool) {
+        if !refused {
+            self.status.versions.insert(ty, version.to_owned());
+        }
+        if ty.is_full_state() {
+            match refused {
+                true => self.status.on_rejected(ty, ""),
+                false => self.status.on_success(ty, "", version),
+            }
+        }
+        self.answered.insert(ty);
+        if self.wildcards.is_subset(&self.answered) {
+            self.status.on_origin(ConfigOrigin::ControlPlane, None);
+        }
+    }
+
+    fn count(&mut self, event: &Event) {
+        match event {
+            Event::Updated { ty, resource } if !ty.is_full_state() => {
+                self.status
+                    .on_success(*ty, &resource.name, &resource.version);
+            }
+            Event::Rejected { ty, name, .. } if !ty.is_full_state() => {
+                self.status.on_rejected(*ty, name);
+            }
+            Event::TimedOut { ty, name } => {
+                self.status
+                    .on_timeout(*ty, name.as_deref().unwrap_or_default());
+            }
+            _ => {}
+        }
+    }
+
+    /// Something is in use from now on, or is not any more.
+    fn count_step(&mut self, step: &Step<Checked>) {
+        let Status {
+            clusters,
+            listeners,
+            ..
+        } = &self.status;
+        match step {
+            Step::Activate { key, .. } => {
+                let modified = !self.live.insert(key.clone());
+                match (key.0, modified) {
+                    (ResourceType::Cluster, false) => clusters.cluster_added().inc(),
+                    (ResourceType::Cluster, true) => clusters.cluster_modified().inc(),
+                    (ResourceType::Listener, false) => listeners.listener_added().inc(),
+                    (ResourceType::Listener, true) => listeners.listener_modified().inc(),
+                    _ => drop(self.live.remove(key)),
+                }
+            }
+            Step::Retire { key } => {
+                self.live.remove(key);
+                match key.0 {
+                    ResourceType::Cluster => clusters.cluster_removed().inc(),
+                    ResourceType::Listener => listeners.listener_removed().inc(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn on_event(&mut self, now: Instant, event: Event) -> Vec<Step<Checked>> {
+        self.count(&event);
         match event {
             Event::Updated { ty, resource } => {
                 let Some(kind) = kind_of(ty) else {
@@ -193,6 +281,11 @@ impl Receiver {
 
     fn update(&mut self, now: Instant, key: Key, checked: Checked) -> Vec<Step<Checked>> {
         let needs = checked.needs().clone();
+        let managers = checked.listener().into_iter().flat_map(|l| l.managers());
+        for manager in managers.filter(|manager| manager.rds) {
+            self.status
+                .on_manager(&manager.route_config_name, &manager.stat_prefix);
+        }
         let before = self.needs.insert(key.clone(), needs.clone());
         let before = before.unwrap_or_default();
         for (need, origin) in &needs {
@@ -206,14 +299,14 @@ impl Receiver {
             .collect();
         let mut steps = self.let_go(now, gone);
         // Without a deadline for one, there is none for all.
-        let timeouts = needs.values().map(|origin| {
+        let mut timeouts = needs.values().map(|origin| {
             let origin = origin.as_ref().or(self.clusters.as_ref());
             origin.map_or(Some(super::INITIAL_FETCH_TIMEOUT), |origin| {
                 origin.initial_fetch_timeout
             })
         });
-        let timeout = timeouts.fold(Some(std::time::Duration::ZERO), |longest, timeout| {
-            Some(longest?.max(timeout?))
+        let timeout = timeouts.try_fold(std::time::Duration::ZERO, |longest, timeout| {
+            Some(longest.max(timeout?))
         });
         let deadline = timeout.map(|timeout| now + timeout);
         let keys: Vec<warming::Key> = needs.keys().map(wire_key).collect();
@@ -248,6 +341,7 @@ impl Receiver {
             }
             None => {
                 self.needed.insert(key.clone(), (1, source.clone()));
+                self.status.on_subscribe(ty, &key.1);
                 self.changes
                     .entry(source)
                     .or_default()
@@ -273,6 +367,7 @@ impl Receiver {
             }
             let (source, ty) = (source.clone(), type_of(key.0));
             self.needed.remove(key);
+            self.status.on_unsubscribe(ty, &key.1);
             self.changes
                 .entry(source)
                 .or_default()
@@ -301,6 +396,7 @@ impl Receiver {
     pub(super) fn take(&mut self, shared: &Shared, steps: Vec<Step<Checked>>) {
         let changed = !steps.is_empty();
         for step in steps {
+            self.count_step(&step);
             match step {
                 Step::Activate {
                     key,
@@ -371,13 +467,15 @@ fn wire_key(key: &Key) -> warming::Key {
 pub(super) struct Ear {
     shared: Shared,
     source: SourceKey,
+    kept: Option<Kept>,
 }
 
 impl Shared {
-    pub(super) fn of(&self, source: &SourceKey) -> Ear {
+    pub(super) fn of(&self, source: &SourceKey, kept: Option<Kept>) -> Ear {
         Ear {
             shared: self.clone(),
             source: source.clone(),
+            kept,
         }
     }
 }
@@ -408,6 +506,13 @@ impl Accept for Ear {
 
 impl Handler for Ear {
     fn on_events(&mut self, now: Instant, events: Vec<Event>, interest: &mut Interest) {
+        if let Some(kept) = &self.kept {
+            let changed = events.iter().filter_map(|event| match event {
+                Event::Updated { ty, .. } | Event::Removed { ty, .. } => Some(*ty),
+                _ => None,
+            });
+            changed.for_each(|ty| kept.on_change(ty));
+        }
         let shared = &self.shared;
         let mut receiver = shared.lock();
         let mut steps = Vec::new();
@@ -420,7 +525,15 @@ impl Handler for Ear {
         shared.changed.notify_one();
     }
 
+    fn on_response(&mut self, _: Instant, ty: ResourceType, version: &str, refused: Option<&str>) {
+        let mut receiver = self.shared.lock();
+        receiver.on_response(ty, version, refused.is_some());
+    }
+
     fn on_connection(&mut self, connected: bool, reason: &str) {
+        let mut receiver = self.shared.lock();
+        receiver.status.on_connection(&self.source, connected);
+        drop(receiver);
         if connected {
             tracing::info!("connected to the control plane");
         } else {

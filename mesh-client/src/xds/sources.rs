@@ -9,9 +9,17 @@ use mesh_xds::{
     wire::Node,
 };
 
+use tokio::task::AbortHandle;
+
 use crate::Mesh;
 
-use super::{Shared, call::ThroughCluster};
+use super::{
+    Shared,
+    cache::{Cache, Kept},
+    call::ThroughCluster,
+    receiver::Ear,
+    status::ConfigOrigin,
+};
 
 /// A source of one type; the aggregated stream has none.
 pub(super) type SourceKey = (Source, Option<ResourceType>);
@@ -23,11 +31,26 @@ pub(super) struct Sources {
     ads: Option<Arc<StreamConfig>>,
     node: Node,
     timeout: Option<std::time::Duration>,
-    live: BTreeMap<SourceKey, Commands>,
+    cache: Option<Cache>,
+    live: BTreeMap<SourceKey, Live>,
+}
+
+/// A stream's task, which ends with its commands, and the one that saves what it has brought.
+struct Live {
+    commands: Commands,
+    saving: Option<AbortHandle>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some(saving) = &self.saving {
+            saving.abort();
+        }
+    }
 }
 
 impl Sources {
-    pub(super) fn new(mesh: &Mesh, config: &Config, node: Node) -> Self {
+    pub(super) fn new(mesh: &Mesh, config: &Config, node: Node, cache: Option<Cache>) -> Self {
         let dynamic = &config.dynamic;
         let first = dynamic.listeners.as_ref().or(dynamic.clusters.as_ref());
         Self {
@@ -37,8 +60,15 @@ impl Sources {
             timeout: first.map_or(Some(super::INITIAL_FETCH_TIMEOUT), |origin| {
                 origin.initial_fetch_timeout
             }),
+            cache,
             live: BTreeMap::new(),
         }
+    }
+
+    /// The ways to all of them.
+    pub(super) fn commands(&self) -> Vec<Commands> {
+        let live = self.live.values();
+        live.map(|live| live.commands.clone()).collect()
     }
 
     /// Where something of that type comes from.
@@ -52,12 +82,12 @@ impl Sources {
     /// Tells a source what is wanted; it is connected to if it was not.
     pub(super) fn change(&mut self, shared: &Shared, key: &SourceKey, interest: Interest) {
         if !self.live.contains_key(key)
-            && let Some(commands) = self.open(shared, key)
+            && let Some(live) = self.open(shared, key)
         {
-            self.live.insert(key.clone(), commands);
+            self.live.insert(key.clone(), live);
         }
-        if let Some(commands) = self.live.get(key) {
-            commands.change(interest);
+        if let Some(live) = self.live.get(key) {
+            live.commands.change(interest);
         }
     }
 
@@ -67,7 +97,7 @@ impl Sources {
         self.ads = None;
     }
 
-    fn open(&self, shared: &Shared, key: &SourceKey) -> Option<Commands> {
+    fn open(&self, shared: &Shared, key: &SourceKey) -> Option<Live> {
         let config = match &key.0 {
             Source::Ads => self.ads.as_ref()?,
             Source::Stream(config) => config,
@@ -102,10 +132,36 @@ impl Sources {
         };
         let reconnect = reconnect.ok()?;
         let rng = self.mesh.rng().clone();
-        let handler = shared.of(key);
+        let kept = self.cache.as_ref().and_then(|cache| cache.of(key));
+        let handler = shared.of(key, kept.clone());
         let (driver, commands) =
             Driver::new(Subscriber::new(settings), handler, stream, reconnect, rng);
-        tokio::spawn(driver.run());
-        Some(commands)
+        let saving = kept.clone().map(|kept| {
+            let saving = kept.run(commands.clone());
+            tokio::spawn(saving).abort_handle()
+        });
+        tokio::spawn(run(driver, kept, shared.clone()));
+        Some(Live { commands, saving })
     }
+}
+
+/// Takes what the cache has, and then what the control plane says.
+async fn run(mut driver: Driver<Ear>, kept: Option<Kept>, shared: Shared) {
+    if let Some(kept) = &kept
+        && let Some((all, saved)) = kept.load()
+    {
+        tracing::info!("starting from the config cache");
+        shared
+            .lock()
+            .status
+            .on_origin(ConfigOrigin::Cache, Some(saved));
+        let restoring = kept.restore();
+        for (ty, resources) in all {
+            driver.restore(ty, resources);
+        }
+        drop(restoring);
+    }
+    // It is nobody's any more; what it holds must not keep it alive.
+    drop((kept, shared));
+    driver.run().await;
 }

@@ -297,7 +297,7 @@ impl Assembly {
             let live = self.listeners.get(&*listener.name);
             let whole = live.map(|live| &live.whole);
             whole
-                .or(Some(listener).filter(|own| own.is_complete()))
+                .or_else(|| Some(listener).filter(|own| own.is_complete()))
                 .cloned()
         });
         let taken: HashSet<&str> = self.base.listeners.iter().map(|l| &*l.name).collect();

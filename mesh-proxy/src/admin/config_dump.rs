@@ -1,8 +1,9 @@
 use http::StatusCode;
+use mesh_xds::ResourceType;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use super::{Ask, Page, fields};
+use super::{Ask, Page, dynamic, fields};
 
 const TYPE: &str = "type.googleapis.com/envoy.admin.v3.";
 
@@ -57,18 +58,8 @@ const SECTIONS: [Section; 4] = [
     },
 ];
 
-/// Lists that stay empty: nothing comes from a control plane, and there are no secrets.
-const EMPTY: [&str; 9] = [
-    "dynamic_active_clusters",
-    "dynamic_warming_clusters",
-    "dynamic_endpoint_configs",
-    "dynamic_listeners",
-    "dynamic_route_configs",
-    "inline_scoped_route_configs",
-    "static_secrets",
-    "dynamic_active_secrets",
-    "dynamic_warming_secrets",
-];
+/// Lists that stay empty.
+const EMPTY: [&str; 2] = ["inline_scoped_route_configs", "static_secrets"];
 
 pub(super) fn page(ask: &Ask<'_>) -> Page {
     dump(ask).unwrap_or_else(|(status, reason)| Page::error(status, reason))
@@ -111,10 +102,20 @@ fn one_list(
             "bootstrap is not a repeated field. Use ?mask=bootstrap to get only this field";
         return Err((StatusCode::BAD_REQUEST, reason.to_owned()));
     }
+    let dynamic = dynamic::find(resource);
+    if let Some(list) = dynamic.filter(|list| endpoints || list.dump != "EndpointsConfigDump") {
+        let kind = format!("{TYPE}{}.{}", list.dump, list.element);
+        let elements = list.elements(ask, |name| names.is_none_or(|names| names.is_match(name)));
+        let masked = elements.into_iter().filter_map(|element| match paths {
+            [] => Some(element),
+            paths => fields::apply(&element, paths),
+        });
+        return Ok(masked.map(|element| typed(&kind, element)).collect());
+    }
     let section = SECTIONS.iter().find(|section| section.list == resource);
     let section = section.filter(|section| endpoints || section.dump != "EndpointsConfigDump");
     let Some(section) = section else {
-        if EMPTY.contains(&resource) {
+        if EMPTY.contains(&resource) || dynamic.is_some() {
             return Ok(Vec::new());
         }
         let reason = format!("{resource} not found in config dump");
@@ -144,16 +145,26 @@ fn all(
             dumps.push(("ScopedRoutesConfigDump", json!({})));
         }
         let mut dump = Map::new();
-        if matches!(section.dump, "ClustersConfigDump" | "ListenersConfigDump") {
+        let ty = match section.dump {
+            "ClustersConfigDump" => Some(ResourceType::Cluster),
+            "ListenersConfigDump" => Some(ResourceType::Listener),
+            _ => None,
+        };
+        if let Some(ty) = ty {
+            let came = ask.process.following.get();
+            let came = came.map(|follower| follower.version(ty));
+            let version = came.unwrap_or_else(|| version.to_owned());
             dump.insert("version_info".to_owned(), version.into());
         }
         let elements = section.elements(ask, names);
         if !elements.is_empty() {
             dump.insert(section.list.to_owned(), elements.into());
         }
+        dump.extend(dynamic_lists(ask, section.dump, names));
         dumps.push((section.dump, Value::Object(dump)));
     }
-    dumps.push(("SecretsConfigDump", json!({})));
+    let secrets = dynamic_lists(ask, "SecretsConfigDump", names);
+    dumps.push(("SecretsConfigDump", secrets.into()));
     let shown = dumps.into_iter().filter_map(|(name, dump)| {
         let dump = match paths {
             [] => dump,
@@ -168,6 +179,17 @@ fn all(
         return Err((StatusCode::BAD_REQUEST, reason));
     }
     Ok(shown)
+}
+
+/// The lists of a dump that came from a control plane, but for empty ones.
+fn dynamic_lists(ask: &Ask<'_>, dump: &str, names: Option<&Regex>) -> Map<String, Value> {
+    let matches = |name: &str| names.is_none_or(|names| names.is_match(name));
+    let lists = dynamic::LISTS.iter().filter(|list| list.dump == dump);
+    let lists = lists.map(|list| (list.field.to_owned(), list.elements(ask, matches)));
+    let lists = lists.filter(|(_, elements)| !elements.is_empty());
+    lists
+        .map(|(field, elements)| (field, elements.into()))
+        .collect()
 }
 
 impl Section {

@@ -6,6 +6,7 @@
 
 mod clusters;
 mod config_dump;
+mod dynamic;
 mod fields;
 mod health;
 mod help;
@@ -19,6 +20,7 @@ mod runtime;
 mod server_info;
 mod service;
 mod stats;
+mod warming;
 
 use std::{
     io,
@@ -30,6 +32,7 @@ use http::{Method, StatusCode, header};
 use mesh_core::Address;
 use mesh_http::server::{Connection, ServerConfig};
 use mesh_net::{BindOptions, BoundSocket, Listener};
+use mesh_xds::ResourceStatus;
 
 use crate::{drain::Phase, process::Process};
 
@@ -73,6 +76,8 @@ pub(crate) fn start(process: &Arc<Process>, socket: BoundSocket) -> io::Result<(
 
 /// What is asked of the admin.
 pub(crate) struct Ask<'a> {
+    /// Where what comes from a control plane stands, for the page that shows it.
+    statuses: &'a [ResourceStatus],
     pub(crate) process: &'a Process,
     pub(crate) query: &'a str,
     /// The body, at most [`service::BODY_BYTES_MAX`] long.
@@ -127,6 +132,7 @@ pub(crate) fn answer(
     request: &http::request::Parts,
     body: &[u8],
     local: Option<SocketAddr>,
+    statuses: &[ResourceStatus],
 ) -> Page {
     let host = request
         .headers
@@ -174,6 +180,7 @@ pub(crate) fn answer(
     let content_type = request.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.and_then(|value| value.to_str().ok());
     (route.page)(&Ask {
+        statuses,
         process,
         query: request.uri.query().unwrap_or_default(),
         body,

@@ -2,7 +2,7 @@
 
 use super::{
     Ask, Page, clusters, config_dump, health, help, index, listeners, logging, memory, runtime,
-    server_info, stats,
+    server_info, stats, warming,
 };
 
 /// What a path leads to.
@@ -96,6 +96,11 @@ pub(super) const ROUTES: &[Route] = &[
         ],
         ..read("/config_dump", "dump current configs", config_dump::page)
     },
+    read(
+        "/config/warming",
+        "what has come from a control plane and waits, and what for",
+        warming::page,
+    ),
     read(
         "/contention",
         "mutex contention: there is no such measurement",

@@ -34,6 +34,11 @@ impl AdminHandler {
     }
 }
 
+/// Only that page shows them, and there may be many.
+fn wants_statuses(request: &http::request::Parts) -> bool {
+    request.uri.path() == "/config_dump"
+}
+
 fn response(page: Page) -> Response<Body> {
     let mut response = Response::new(Body::from(page.body));
     *response.status_mut() = page.status;
@@ -63,7 +68,14 @@ impl Handler for AdminHandler {
         Answering(Box::pin(async move {
             let (parts, body) = request.into_parts();
             let page = match Limited::new(body, BODY_BYTES_MAX).collect().await {
-                Ok(body) => answer(&process, &parts, &body.to_bytes(), local),
+                Ok(body) => {
+                    let following = process.following.get();
+                    let statuses = match following.filter(|_| wants_statuses(&parts)) {
+                        Some(follower) => follower.statuses().await,
+                        None => Vec::new(),
+                    };
+                    answer(&process, &parts, &body.to_bytes(), local, &statuses)
+                }
                 Err(_) => Page::error(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     format!("the body is longer than {BODY_BYTES_MAX} bytes, or broke off\n"),

@@ -18,3 +18,5 @@ mod tls;
 mod tls_inspector;
 mod traffic;
 mod xds;
+mod xds_cache;
+mod xds_status;

@@ -17,19 +17,19 @@ use mesh_xds::{
 
 use crate::support::{get, start};
 
-const NODE: &str = "me";
-const LOOPBACK: SocketAddr =
+pub(crate) const NODE: &str = "me";
+pub(crate) const LOOPBACK: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// A control plane, and upstreams to send requests to.
-struct Plane {
-    cache: SnapshotCache,
-    control: Control,
+pub(crate) struct Plane {
+    pub(crate) cache: SnapshotCache,
+    pub(crate) control: Control,
     upstreams: [Upstream; 2],
 }
 
 impl Plane {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let upstream = |name| {
             let upstream = Upstream::start(name).unwrap();
             upstream.on("/", [Reply::ok(name)]);
@@ -45,7 +45,7 @@ impl Plane {
     }
 
     /// A cluster for each upstream.
-    fn clusters(&self) -> Snapshot {
+    pub(crate) fn clusters(&self) -> Snapshot {
         let clusters = self.upstreams.iter().map(|u| cluster(u.name()));
         let endpoints = self
             .upstreams
@@ -57,7 +57,7 @@ impl Plane {
     }
 
     /// One listener, whose routes lead to the cluster of that name.
-    fn publish(&self, to: &str) {
+    pub(crate) fn publish(&self, to: &str) {
         let snapshot = self
             .clusters()
             .with(Listener, vec![listener("web", "web")])
@@ -70,7 +70,7 @@ impl Plane {
         clients.flat_map(|client| client.rows).collect()
     }
 
-    fn bootstrap(&self) -> String {
+    pub(crate) fn bootstrap(&self) -> String {
         bootstrap(self.control.address)
     }
 }
@@ -102,19 +102,19 @@ static_resources:
     )
 }
 
-fn ask(connection: &mut Connection) -> String {
+pub(crate) fn ask(connection: &mut Connection) -> String {
     connection.send(&get("/"));
     let response = connection.response(false);
     assert!(!response.head.lists("connection", "close"));
     String::from_utf8(response.body.data).unwrap()
 }
 
-fn becomes(mut ask: impl FnMut() -> String, wanted: &str) {
+pub(crate) fn becomes(mut ask: impl FnMut() -> String, wanted: &str) {
     let got = until(Deadline::default(), || (ask() == wanted).then_some(()));
     assert!(got.is_some(), "it is never {wanted:?}");
 }
 
-fn open(proxy: &Proxy, name: &str) -> Connection {
+pub(crate) fn open(proxy: &Proxy, name: &str) -> Connection {
     Connection::open(proxy.listener(name).unwrap()).unwrap()
 }
 

@@ -60,6 +60,7 @@ enum Command {
     Restore(ResourceType, Vec<Resource>),
     Dump(oneshot::Sender<Vec<ResourceStatus>>),
     Held(ResourceType, oneshot::Sender<(String, Vec<Resource>)>),
+    IsConnected(oneshot::Sender<bool>),
 }
 
 /// Changes of what is wanted that the driver has not seen yet. All that are there at once are taken at once, so
@@ -80,6 +81,7 @@ impl fmt::Debug for Command {
             Self::Restore(..) => "Restore",
             Self::Dump(_) => "Dump",
             Self::Held(..) => "Held",
+            Self::IsConnected(_) => "IsConnected",
         })
     }
 }
@@ -111,6 +113,13 @@ impl Commands {
         statuses.await.unwrap_or_default()
     }
 
+    /// Whether there is a stream; false when the driver is gone.
+    pub async fn is_connected(&self) -> bool {
+        let (answer, connected) = oneshot::channel();
+        let sent = self.sender.send(Command::IsConnected(answer)).await;
+        sent.is_ok() && connected.await.unwrap_or(false)
+    }
+
     /// Everything that is held of a type, with the version of the whole as far as there is one; nothing when the
     /// driver is gone.
     pub async fn held(&self, ty: ResourceType) -> Option<(String, Vec<Resource>)> {
@@ -131,7 +140,7 @@ pub trait Call: Send + Sync {
 #[derive(Clone)]
 pub enum Server {
     /// At an address.
-    Endpoint(Endpoint),
+    Endpoint(Box<Endpoint>),
     /// Wherever this gets to.
     Call(Arc<dyn Call>),
 }
@@ -171,7 +180,7 @@ impl Stream {
                 .http2_keep_alive_interval(KEEP_ALIVE.0)
                 .keep_alive_timeout(KEEP_ALIVE.1)
                 .keep_alive_while_idle(true);
-            Ok(Server::Endpoint(endpoint))
+            Ok(Server::Endpoint(Box::new(endpoint)))
         };
         Ok(Self {
             servers: servers
@@ -366,6 +375,7 @@ impl<H: Handler> Driver<H> {
                 self.apply(now, events);
             }
             // Whoever asked may have gone; then nobody misses the answer.
+            Command::IsConnected(answer) => drop(answer.send(self.subscriber.is_connected())),
             Command::Held(ty, answer) => {
                 let version = self.subscriber.version(ty).to_owned();
                 drop(answer.send((version, self.subscriber.all_held(ty))));

@@ -1,0 +1,118 @@
+//! What the admin and the stats tell of a control plane.
+
+use e2e::{
+    resources::{broken_cluster, cluster, listener, routes},
+    wait::{Deadline, until},
+};
+use mesh_xds::ResourceType::{Cluster, Listener, RouteConfiguration};
+use serde_json::Value;
+
+use crate::{
+    support::start,
+    xds::{NODE, Plane, ask, open},
+};
+
+fn list(proxy: &e2e::process::Proxy, resource: &str) -> Vec<Value> {
+    let page = format!("/config_dump?resource={resource}&include_eds");
+    let page: Value = serde_json::from_str(&proxy.admin().text(&page).unwrap()).unwrap();
+    page["configs"].as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn what_came_is_in_the_config_dump_with_its_status() {
+    let plane = Plane::start();
+    plane.publish("a");
+    let proxy = start(&plane.bootstrap());
+    assert_eq!(ask(&mut open(&proxy, "web")), "a");
+    let clusters = list(&proxy, "dynamic_active_clusters");
+    assert_eq!(clusters.len(), 2);
+    assert_eq!(clusters[0]["cluster"]["name"], "a");
+    assert_eq!(clusters[0]["client_status"], "ACKED");
+    assert!(clusters[0]["version_info"].is_string() && clusters[0]["last_updated"].is_string());
+    let listeners = list(&proxy, "dynamic_listeners");
+    assert_eq!(listeners[0]["active_state"]["listener"]["name"], "web");
+    let routes = list(&proxy, "dynamic_route_configs");
+    assert_eq!(routes[0]["route_config"]["name"], "web");
+    assert_eq!(list(&proxy, "dynamic_endpoint_configs").len(), 2);
+
+    // One that is rejected stays as it was, and says why.
+    let bad = plane
+        .clusters()
+        .with(Cluster, vec![broken_cluster("a"), cluster("b")]);
+    plane.cache.set_snapshot(NODE, bad);
+    let nacked = until(Deadline::default(), || {
+        let clusters = list(&proxy, "dynamic_active_clusters");
+        let row = clusters
+            .into_iter()
+            .find(|row| row["client_status"] == "NACKED")?;
+        Some(row)
+    });
+    let nacked = nacked.expect("nothing is rejected");
+    assert_eq!(nacked["cluster"]["name"], "a");
+    let details = nacked["error_state"]["details"].as_str().unwrap();
+    assert!(details.contains("eds_cluster_config"), "{details}");
+    let rejected = proxy.admin().stat("cluster_manager.cds.update_rejected");
+    assert!(rejected.unwrap() >= 1);
+}
+
+#[test]
+fn subscriptions_are_counted_under_envoys_names() {
+    let plane = Plane::start();
+    plane.publish("a");
+    let proxy = start(&plane.bootstrap());
+    let admin = proxy.admin();
+    for name in [
+        "cluster_manager.cds",
+        "listener_manager.lds",
+        "cluster.a",
+        "http.interop.rds.web",
+    ] {
+        let stat = |stat: &str| admin.stat(&format!("{name}.{stat}")).unwrap();
+        assert!(stat("update_success") >= 1, "{name}");
+        assert!(stat("update_attempt") > stat("update_success"), "{name}");
+        assert_eq!(
+            (stat("update_rejected"), stat("update_failure")),
+            (0, 0),
+            "{name}"
+        );
+    }
+    for (name, value) in [
+        ("control_plane.connected_state", 1),
+        ("control_plane.config_source", 2),
+        ("cluster_manager.cluster_added", 2),
+        ("listener_manager.listener_added", 1),
+        ("cluster_manager.warming_clusters", 0),
+    ] {
+        assert_eq!(admin.stat(name).unwrap(), value, "{name}");
+    }
+}
+
+#[test]
+fn what_waits_is_shown_with_what_it_waits_for() {
+    let plane = Plane::start();
+    plane.publish("a");
+    // Only a server that tells differences says that something is not there.
+    let proxy = start(&plane.bootstrap().replace("DELTA_GRPC", "GRPC"));
+    let snapshot = plane
+        .clusters()
+        .with(
+            Listener,
+            vec![listener("late", "nowhere"), listener("web", "web")],
+        )
+        .with(RouteConfiguration, vec![routes("web", "a")]);
+    plane.cache.set_snapshot(NODE, snapshot);
+    let row = until(Deadline::default(), || {
+        let page = proxy.admin().text("/config/warming").ok()?;
+        let page: Value = serde_json::from_str(&page).ok()?;
+        page["warming"].as_array()?.first().cloned()
+    });
+    let row = row.expect("nothing waits");
+    assert_eq!(
+        (row["type"].as_str(), row["name"].as_str()),
+        (Some("lds"), Some("late"))
+    );
+    assert_eq!(row["missing"][0]["name"], "nowhere");
+    assert_eq!(row["older_version_in_use"], false);
+    // The other one does not wait for it.
+    assert_eq!(ask(&mut open(&proxy, "web")), "a");
+}
