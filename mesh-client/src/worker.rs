@@ -40,6 +40,7 @@ pub struct WorkerCluster {
     pub(crate) cluster: Arc<Cluster>,
     /// With the cluster's handshake, if it has any.
     pub(crate) connector: Arc<dyn Connect>,
+    pub(crate) rng: Rng,
     inner: Mutex<Inner>,
 }
 
@@ -123,7 +124,7 @@ impl Worker {
                     .filter(|w| Arc::ptr_eq(&w.cluster, cluster));
                 let next = kept.cloned().unwrap_or_else(|| {
                     let previous = old.clusters.get(name).map(AsRef::as_ref);
-                    WorkerCluster::new(Arc::clone(cluster), Arc::clone(&self.connector), previous)
+                    WorkerCluster::new(Arc::clone(cluster), self, previous)
                 });
                 (Arc::clone(name), next)
             })
@@ -161,7 +162,7 @@ impl Worker {
 impl WorkerCluster {
     fn new(
         cluster: Arc<Cluster>,
-        connector: Arc<dyn Connect>,
+        worker: &Worker,
         previous: Option<&Self>,
     ) -> Arc<Self> {
         let balancer = Balancer::with_stats(
@@ -180,7 +181,7 @@ impl WorkerCluster {
             }
             _ => HashMap::default(),
         };
-        let connector = tls::over(&connector, cluster.tls.as_ref());
+        let connector = tls::over(&worker.connector, cluster.tls.as_ref());
         let inner = Mutex::new(Inner {
             balancer,
             slots,
@@ -189,6 +190,7 @@ impl WorkerCluster {
         Arc::new(Self {
             cluster,
             connector,
+            rng: worker.rng.clone(),
             inner,
         })
     }

@@ -12,7 +12,7 @@
 //! | how much may run at once | [`Resources`], [`Permit`] |
 //! | a request turns into a tunnel | [`TunnelRequest`], [`Tunnel`] |
 //! | a value that people may change meanwhile | [`mod@runtime`] |
-//! | what time it is, wake me later | [`clock`], [`Timer`] |
+//! | what time it is, wake me later | [`clock`], [`Timer`], [`Alarm`] |
 //! | a random number that a test can fix | [`Rng`] |
 //! | count this | [`mod@stats`] |
 //! | test a text | [`matcher`] |
@@ -75,6 +75,6 @@ pub use request::{Facts, RequestInfo};
 pub use resources::{Overflow, Permit, Priority, Resource, Resources, RetryLimit, Thresholds};
 pub use rng::Rng;
 pub use server::ServerHealth;
-pub use timer::Timer;
+pub use timer::{Alarm, Timer, Watching};
 pub use tls::{ClientCertDetails, ForwardClientCert, TlsFacts, TlsField, Xfcc};
 pub use tunnel::{Tunnel, TunnelRequest};

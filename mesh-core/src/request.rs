@@ -4,7 +4,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -111,7 +111,7 @@ pub struct RequestInfo {
     bytes_received: AtomicU64,
     bytes_sent: AtomicU64,
     /// No fact, since every policy asks for it and it never changes.
-    route: OnceLock<Arc<dyn Any + Send + Sync>>,
+    route: Option<Arc<dyn Any + Send + Sync>>,
     facts: Mutex<Facts>,
 }
 
@@ -133,7 +133,7 @@ impl RequestInfo {
             flags: ResponseFlags::default(),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
-            route: OnceLock::new(),
+            route: None,
             facts: Mutex::default(),
         }
     }
@@ -154,16 +154,21 @@ impl RequestInfo {
         f(&mut self.facts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The facts, while nobody else has this info.
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        self.facts.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The matched route, as whoever matched it knows its type.
     #[must_use]
     pub fn route<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        self.route.get()?.downcast_ref()
+        self.route.as_ref()?.downcast_ref()
     }
 
-    /// Remembers the matched route. The first one stays: what was decided about a request holds for all of
-    /// its policies, from start to end.
-    pub fn set_route(&self, route: Arc<dyn Any + Send + Sync>) {
-        let _ = self.route.set(route);
+    /// Remembers the matched route, before anybody else has this info: what was decided about a request holds
+    /// for all of its policies, from start to end.
+    pub fn set_route(&mut self, route: Arc<dyn Any + Send + Sync>) {
+        self.route = Some(route);
     }
 
     /// Remembers a decision.
@@ -202,7 +207,10 @@ impl RequestInfo {
 
     /// Counts body bytes from the client.
     pub fn add_received(&self, bytes: u64) {
-        self.bytes_received.fetch_add(bytes, Ordering::Relaxed);
+        // Most requests have none, and a locked addition is not for nothing.
+        if bytes > 0 {
+            self.bytes_received.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 
     /// Counts body bytes to the client.
@@ -231,18 +239,18 @@ mod tests {
 
     #[test]
     fn what_one_attempt_learns_is_seen_by_all() {
-        let info = Arc::new(RequestInfo::new(
+        let mut info = RequestInfo::new(
             clock::now(),
             0,
             Arc::new(ConnectionInfo::in_process()),
             Arc::from("1"),
-        ));
+        );
+        info.set_route(Arc::new(7u32));
+        let info = Arc::new(info);
         let mut request = Request::new(());
         RequestInfo::attach(&info, &mut request);
         let attempt = request.clone();
         RequestInfo::trace(&attempt, || Decision::new("retry", Reason::Retried, 1, 2));
-        info.set_route(Arc::new(7u32));
-        info.set_route(Arc::new(8u32));
         assert_eq!(
             info.with(|facts| facts.trace.to_string()),
             "retry:retried 1/2"

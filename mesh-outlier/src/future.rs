@@ -6,10 +6,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use mesh_core::{BoxError, Classify, Error, Responses};
+use mesh_core::{BoxError, Classify, Error, Requests, Responses};
 use pin_project::{pin_project, pinned_drop};
 
-use crate::{BodyWatch, witness::Witness};
+use crate::{BodyWatch, Monitor, witness::Witness};
 
 /// The answer of a service whose outcomes are [reported](crate::Outlier).
 #[pin_project(PinnedDrop)]
@@ -30,6 +30,20 @@ impl<F, C, K> OutlierFuture<F, C, K> {
             classify,
             protocol: PhantomData,
         }
+    }
+
+    /// Reports the outcome of one call to `monitor`: what [`Outlier`](crate::Outlier) does, for whoever picks
+    /// an endpoint anew for each call and has no service to wrap.
+    pub fn watch<R>(request: R, monitor: Monitor, classify: C, call: impl FnOnce(R) -> F) -> Self
+    where
+        K: Requests<R>,
+    {
+        let witness = Witness {
+            monitor,
+            attempt: K::attempt(&request).cloned(),
+            info: K::info(&request).cloned(),
+        };
+        Self::new(call(request), witness, classify)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 use mesh_core::{BoxError, Classify, Error, Generic, HttpClassify, Requests, Responses};
 use tower_service::Service;
 
-use crate::{BodyWatch, Monitor, OutlierFuture, witness::Witness};
+use crate::{BodyWatch, Monitor, OutlierFuture};
 
 /// The service of one endpoint, whose outcomes are reported to its [`Monitor`].
 ///
@@ -56,12 +56,8 @@ where
     }
 
     fn call(&mut self, request: R) -> Self::Future {
-        let witness = Witness {
-            monitor: self.monitor.clone(),
-            attempt: K::attempt(&request).cloned(),
-            info: K::info(&request).cloned(),
-        };
-        OutlierFuture::new(self.inner.call(request), witness, self.classify.clone())
+        let (monitor, classify) = (self.monitor.clone(), self.classify.clone());
+        OutlierFuture::watch(request, monitor, classify, |r| self.inner.call(r))
     }
 }
 

@@ -66,13 +66,6 @@ pub(super) fn outgoing(
         parts.extensions.insert(CloseConnection);
         shared.stats.downstream_cx_drain_close().inc();
     }
-    if !how.local {
-        info.with(|facts| {
-            if facts.details.is_none() {
-                facts.details = Some("via_upstream".into());
-            }
-        });
-    }
     let body = if let Some(bytes) = body.as_full() {
         // All of it is here: handing it over is the end, as it is in Envoy.
         info.add_sent(bytes.len() as u64);

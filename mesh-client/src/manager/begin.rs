@@ -5,11 +5,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, Request, StatusCode};
+use http::{HeaderName, Request, StatusCode, request::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh_config::model::UpgradeRule;
 use mesh_core::{
-    Body, ConnectionInfo, Error, ErrorKind, LocalReply, RequestInfo, TunnelRequest, clock,
+    Body, ConnectionInfo, Error, ErrorKind, Facts, LocalReply, RequestInfo, TunnelRequest, clock,
     format::{AccessLogType, RequestView},
 };
 use mesh_http::{hygiene, reply::ReplyContext};
@@ -28,8 +28,7 @@ pub(super) fn begin(
     connection: &Arc<ConnectionInfo>,
 ) -> ManagerExchange {
     let shared = &manager.shared;
-    let now = clock::now();
-    let info = shared.info(connection, now);
+    let mut info = shared.info(connection, clock::now());
     let stats = &shared.stats;
     stats.downstream_rq_total().inc();
     match request.version() {
@@ -39,9 +38,13 @@ pub(super) fn begin(
     stats.downstream_rq_active().inc();
     let mut context = ReplyContext::of(&request);
     context.suppress_envoy_headers = shared.config.router.suppress_envoy_headers;
-    match admit(shared, &info, request) {
+    let admitted = admit(shared, &mut info, request);
+    let info = Arc::new(info);
+    match admitted {
         Err(error) => ManagerExchange::refused(shared, info, context, error),
-        Ok(request) => {
+        Ok((parts, body)) => {
+            let mut request = Request::from_parts(parts, metered(body, &info));
+            RequestInfo::attach(&info, &mut request);
             // Of strangers, the header that forces a trace is gone by now.
             let wanted = shared.config.edge.always_set_request_id_in_response
                 || request.headers().contains_key(&FORCE_TRACE);
@@ -68,34 +71,35 @@ pub(super) fn again(
     last: &RequestInfo,
     again: Again,
 ) -> (Arc<RequestInfo>, Request<Body>) {
-    let info = shared.info(&last.connection, clock::now());
+    let mut info = shared.info(&last.connection, clock::now());
     let stats = &shared.stats;
     stats.downstream_rq_total().inc();
     stats.downstream_rq_active().inc();
     let (protocol, remote) = last.with(|facts| (facts.protocol, facts.remote));
-    info.with(|facts| {
-        facts.protocol = protocol;
-        facts.remote = remote;
-    });
+    let facts = info.facts_mut();
+    facts.protocol = protocol;
+    facts.remote = remote;
     let (parts, body) = again.request.into_parts();
     let view = RequestView::of_parts(&parts);
-    capture(shared, &info, &view);
+    capture(shared, facts, &view);
     let internal = parts.headers.contains_key("x-envoy-internal");
-    router::resolve(shared, &info, &view, internal, again.history);
+    router::resolve(shared, &mut info, &view, internal, again.history);
+    note_end(&body, &mut info);
+    let info = Arc::new(info);
     let mut request = Request::from_parts(parts, metered(body, &info));
     RequestInfo::attach(&info, &mut request);
     log_start(shared, &info);
     (info, request)
 }
 
+/// What is known and decided before the filters. Nobody else has the info yet, so nothing is locked.
 fn admit(
     shared: &Arc<Shared>,
-    info: &Arc<RequestInfo>,
+    info: &mut RequestInfo,
     request: Request<Body>,
-) -> Result<Request<Body>, Error> {
+) -> Result<(Parts, Body), Error> {
     let (mut parts, body) = request.into_parts();
-    info.with(|facts| facts.protocol = Some(parts.version));
-    let tunnel = parts.extensions.get::<TunnelRequest>().cloned();
+    info.facts_mut().protocol = Some(parts.version);
     let prepared = hygiene::prepare_request(
         &mut parts,
         &shared.config.edge,
@@ -103,29 +107,24 @@ fn admit(
         &shared.worker.rng,
     );
     let view = RequestView::of_parts(&parts);
-    capture(shared, info, &view);
+    capture(shared, info.facts_mut(), &view);
     let prepared = prepared.inspect_err(|error| count_refusal(shared, error))?;
-    info.with(|facts| facts.remote = prepared.remote);
+    info.facts_mut().remote = prepared.remote;
     let none = RedirectHistory::default();
     router::resolve(shared, info, &view, prepared.internal, none);
-    let body = metered(body, info);
-    let mut request = Request::from_parts(parts, body);
-    RequestInfo::attach(info, &mut request);
-    if let Some(tunnel) = tunnel {
-        allow_tunnel(shared, info, &tunnel)?;
+    note_end(&body, info);
+    if let Some(tunnel) = parts.extensions.get::<TunnelRequest>() {
+        allow_tunnel(shared, info, tunnel)?;
     }
-    Ok(request)
+    Ok((parts, body))
 }
 
 /// Remembers the headers that the log will want.
-pub(crate) fn capture(shared: &Shared, info: &RequestInfo, request: &RequestView<'_>) {
+pub(crate) fn capture(shared: &Shared, facts: &mut Facts, request: &RequestView<'_>) {
     let captures = &shared.captures;
     if !captures.is_empty() {
-        let (captured, passed) = (captures.capture(request), captures.test(request));
-        info.with(|facts| {
-            facts.captured = captured;
-            facts.passed = passed;
-        });
+        facts.captured = captures.capture(request);
+        facts.passed = captures.test(request);
     }
 }
 
@@ -162,12 +161,17 @@ fn count_refusal(shared: &Shared, error: &Error) {
     }
 }
 
-/// Counts a body's bytes and notes its end; one in memory is counted at once.
-fn metered(body: Body, info: &Arc<RequestInfo>) -> Body {
+/// A body that is here is counted at once.
+fn note_end(body: &Body, info: &mut RequestInfo) {
     if let Some(bytes) = body.as_full() {
         info.add_received(bytes.len() as u64);
-        let now = clock::now();
-        info.with(|facts| facts.request_received = Some(now));
+        info.facts_mut().request_received = Some(clock::now());
+    }
+}
+
+/// Counts the bytes of a body that is still to come, and notes its end.
+fn metered(body: Body, info: &Arc<RequestInfo>) -> Body {
+    if body.as_full().is_some() {
         return body;
     }
     Body::new(Metered {

@@ -24,12 +24,12 @@ use crate::{
     watch::{Due, Watch},
 };
 
-/// What happens to the request by time alone.
-fn watch(shared: &Shared, info: &RequestInfo) -> Option<Box<Watch>> {
+/// What happens to the request by time alone, and how long it may be silent.
+fn times(shared: &Shared, info: &RequestInfo) -> (Option<Box<Watch>>, Option<Duration>) {
     let lines = shared.config.access_log_options.flush_interval;
-    let own = info.with(|facts| facts.max_stream_duration);
+    let (own, idle) = info.with(|facts| (facts.max_stream_duration, facts.idle_timeout));
     let longest = own.or(shared.config.max_stream_duration);
-    Watch::new(info.start, lines, longest)
+    (Watch::new(info.start, lines, longest), idle)
 }
 
 /// One request in the filters.
@@ -62,8 +62,7 @@ impl ManagerExchange {
         future: BoxFuture<Result<Response<Body>, Error>>,
         chain: Option<BoxHttpService>,
     ) -> Self {
-        let idle_timeout = info.with(|facts| facts.idle_timeout);
-        let watch = watch(shared, &info);
+        let (watch, idle_timeout) = times(shared, &info);
         let state = State::Running(future);
         Self {
             shared: Arc::clone(shared),
@@ -168,8 +167,7 @@ impl ManagerExchange {
         let (status, headers) = (response.status(), response.headers());
         answer::settle_uncounted(&self.shared, &self.info, status, headers, None);
         let (info, request) = begin::again(&self.shared, &self.info, *again);
-        self.idle_timeout = info.with(|facts| facts.idle_timeout);
-        self.watch = watch(&self.shared, &info);
+        (self.watch, self.idle_timeout) = times(&self.shared, &info);
         self.info = info;
         self.state = State::Running(chain.call(request));
         true

@@ -222,14 +222,10 @@ pub(crate) fn open_logs(
 }
 
 impl Shared {
-    fn info(&self, connection: &Arc<ConnectionInfo>, start: Instant) -> Arc<RequestInfo> {
+    fn info(&self, connection: &Arc<ConnectionInfo>, start: Instant) -> RequestInfo {
         let random = self.worker.rng.next_u64();
-        Arc::new(RequestInfo::new(
-            start,
-            random,
-            Arc::clone(connection),
-            Arc::clone(&self.version),
-        ))
+        let (connection, version) = (Arc::clone(connection), Arc::clone(&self.version));
+        RequestInfo::new(start, random, connection, version)
     }
 }
 
@@ -254,13 +250,12 @@ impl Handler for ConnectionHandler {
     type Exchange = ManagerExchange;
 
     fn call(&mut self, request: Request<Body>) -> ManagerExchange {
-        let connection = Arc::clone(&self.connection);
-        self.manager.begin(request, &connection)
+        self.manager.begin(request, &self.connection)
     }
 
     fn reject(&mut self, error: Error) -> Response<AnswerBody> {
         let shared = &self.manager.shared;
-        let info = shared.info(&self.connection, clock::now());
+        let mut info = shared.info(&self.connection, clock::now());
         shared.stats.downstream_rq_total().inc();
         shared.stats.downstream_rq_active().inc();
         match error.kind() {
@@ -274,7 +269,8 @@ impl Handler for ConnectionHandler {
             );
         }
         // What cannot be read has no version of its own; Envoy's log says so too.
-        info.with(|facts| facts.protocol = Some(Version::HTTP_11));
+        info.facts_mut().protocol = Some(Version::HTTP_11);
+        let info = Arc::new(info);
         let context = ReplyContext::default();
         answer::local(shared, &info, error, context, Through::Nothing)
     }

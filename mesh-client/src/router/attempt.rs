@@ -3,17 +3,17 @@ use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use http::{HeaderMap, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
-    Attempt, Body, Decision, Endpoint, Error, GuardedBody, Http, HttpClassify, Reason, RequestInfo,
+    Attempt, Body, Decision, Endpoint, Error, ErrorKind, GuardedBody, Http, HttpClassify, Reason, RequestInfo,
     Sent, TunnelRequest, clock, number_value,
 };
-use mesh_http::pool::{HttpVersion, Pool, Sending};
-use mesh_outlier::{BodyWatch, Outlier, OutlierFuture};
+use mesh_http::pool::{HttpVersion, Sending};
+use mesh_outlier::{BodyWatch, OutlierFuture};
 use mesh_retry::{ReplayBody, WatchedBody};
 use pin_project::pin_project;
 use tower_service::Service;
@@ -26,24 +26,6 @@ use crate::{cluster::ClusterState, health};
 /// Always ready: which endpoint is known only in `call`, and its pool waits inside the future.
 #[derive(Clone)]
 pub(crate) struct Attempts;
-
-/// The pool of one endpoint, as a service.
-#[derive(Clone)]
-struct Endpointed(Pool);
-
-impl Service<Request<Body>> for Endpointed {
-    type Response = Response<Body>;
-    type Error = Error;
-    type Future = Sending;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Sending {
-        self.0.send(request)
-    }
-}
 
 /// One attempt.
 #[pin_project]
@@ -98,7 +80,7 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
         let mut request = request.map(into_body);
         let info = RequestInfo::of(&request).cloned();
         let mut future = AttemptFuture {
-            state: State::Refused(Some(Error::from(mesh_core::ErrorKind::NoCluster))),
+            state: State::Refused(None),
             endpoint: None,
             info,
             checked: None,
@@ -113,7 +95,7 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
             return future;
         };
         let info = future.info.as_deref();
-        let version = version(forwarding, &request, info);
+        let version = version(forwarding, &request);
         let (endpoint, slot) = match pick(forwarding, version, request.headers(), info) {
             Ok(picked) => picked,
             Err(error) => {
@@ -121,13 +103,17 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
                 return future;
             }
         };
-        prepare(forwarding, &endpoint, &mut request, info);
-        if let Some(info) = info {
+        let times = info.map(|info| {
             info.with(|facts| {
                 facts.endpoint = Some(Arc::clone(&endpoint));
                 facts.tried.push(Arc::clone(&endpoint));
-            });
-        }
+                Times {
+                    deadline: facts.deadline,
+                    received: facts.request_received.is_some(),
+                }
+            })
+        });
+        prepare(forwarding, &endpoint, &mut request, times);
         if forwarding.timings {
             if let Some(info) = info {
                 info.with(|facts| {
@@ -145,12 +131,15 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
         if let (Some(log), Some(info)) = (&forwarding.upstream_log, &future.info) {
             future.log = Some(AttemptLog::new(log, info, &endpoint, &mut request));
         }
-        let mut pool = Endpointed(slot.pool);
+        let pool = slot.pool;
         future.state = match slot.monitor {
-            Some(monitor) => State::Watched(
-                Outlier::<_, _, Http>::new(pool, monitor, HttpClassify).call(request),
-            ),
-            None => State::Plain(pool.call(request)),
+            Some(monitor) => State::Watched(OutlierFuture::watch(
+                request,
+                monitor,
+                HttpClassify,
+                |request| pool.send(request),
+            )),
+            None => State::Plain(pool.send(request)),
         };
         future.endpoint = Some(endpoint);
         future.checked = forwarding.worker_cluster().and_then(|cluster| {
@@ -174,11 +163,7 @@ fn into_body(body: ReplayBody<WatchedBody<Body>>) -> Body {
 }
 
 /// What the attempt is sent with.
-fn version(
-    forwarding: &Forwarding,
-    request: &Request<Body>,
-    info: Option<&RequestInfo>,
-) -> HttpVersion {
+fn version(forwarding: &Forwarding, request: &Request<Body>) -> HttpVersion {
     let connect = TunnelRequest::of(request) == Some(&TunnelRequest::Connect);
     if connect && forwarding.terminates_connect() {
         return HttpVersion::Raw;
@@ -186,8 +171,9 @@ fn version(
     let protocol = forwarding
         .worker_cluster()
         .map(|c| c.cluster.config.pool.protocol);
-    let downstream = info.and_then(|info| info.with(|facts| facts.protocol));
-    protocol.unwrap_or_default().for_request(downstream)
+    protocol
+        .unwrap_or_default()
+        .for_request(Some(request.version()))
 }
 
 fn pick(
@@ -199,13 +185,13 @@ fn pick(
     let tried = info
         .filter(|_| forwarding.avoids_tried())
         .map(|info| info.with(|facts| facts.tried.clone()));
-    let mut context = PickContext::new(&forwarding.rng);
+    let Some(cluster) = forwarding.worker_cluster() else {
+        return Err(Error::new(ErrorKind::NoCluster).with_sent(Sent::Nothing));
+    };
+    let mut context = PickContext::new(&cluster.rng);
     if let (Some(tried), Some(retry)) = (&tried, &forwarding.retry) {
         context = context.avoiding(tried, retry.host_selection_retry_max_attempts);
     }
-    let Some(cluster) = forwarding.worker_cluster() else {
-        return Err(Error::new(mesh_core::ErrorKind::NoCluster).with_sent(Sent::Nothing));
-    };
     let meant = info.and_then(|info| cluster.cluster.meant(Some(headers), &info.connection));
     match cluster.pick(&context, forwarding.priority(), version, meant) {
         Ok((endpoint, slot, panicked)) => {
@@ -236,7 +222,7 @@ fn prepare(
     forwarding: &Forwarding,
     endpoint: &Endpoint,
     request: &mut Request<Body>,
-    info: Option<&RequestInfo>,
+    times: Option<Times>,
 ) {
     if forwarding.auto_host_rewrite() && !endpoint.hostname.is_empty() {
         forwarding.rewrite_host(request, &endpoint.hostname);
@@ -244,7 +230,7 @@ fn prepare(
     if forwarding.suppress_envoy_headers {
         return;
     }
-    let left = time_left(forwarding, info);
+    let left = time_left(forwarding, times);
     let retry = forwarding.retry.as_deref();
     let hedging = retry.is_some_and(|retry| retry.hedge_on_per_try_timeout);
     let per_try = retry.and_then(|retry| retry.per_try_timeout);
@@ -255,20 +241,26 @@ fn prepare(
     }
 }
 
+/// How far the request is.
+#[derive(Clone, Copy)]
+struct Times {
+    deadline: Option<Instant>,
+    /// All of it is here.
+    received: bool,
+}
+
 /// What is left of the request's timeout; zero when there is none.
-fn time_left(forwarding: &Forwarding, info: Option<&RequestInfo>) -> Duration {
-    let Some((deadline, received)) =
-        info.map(|info| info.with(|facts| (facts.deadline, facts.request_received)))
-    else {
+fn time_left(forwarding: &Forwarding, times: Option<Times>) -> Duration {
+    let Some(times) = times else {
         return forwarding.timeout();
     };
-    match deadline {
+    match times.deadline {
         // One that is used up is not none.
         Some(deadline) => deadline
             .saturating_duration_since(clock::now())
             .max(Duration::from_millis(1)),
         // The request is here and nothing counts: its headers switched the timeout off.
-        None if received.is_some() => Duration::ZERO,
+        None if times.received => Duration::ZERO,
         None => forwarding.timeout(),
     }
 }
@@ -285,7 +277,7 @@ impl Future for AttemptFuture {
             StateProject::Refused(error) => {
                 let error = error
                     .take()
-                    .unwrap_or_else(|| mesh_core::ErrorKind::LocalReset.into());
+                    .unwrap_or_else(|| ErrorKind::NoCluster.into());
                 return Poll::Ready(Err(error));
             }
             StateProject::Plain(sending) => sending.poll(cx),

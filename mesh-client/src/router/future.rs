@@ -113,9 +113,12 @@ fn settle(
     let internal = forwarding.is_internal();
     match result {
         Ok(mut response) => {
+            let received = info.with(|facts| {
+                facts.details.get_or_insert("via_upstream".into());
+                facts.request_received
+            });
             if let Some(stats) = stats {
                 stats.count(response.status().as_u16(), internal);
-                let received = info.with(|facts| facts.request_received);
                 let start = received.unwrap_or(info.start);
                 let millis = u64::try_from((clock::now() - start).as_millis()).unwrap_or(u64::MAX);
                 stats.router.upstream_rq_time().record(millis);

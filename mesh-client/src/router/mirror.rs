@@ -84,18 +84,19 @@ impl Router {
         info: &RequestInfo,
         mut request: Request<Body>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let copy_info = Arc::new(RequestInfo::new(
+        let mut copy_info = RequestInfo::new(
             clock::now(),
             info.random,
             Arc::clone(&info.connection),
             Arc::clone(&info.config_version),
-        ));
+        );
         copy_info.set_route(Arc::new(live.mirrored(cluster)));
-        let protocol = info.with(|facts| facts.protocol);
-        copy_info.with(|facts| facts.protocol = protocol);
+        let facts = copy_info.facts_mut();
+        facts.protocol = info.with(|facts| facts.protocol);
         if live.upstream_log.is_some() {
-            crate::manager::capture(&self.shared, &copy_info, &RequestView::of(&request));
+            crate::manager::capture(&self.shared, facts, &RequestView::of(&request));
         }
+        let copy_info = Arc::new(copy_info);
         RequestInfo::attach(&copy_info, &mut request);
         let future = self.stack.clone().call(request);
         let future = RouterFuture::forwarded(future, copy_info, None);

@@ -143,7 +143,7 @@ impl Service<Request<Body>> for Router {
             Err(error) => return RouterFuture::refused(error),
             Ok(changed) if changed || self.filters_change_heads => {
                 let view = RequestView::of_parts(&parts);
-                crate::manager::capture(&self.shared, &info, &view);
+                info.with(|facts| crate::manager::capture(&self.shared, facts, &view));
             }
             Ok(_) => {}
         }

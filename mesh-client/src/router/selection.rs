@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
 use mesh_config::model::{FilterOverride, RoutePolicies, UpgradeRule};
 use mesh_core::{
-    Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, Rng, clock,
+    Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, clock,
     format::RequestView,
 };
 use mesh_retry::{DEFAULT_REQUEST_BODY_BUFFER_LIMIT, RetryConfig};
@@ -23,7 +23,6 @@ pub(crate) struct Forwarding {
     cluster: Option<Arc<WorkerCluster>>,
     /// The cluster's own retry policy, or else the route's.
     pub(crate) retry: Option<Arc<RetryConfig>>,
-    pub(crate) rng: Rng,
     pub(crate) suppress_envoy_headers: bool,
     pub(crate) respect_expected_rq_timeout: bool,
     internal: bool,
@@ -46,7 +45,7 @@ enum Chosen {
 /// A request without a route goes on to the filters all the same, as in Envoy; the router answers it.
 pub(crate) fn resolve(
     shared: &Shared,
-    info: &RequestInfo,
+    info: &mut RequestInfo,
     request: &RequestView<'_>,
     internal: bool,
     redirects: RedirectHistory,
@@ -61,7 +60,6 @@ pub(crate) fn resolve(
         weighted: None,
         cluster: None,
         retry: None,
-        rng: shared.worker.rng.clone(),
         suppress_envoy_headers: shared.config.router.suppress_envoy_headers,
         respect_expected_rq_timeout: shared.config.router.respect_expected_rq_timeout,
         internal,
@@ -102,14 +100,13 @@ pub(crate) fn resolve(
         .cluster
         .as_ref()
         .and_then(|c| c.cluster.config.metadata.clone());
-    info.with(|facts| {
-        facts.route_name = route_name;
-        facts.route_metadata = route_metadata;
-        facts.cluster_metadata = cluster_metadata;
-        facts.cluster = cluster_name;
-        facts.idle_timeout = idle_timeout;
-        facts.max_stream_duration = max_stream_duration;
-    });
+    let facts = info.facts_mut();
+    facts.route_name = route_name;
+    facts.route_metadata = route_metadata;
+    facts.cluster_metadata = cluster_metadata;
+    facts.cluster = cluster_name;
+    facts.idle_timeout = idle_timeout;
+    facts.max_stream_duration = max_stream_duration;
     info.set_route(Arc::new(forwarding));
 }
 
@@ -214,7 +211,6 @@ impl Forwarding {
             weighted: None,
             cluster: Some(cluster),
             retry: None,
-            rng: self.rng.clone(),
             suppress_envoy_headers: self.suppress_envoy_headers,
             respect_expected_rq_timeout: self.respect_expected_rq_timeout,
             internal: true,

@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{histogram::Cells, stripe, stripes};
+use super::{SHARED, add, histogram::Cells, stripes, thread_stripe};
 
 /// What a stat is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +76,17 @@ impl Group {
     }
 
     fn add(&self, index: usize, n: u64) {
-        let mut line = stripe() * self.lines_per_stripe + index / LINE;
-        if line >= self.lines.len() {
-            // More threads than stripes: share the first.
-            line = index / LINE;
+        let stripe = thread_stripe();
+        let line = stripe * self.lines_per_stripe + index / LINE;
+        match self.lines.get(line) {
+            Some(line) => add(&line.0[index % LINE], stripe, n),
+            // More threads than stripes.
+            None => self.add_shared(index, n),
         }
-        self.lines[line].0[index % LINE].fetch_add(n, Ordering::Relaxed);
+    }
+
+    fn add_shared(&self, index: usize, n: u64) {
+        add(&self.lines[index / LINE].0[index % LINE], SHARED, n);
     }
 
     /// The sum over all stripes; differences of gauges wrap to the right value.
@@ -106,11 +111,8 @@ impl Group {
     pub(super) fn reset(&self) {
         for (index, def) in self.defs.iter().enumerate() {
             match def.kind {
-                Kind::Counter => {
-                    for line in (index / LINE..self.lines.len()).step_by(self.lines_per_stripe) {
-                        self.lines[line].0[index % LINE].store(0, Ordering::Relaxed);
-                    }
-                }
+                // Other threads' cells are theirs alone to write.
+                Kind::Counter => self.add_shared(index, self.sum(index).wrapping_neg()),
                 Kind::Histogram => {
                     if let Some(cells) = self.cells(index) {
                         cells.reset();
@@ -254,6 +256,8 @@ mod tests {
             (few.a().value(), few.i().value(), few.b().value()),
             (500, 1000, 495)
         );
+        few.0.reset();
+        assert_eq!((few.a().value(), few.b().value()), (0, 495));
         assert_eq!(few.c().value() + few.d().value() + few.e().value(), 0);
         assert_eq!(few.f().value() + few.g().value() + few.h().value(), 0);
         few.b().set(7);

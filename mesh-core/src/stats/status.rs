@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{Stat, Value, stripe, stripes};
+use super::{SHARED, Stat, Value, add, stripes, thread_stripe};
 
 const FIRST: u16 = 100;
 const CODES: usize = 500;
@@ -35,9 +35,16 @@ impl StatusCounters {
         else {
             return;
         };
-        let stripe = self.cells.get(stripe()).unwrap_or(&self.cells[0]);
-        stripe.get_or_init(|| (0..CODES).map(|_| AtomicU64::new(0)).collect())[index]
-            .fetch_add(1, Ordering::Relaxed);
+        let stripe = thread_stripe();
+        if stripe < self.cells.len() {
+            add(&self.stripe(stripe)[index], stripe, 1);
+        } else {
+            add(&self.stripe(SHARED)[index], SHARED, 1);
+        }
+    }
+
+    fn stripe(&self, stripe: usize) -> &[AtomicU64] {
+        self.cells[stripe].get_or_init(|| (0..CODES).map(|_| AtomicU64::new(0)).collect())
     }
 
     /// How many responses had this status.
@@ -48,14 +55,16 @@ impl StatusCounters {
             .iter()
             .filter_map(|cells| cells.get()?.get(index))
             .map(|cell| cell.load(Ordering::Relaxed))
-            .sum()
+            .fold(0, u64::wrapping_add)
     }
 
     pub(super) fn reset(&self) {
-        for cells in self.cells.iter().filter_map(OnceLock::get) {
-            cells
-                .iter()
-                .for_each(|cell| cell.store(0, Ordering::Relaxed));
+        for (index, status) in (FIRST..FIRST + CODES as u16).enumerate() {
+            let n = self.value(status);
+            if n > 0 {
+                // Other threads' cells are theirs alone to write.
+                add(&self.stripe(SHARED)[index], SHARED, n.wrapping_neg());
+            }
         }
     }
 

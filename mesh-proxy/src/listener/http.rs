@@ -1,6 +1,11 @@
 //! What an HTTP connection manager does with a connection.
 
-use std::{pin::pin, sync::Arc};
+use std::{
+    future::{Future as _, pending, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::{Poll, Waker},
+};
 
 use mesh_client::{Manager, ManagerStats};
 use mesh_core::{ConnectionInfo, clock};
@@ -34,12 +39,22 @@ pub(super) async fn serve(
             }
             Phase::Over => break Ended::Closed,
         }
-        tokio::select! {
-            biased;
-            // First, so that no request is answered as if nothing had been said. Without a sender there is no
-            // further phase: this branch rests.
-            Ok(()) = phase.changed() => {}
-            ended = connection.as_mut() => break ended,
+        let mut next = pin!(next_phase(phase.clone()));
+        // Who is told of the next phase. As long as that is us, a look at the flag is enough.
+        let mut told: Option<Waker> = None;
+        let turn = poll_fn(|cx| {
+            let known = told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
+            // First, so that no request is answered as if nothing had been said.
+            if !known || phase.has_changed().unwrap_or(false) {
+                if next.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                told = Some(cx.waker().clone());
+            }
+            connection.as_mut().poll(cx).map(Some)
+        });
+        if let Some(ended) = turn.await {
+            break ended;
         }
     };
     match ended {
@@ -53,6 +68,14 @@ pub(super) async fn serve(
             stats.downstream_cx_destroy_local().inc();
         }
         Ended::Closed => stats.downstream_cx_destroy_local().inc(),
+    }
+}
+
+/// Ready when the phase is not the one that was seen.
+async fn next_phase(mut phase: watch::Receiver<Phase>) {
+    if phase.changed().await.is_err() {
+        // Without a sender there is no further phase.
+        pending::<()>().await;
     }
 }
 

@@ -174,7 +174,7 @@ fn every_named_cluster_can_be_checked() {
 
 #[test]
 fn a_route_can_be_kept_among_the_facts_of_its_request() {
-    let info = crate::support::info();
+    let mut info = crate::support::info();
     let route = found(&table(vec![to("/")]), &request("/", &[]));
     info.set_route(route.clone());
     let kept = info.route::<mesh_route::RouteEntry<()>>().unwrap();

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -15,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
     Connection, NEXT, State, StateProject, Step,
-    body::{Shared, lock},
+    body::Shared,
     end,
 };
 use crate::{
@@ -49,7 +48,7 @@ where
         // The body may be the request's, which takes the lock to answer this.
         let hint = http_body::Body::size_hint(&body).exact();
         let ended = bodiless || http_body::Body::is_end_stream(&body);
-        let tunnel = Tunnel::is_granted(&head) && lock(this.shared).grant_tunnel();
+        let tunnel = Tunnel::is_granted(&head) && this.shared.lock().grant_tunnel();
         let encoder = match hint {
             _ if tunnel => BodyEncoder::UntilClose,
             _ if bodiless => BodyEncoder::None,
@@ -61,8 +60,8 @@ where
             },
         };
         let copied = hint.filter(|n| *n < COPIED_MAX).unwrap_or_default() as usize;
-        let abandoned = Arc::strong_count(this.shared) == 1;
-        let mut guard = lock(this.shared);
+        let abandoned = this.shared.is_alone();
+        let mut guard = this.shared.lock();
         let close = !guard.settle_request(abandoned)
             || head.extensions().get::<CloseConnection>().is_some()
             || *this.closing != Closing::No
@@ -101,13 +100,13 @@ where
             };
             let close = *close;
             let mut progress = false;
-            while !*ended && lock(this.shared).write.has_room() {
+            while !*ended && this.shared.lock().write.has_room() {
                 let Poll::Ready(frame) = http_body::Body::poll_frame(body.as_mut(), cx) else {
                     break;
                 };
                 progress = true;
                 let last = http_body::Body::is_end_stream(&*body);
-                let mut guard = lock(this.shared);
+                let mut guard = this.shared.lock();
                 guard.last_activity = clock::now();
                 match write_frame(frame, last, encoder, &mut guard.write) {
                     Ok(last) => *ended = last,
@@ -120,7 +119,7 @@ where
                     }
                 }
             }
-            let mut guard = lock(this.shared);
+            let mut guard = this.shared.lock();
             let tunnel = guard.is_tunnel();
             let Shared { io, write, .. } = &mut *guard;
             let before = write.written();
@@ -162,7 +161,7 @@ where
 
     fn next_request(mut self: Pin<&mut Self>) -> Step {
         let mut this = self.as_mut().project();
-        let complete = lock(this.shared).take_back();
+        let complete = this.shared.take_back();
         if !complete {
             return self.linger();
         }
@@ -175,7 +174,7 @@ where
     fn half_close(self: Pin<&mut Self>) -> Step {
         let mut this = self.project();
         // From now on only the body reads from the socket: its waker must be there.
-        lock(this.shared).wake_reader();
+        this.shared.lock().wake_reader();
         this.state.set(State::HalfClosed);
         NEXT
     }
@@ -184,8 +183,8 @@ where
     /// somebody who takes what it sends.
     pub(super) fn poll_half_closed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Step {
         let this = self.project();
-        let wanted = Arc::strong_count(this.shared) > 1;
-        let mut guard = lock(this.shared);
+        let wanted = !this.shared.is_alone();
+        let mut guard = this.shared.lock();
         if let Poll::Ready(Err(_)) = Pin::new(&mut guard.io).poll_shutdown(cx) {
             guard.abandon();
             return end(Ended::ClientGone);
@@ -220,7 +219,7 @@ where
         until: Instant,
     ) -> Step {
         let this = self.project();
-        let mut guard = lock(this.shared);
+        let mut guard = this.shared.lock();
         let Shared { io, read, .. } = &mut *guard;
         if let Poll::Ready(Err(_)) = Pin::new(&mut *io).poll_shutdown(cx) {
             return end(Ended::Closed);

@@ -1,7 +1,8 @@
 //! What the connection shares with the request body that it lends out.
 
 use std::{
-    io,
+    io, mem,
+    ops::{Deref, DerefMut},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -26,8 +27,6 @@ use crate::h1::{
 /// asks for yet.
 const READ_AHEAD_MAX: usize = 64 * 1024;
 
-/// Both the connection and the body are polled by one task as a rule, so the lock is not contended. No
-/// foreign code runs under it: an answer's body may be the request's.
 pub(super) struct Shared<IO> {
     pub(super) io: IO,
     pub(super) read: ReadBuffer,
@@ -57,15 +56,112 @@ enum Tunnelling {
     Granted,
 }
 
-pub(super) type Locked<IO> = Arc<Mutex<Shared<IO>>>;
+type Locked<IO> = Arc<Mutex<Shared<IO>>>;
 
-pub(super) fn lock<IO>(shared: &Locked<IO>) -> MutexGuard<'_, Shared<IO>> {
+fn lock<IO>(shared: &Locked<IO>) -> MutexGuard<'_, Shared<IO>> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The connection's hold on what it shares, when there is somebody to share it with.
+pub(super) enum Holder<IO> {
+    /// No body reads from the connection, as with most requests: there is nothing to lock.
+    Own(Shared<IO>),
+    /// A body may. One task polls both as a rule, so the lock is not contended. No foreign code runs under
+    /// it: an answer's body may be the request's.
+    Lent(Locked<IO>),
+    /// On its way from one to the other.
+    Moving,
+}
+
+/// See [`Holder::lock`].
+pub(super) enum Guard<'a, IO> {
+    Own(&'a mut Shared<IO>),
+    Lent(MutexGuard<'a, Shared<IO>>),
+}
+
+impl<IO> Deref for Guard<'_, IO> {
+    type Target = Shared<IO>;
+
+    fn deref(&self) -> &Shared<IO> {
+        match self {
+            Self::Own(shared) => shared,
+            Self::Lent(guard) => guard,
+        }
+    }
+}
+
+impl<IO> DerefMut for Guard<'_, IO> {
+    fn deref_mut(&mut self) -> &mut Shared<IO> {
+        match self {
+            Self::Own(shared) => shared,
+            Self::Lent(guard) => guard,
+        }
+    }
+}
+
+impl<IO> Holder<IO> {
+    /// What is shared, for the connection alone.
+    pub(super) fn lock(&mut self) -> Guard<'_, IO> {
+        match self {
+            Self::Own(shared) => Guard::Own(shared),
+            Self::Lent(shared) => Guard::Lent(lock(shared)),
+            Self::Moving => unreachable!("nothing is called while it moves"),
+        }
+    }
+
+    /// Shows the transport to `f`.
+    pub(super) fn with_io<T>(&self, f: impl FnOnce(&IO) -> T) -> T {
+        match self {
+            Self::Own(shared) => f(&shared.io),
+            Self::Lent(shared) => f(&lock(shared).io),
+            Self::Moving => unreachable!("nothing is called while it moves"),
+        }
+    }
+
+    /// Whether nobody holds the body any more.
+    pub(super) fn is_alone(&self) -> bool {
+        match self {
+            Self::Lent(shared) => Arc::strong_count(shared) == 1,
+            _ => true,
+        }
+    }
+
+    /// Gives a body its part.
+    fn share(&mut self) -> Locked<IO> {
+        let shared = match mem::replace(self, Self::Moving) {
+            Self::Own(shared) => Arc::new(Mutex::new(shared)),
+            Self::Lent(shared) => shared,
+            Self::Moving => unreachable!("nothing is called while it moves"),
+        };
+        *self = Self::Lent(Arc::clone(&shared));
+        shared
+    }
+
+    /// Takes everything back, unless somebody still holds the body.
+    fn unshare(&mut self) {
+        if let Self::Lent(_) = self
+            && let Self::Lent(shared) = mem::replace(self, Self::Moving)
+        {
+            *self = match Arc::try_unwrap(shared) {
+                Ok(shared) => Self::Own(shared.into_inner().unwrap_or_else(PoisonError::into_inner)),
+                Err(shared) => Self::Lent(shared),
+            };
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> Holder<IO> {
+    /// Takes the connection back from the body of the last request; `false` when that has not arrived.
+    pub(super) fn take_back(&mut self) -> bool {
+        let complete = self.lock().take_back();
+        self.unshare();
+        complete
+    }
+}
+
 impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
-    pub(super) fn new(io: IO, read: BytesMut, trailers: bool, now: Instant) -> Locked<IO> {
-        Arc::new(Mutex::new(Self {
+    pub(super) fn new(io: IO, read: BytesMut, trailers: bool, now: Instant) -> Self {
+        Self {
             io,
             read: ReadBuffer::holding(read),
             write: WriteBuffer::default(),
@@ -78,7 +174,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             broken: false,
             trailers,
             last_activity: now,
-        }))
+        }
     }
 
     /// Whether the request has been read to its end.
@@ -116,7 +212,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
     pub(super) fn settle_request(&mut self, abandoned: bool) -> bool {
         // Behind the answer's head, a 100 would be taken for the next answer. A client that was never
         // told to continue may send its body or not: what follows cannot be understood.
-        if std::mem::take(&mut self.owes_continue) || self.broken {
+        if mem::take(&mut self.owes_continue) || self.broken {
             return false;
         }
         match &self.decoder {
@@ -126,8 +222,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
         }
     }
 
-    /// Takes the connection back from the body of the last request; `false` when that has not arrived.
-    pub(super) fn take_back(&mut self) -> bool {
+    fn take_back(&mut self) -> bool {
         self.generation += 1;
         self.waiting = None;
         let complete = self.skip_body();
@@ -176,11 +271,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
 
 /// Lends the request's body out: in memory when all of it has arrived, else a stream that reads from the
 /// connection.
-pub(super) fn lend<IO>(shared: &Locked<IO>, head: &RequestHead, limits: HeadLimits) -> Body
+pub(super) fn lend<IO>(holder: &mut Holder<IO>, head: &RequestHead, limits: HeadLimits) -> Body
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut guard = lock(shared);
+    let mut guard = holder.lock();
     guard.last_activity = clock::now();
     guard.owes_continue = false;
     guard.decoder = BodyDecoder::Done;
@@ -203,7 +298,7 @@ where
             // The body looks at the shared state to see whether it has ended.
             drop(guard);
             Body::new(IncomingBody {
-                shared: Arc::clone(shared),
+                shared: holder.share(),
                 generation,
                 ended: false,
             })
@@ -284,7 +379,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Shared<IO> {
             self.wait(cx);
             return Poll::Pending;
         }
-        if std::mem::take(&mut self.owes_continue) {
+        if mem::take(&mut self.owes_continue) {
             self.write
                 .flat
                 .extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");

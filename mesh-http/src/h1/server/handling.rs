@@ -9,7 +9,7 @@ use std::{
 use mesh_core::{Error, ErrorKind, clock};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, NEXT, State, StateProject, Step, body::lock, end};
+use super::{Connection, NEXT, State, StateProject, Step, end};
 use crate::{
     handler::{Exchange as _, Handler},
     server::{Ended, idle_timeout, receive_timeout},
@@ -54,7 +54,7 @@ where
     ) -> Poll<Option<Error>> {
         let this = self.project();
         let handling = matches!(*this.state.as_ref(), State::Handling(_));
-        let mut guard = lock(this.shared);
+        let mut guard = this.shared.lock();
         if guard.poll_ahead(cx).is_err() {
             return Poll::Ready(Some(Error::new(ErrorKind::DownstreamGone)));
         }

@@ -18,11 +18,11 @@ use std::{
 
 use bytes::BytesMut;
 use http::Method;
-use mesh_core::{Timer, clock};
+use mesh_core::{Alarm, Timer, clock};
 use pin_project::{pin_project, pinned_drop};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::body::{Locked, Shared, lock};
+use self::body::{Holder, Shared};
 use super::{encode::BodyEncoder, head::HeadScan};
 use crate::{
     handler::Handler,
@@ -32,10 +32,12 @@ use crate::{
 /// Serves one connection with `handler`; the future ends with the connection.
 #[pin_project(PinnedDrop)]
 pub(crate) struct Connection<IO, H: Handler> {
-    shared: Locked<IO>,
+    shared: Holder<IO>,
     handler: H,
     config: Arc<ServerConfig>,
     timer: Timer,
+    /// For every timer that is polled here.
+    alarm: Alarm,
     scan: HeadScan,
     #[pin]
     state: State<H>,
@@ -88,10 +90,11 @@ where
     pub(crate) fn new(io: IO, read: BytesMut, handler: H, config: Arc<ServerConfig>) -> Self {
         let now = clock::now();
         Self {
-            shared: Shared::new(io, read, config.trailers, now),
+            shared: Holder::Own(Shared::new(io, read, config.trailers, now)),
             handler,
             config,
             timer: Timer::new(),
+            alarm: Alarm::new(),
             scan: HeadScan::default(),
             state: State::Reading,
             requests: 0,
@@ -111,7 +114,7 @@ where
 
     /// Shows the transport to `f`, which may set options on it.
     pub(crate) fn with_io<T>(&self, f: impl FnOnce(&IO) -> T) -> T {
-        f(&lock(&self.shared).io)
+        self.shared.with_io(f)
     }
 }
 
@@ -119,7 +122,7 @@ where
 impl<IO, H: Handler> PinnedDrop for Connection<IO, H> {
     fn drop(self: Pin<&mut Self>) {
         // Whoever still reads from a tunnel holds the socket.
-        lock(self.project().shared).abandon();
+        self.project().shared.lock().abandon();
     }
 }
 
@@ -132,6 +135,21 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         let _clock = clock::hold();
+        let watching = Alarm::watch(cx);
+        let ended = self.as_mut().poll_states(cx);
+        if ended.is_pending() {
+            self.project().alarm.set(watching, cx);
+        }
+        ended
+    }
+}
+
+impl<IO, H> Connection<IO, H>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Handler,
+{
+    fn poll_states(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended> {
         loop {
             let step = match self.as_mut().project().state.project() {
                 StateProject::Reading => self.as_mut().poll_reading(cx),

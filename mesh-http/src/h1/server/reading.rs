@@ -9,7 +9,7 @@ use http::{Request, StatusCode, Version, header};
 use mesh_core::{Error, ErrorKind, LocalReply, clock};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Connection, Current, NEXT, State, Step, body, body::lock, end};
+use super::{Connection, Current, NEXT, State, Step, body, end};
 use crate::{
     h1::head::{self, Malformed, RequestHead},
     handler::{Exchange as _, Handler},
@@ -24,7 +24,7 @@ where
     pub(super) fn poll_reading(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Step {
         loop {
             let this = self.as_mut().project();
-            let mut guard = lock(this.shared);
+            let mut guard = this.shared.lock();
             if !guard.read.bytes.is_empty() {
                 this.head_started.get_or_insert_with(clock::now);
                 if this.scan.ripe(&guard.read.bytes) {
@@ -33,7 +33,7 @@ where
                     match parsed {
                         Ok(Some(head)) => return self.begin(head),
                         Err(malformed) => return self.refuse(&malformed),
-                        Ok(None) => guard = lock(this.shared),
+                        Ok(None) => guard = this.shared.lock(),
                     }
                 }
             }
