@@ -160,11 +160,7 @@ impl Worker {
 }
 
 impl WorkerCluster {
-    fn new(
-        cluster: Arc<Cluster>,
-        worker: &Worker,
-        previous: Option<&Self>,
-    ) -> Arc<Self> {
+    fn new(cluster: Arc<Cluster>, worker: &Worker, previous: Option<&Self>) -> Arc<Self> {
         let balancer = Balancer::with_stats(
             cluster.config.balance,
             cluster.set.load_full(),

@@ -9,8 +9,8 @@ use std::{
 use http::{HeaderMap, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
-    Attempt, Body, Decision, Endpoint, Error, ErrorKind, GuardedBody, Http, HttpClassify, Reason, RequestInfo,
-    Sent, TunnelRequest, clock, number_value,
+    Attempt, Body, Decision, Endpoint, Error, ErrorKind, GuardedBody, Http, HttpClassify, Reason,
+    RequestInfo, Sent, TunnelRequest, clock, number_value,
 };
 use mesh_http::pool::{HttpVersion, Sending};
 use mesh_outlier::{BodyWatch, OutlierFuture};
@@ -275,9 +275,7 @@ impl Future for AttemptFuture {
         }
         let polled = match this.state.project() {
             StateProject::Refused(error) => {
-                let error = error
-                    .take()
-                    .unwrap_or_else(|| ErrorKind::NoCluster.into());
+                let error = error.take().unwrap_or_else(|| ErrorKind::NoCluster.into());
                 return Poll::Ready(Err(error));
             }
             StateProject::Plain(sending) => sending.poll(cx),

@@ -12,11 +12,7 @@ use http_body::Frame;
 use mesh_core::{Error, ErrorKind, Tunnel, clock};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{
-    Connection, NEXT, State, StateProject, Step,
-    body::Shared,
-    end,
-};
+use super::{Connection, NEXT, State, StateProject, Step, body::Shared, end};
 use crate::{
     h1::{
         buffer::WriteBuffer,

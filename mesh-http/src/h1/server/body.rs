@@ -143,7 +143,9 @@ impl<IO> Holder<IO> {
             && let Self::Lent(shared) = mem::replace(self, Self::Moving)
         {
             *self = match Arc::try_unwrap(shared) {
-                Ok(shared) => Self::Own(shared.into_inner().unwrap_or_else(PoisonError::into_inner)),
+                Ok(shared) => {
+                    Self::Own(shared.into_inner().unwrap_or_else(PoisonError::into_inner))
+                }
                 Err(shared) => Self::Lent(shared),
             };
         }
