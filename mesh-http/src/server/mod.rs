@@ -53,6 +53,10 @@ pub struct Connection<IO, H: Handler> {
 }
 
 #[pin_project(project = CodecProject)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large variant is the usual one"
+)]
 enum Codec<IO, H: Handler> {
     /// `None` while it changes into one of the others.
     Sniffing(Option<Sniffing<IO, H>>),
