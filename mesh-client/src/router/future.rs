@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     future::Future,
     ops::ControlFlow,
     pin::Pin,
@@ -114,7 +115,7 @@ fn settle(
     match result {
         Ok(mut response) => {
             let received = info.with(|facts| {
-                facts.details.get_or_insert("via_upstream".into());
+                facts.details.get_or_insert(Cow::Borrowed("via_upstream"));
                 facts.request_received
             });
             if let Some(stats) = stats {
