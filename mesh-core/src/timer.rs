@@ -287,7 +287,7 @@ mod tests {
         let mut timer = Timer::at(start + Duration::from_millis(50));
         poll_fn(|cx| {
             assert!(timer.poll(cx).is_pending());
-            std::task::Poll::Ready(())
+            Poll::Ready(())
         })
         .await;
         timer.arm(start + Duration::from_millis(80));
@@ -301,7 +301,7 @@ mod tests {
         let mut timer = Timer::at(start + Duration::from_secs(50));
         poll_fn(|cx| {
             assert!(timer.poll(cx).is_pending());
-            std::task::Poll::Ready(())
+            Poll::Ready(())
         })
         .await;
         timer.arm(start + Duration::from_millis(10));
@@ -324,7 +324,7 @@ mod tests {
                     let mut timer = Timer::at(clock::now() + Duration::from_secs(secs));
                     poll_fn(|cx| {
                         assert!(timer.poll(cx).is_pending());
-                        std::task::Poll::Ready(())
+                        Poll::Ready(())
                     })
                     .await;
                 };
