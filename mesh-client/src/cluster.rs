@@ -11,7 +11,9 @@ use std::{
 use arc_swap::ArcSwap;
 use mesh_balance::{BalanceStats, EndpointSet};
 use mesh_breaker::export_gauges;
-use mesh_config::model::{self, Discovery, EndpointCheck, EndpointHealth, EndpointTarget};
+use mesh_config::model::{
+    self, Discovery, EndpointCheck, EndpointHealth, EndpointTarget, TransportSocketMatch,
+};
 use mesh_core::{
     Address, Endpoint, EndpointState, HealthFlag, Priority, Resources, stats::ComputedGuard,
     sync::AtomicU64,
@@ -27,7 +29,7 @@ use crate::{
     mesh::Env,
     original_dst::Originals,
     stats::ClusterStats,
-    tls::UpstreamSocket,
+    tls::Sockets,
 };
 
 /// What outlives config pushes: all that was learnt about a cluster, keyed by its name.
@@ -77,7 +79,7 @@ pub struct Cluster {
     /// Names that have not been asked for yet.
     unsettled: watch::Sender<usize>,
     /// Its TLS, with its secrets; the same as before when its config is.
-    pub(crate) tls: Option<Arc<UpstreamSocket>>,
+    pub(crate) sockets: Arc<Sockets>,
     /// Name resolution; it ends with the cluster, or when another takes its place.
     tasks: Mutex<Vec<AbortHandle>>,
 }
@@ -198,17 +200,13 @@ impl Cluster {
         state.resources[0].update(&config.thresholds);
         state.resources[1].update(&config.thresholds_high);
         let detector = state.detector(&config);
-        let tls = config.tls.as_ref().map(|tls| {
-            let before = previous.and_then(|previous| previous.tls.clone());
-            let same = before.filter(|before| before.config() == tls);
-            same.unwrap_or_else(|| {
-                let scope = format!("cluster.{}.", config.stat_name);
-                let scope = env.registry.scope(&scope);
-                Arc::new(UpstreamSocket::new(tls, &scope, &env.runtime))
-            })
-        });
+        let scope = env
+            .registry
+            .scope(&format!("cluster.{}.", config.stat_name));
+        let before = previous.map(|previous| &previous.sockets);
+        let sockets = Sockets::new(&config, before, &scope, &env.runtime);
         let checks = &state.checks;
-        checks.configure(&state, &config, tls.as_ref(), env, event_logs);
+        checks.configure(&state, &config, &sockets, env, event_logs);
         let set = previous.map_or_else(EndpointSet::empty, Self::endpoints);
         if let Some(detector) = &detector {
             detector.set_endpoints(set.endpoints().iter().map(|endpoint| &endpoint.state));
@@ -226,7 +224,7 @@ impl Cluster {
         let unsettled = watch::Sender::new(names.count());
         let cluster = Arc::new(Self {
             config,
-            tls,
+            sockets,
             unsettled,
             state,
             set: ArcSwap::new(set),
@@ -382,6 +380,8 @@ impl Cluster {
         endpoint.priority = config.priority;
         endpoint.locality = config.locality;
         endpoint.metadata = config.metadata;
+        let labels = config.socket_labels.as_deref().unwrap_or_default();
+        endpoint.transport_socket = TransportSocketMatch::pick(&self.config.socket_matches, labels);
         Arc::new(endpoint)
     }
 

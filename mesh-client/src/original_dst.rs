@@ -100,6 +100,7 @@ impl Cluster {
                 locality: Arc::default(),
                 health: EndpointHealth::Healthy,
                 metadata: Arc::default(),
+                socket_labels: None,
                 check: EndpointCheck::default(),
             };
             (address, config)

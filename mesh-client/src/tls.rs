@@ -2,12 +2,16 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use mesh_config::model::{CertificateSource, DownstreamTls, UpstreamTls, ValidationSource};
+use http::{HeaderMap, header};
+use mesh_config::model::{
+    AutoNames, CertificateSource, Cluster, DownstreamTls, UpstreamTls, ValidationSource,
+};
 use mesh_core::{BoxError, BoxFuture, Endpoint, Error, ErrorKind, Sent, stats::Scope};
 use mesh_net::{Connect, Stream};
 use mesh_tls::{
-    ContextError, FileSecret, FilesSource, Identity, KeeperStats, Secret, SecretKeeper, SniName,
-    TlsAcceptor, TlsConnector, TlsStats, ValidationConfig, rotation::ChainPolicy,
+    ContextError, FileSecret, FilesSource, Identity, KeeperStats, Secret, SecretKeeper,
+    ServerNames, SniName, TlsAcceptor, TlsConnector, TlsStats, ValidationConfig,
+    rotation::ChainPolicy,
 };
 use tokio::{runtime::Handle, task::AbortHandle};
 
@@ -139,50 +143,154 @@ impl<'a> Keeping<'a> {
     }
 }
 
-/// `connector`, with the handshake of a cluster behind it if it has any.
-pub(crate) fn over(
+/// The ways to connect to a cluster's endpoints, each with its secrets; the same as before where their config is.
+pub(crate) struct Sockets {
+    /// The cluster's own way, then those of its matches: an endpoint says which by its number.
+    list: Vec<Option<Arc<UpstreamSocket>>>,
+}
+
+impl Sockets {
+    pub(crate) fn new(
+        cluster: &Cluster,
+        before: Option<&Arc<Self>>,
+        scope: &Scope,
+        runtime: &Handle,
+    ) -> Arc<Self> {
+        let own = cluster.tls.as_ref();
+        let matches = cluster.socket_matches.iter().map(|one| one.tls.as_ref());
+        let wanted: Vec<_> = [own].into_iter().chain(matches).collect();
+        let is = |socket: &Option<Arc<UpstreamSocket>>, tls: &Option<&Arc<UpstreamTls>>| {
+            socket.as_ref().map(|socket| socket.config()) == *tls
+        };
+        if let Some(before) = before.filter(|before| {
+            before.list.len() == wanted.len()
+                && before.list.iter().zip(&wanted).all(|(a, b)| is(a, b))
+        }) {
+            return Arc::clone(before);
+        }
+        let known = before.map_or(&[][..], |before| &before.list);
+        let socket = |tls: &Arc<UpstreamTls>| {
+            let same = known.iter().find(|known| is(known, &Some(tls)));
+            let same = same.cloned().flatten();
+            same.unwrap_or_else(|| Arc::new(UpstreamSocket::new(tls, scope, runtime)))
+        };
+        Arc::new(Self {
+            list: wanted.into_iter().map(|tls| tls.map(socket)).collect(),
+        })
+    }
+
+    /// How `endpoint` is connected to, if that is encrypted.
+    fn of(&self, endpoint: &Endpoint) -> Option<&Arc<UpstreamSocket>> {
+        self.list.get(endpoint.transport_socket)?.as_ref()
+    }
+
+    /// Whether all endpoints are connected to in the clear.
+    fn are_plain(&self) -> bool {
+        self.list.iter().all(Option::is_none)
+    }
+
+    /// What a request of these headers says about the name of its server; `None` when that is not asked.
+    pub(crate) fn names(&self, auto: &AutoNames, headers: &HeaderMap) -> Option<ServerNames> {
+        if !(auto.sni || auto.san) || self.are_plain() {
+            return None;
+        }
+        let other = auto.header.as_ref().and_then(|name| headers.get(name));
+        let other = other.filter(|value| !value.is_empty());
+        let host = other.or_else(|| headers.get(header::HOST));
+        // Without a host that is text, the server's certificate cannot have it: it is refused.
+        let host = host.and_then(|host| host.to_str().ok()).unwrap_or_default();
+        Some(ServerNames::of_host_header(host, auto.sni, auto.san))
+    }
+}
+
+/// `connector`, with the handshakes of a cluster behind it if it has any.
+pub(crate) fn over(connector: &Arc<dyn Connect>, sockets: &Arc<Sockets>) -> Arc<dyn Connect> {
+    if sockets.are_plain() {
+        return Arc::clone(connector);
+    }
+    Arc::new(ConnectTls {
+        inner: Arc::clone(connector),
+        sockets: Arc::clone(sockets),
+    })
+}
+
+/// The same for one endpoint as a server of these names.
+pub(crate) fn over_as(
     connector: &Arc<dyn Connect>,
-    socket: Option<&Arc<UpstreamSocket>>,
+    sockets: &Sockets,
+    endpoint: &Endpoint,
+    names: &ServerNames,
 ) -> Arc<dyn Connect> {
-    match socket {
+    match sockets.of(endpoint) {
         None => Arc::clone(connector),
-        Some(socket) => Arc::new(ConnectTls {
+        Some(socket) => Arc::new(ConnectNamed {
             inner: Arc::clone(connector),
-            socket: Arc::clone(socket),
+            connector: match &socket.connector {
+                Ok(connector) => Ok(connector.named(names)),
+                Err(error) => Err(error.clone()),
+            },
+            auto_host_sni: socket.config.auto_host_sni && !names.has_sni(),
+            _socket: Arc::clone(socket),
         }),
     }
 }
 
-/// Connects, and then makes the handshake.
+/// Connects, and then makes the handshake that the endpoint asks for, if any.
 struct ConnectTls {
     inner: Arc<dyn Connect>,
-    socket: Arc<UpstreamSocket>,
+    sockets: Arc<Sockets>,
 }
 
 impl Connect for ConnectTls {
     fn connect(&self, endpoint: Arc<Endpoint>) -> BoxFuture<Result<Stream, Error>> {
-        let auto = self.socket.config.auto_host_sni;
-        let sni = auto
-            .then(|| SniName::new(&endpoint.hostname).ok())
-            .flatten();
-        let connecting = self.inner.connect(endpoint);
-        let socket = Arc::clone(&self.socket);
-        Box::pin(async move {
-            let failed = |reason: String, error: BoxError| {
-                tracing::debug!(%error, "no TLS with an endpoint");
-                Error::new(ErrorKind::ConnectFailure)
-                    .with_sent(Sent::Nothing)
-                    .with_message(reason)
-                    .with_source(error)
-            };
-            let connector = socket.connector.as_ref();
-            let connector =
-                connector.map_err(|error| failed(error.to_string(), error.clone().into()))?;
-            let stream = connecting.await?;
-            match connector.connect_as(sni, stream).await {
-                Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-                Err(error) => Err(failed(error.reason(), error.into())),
-            }
-        })
+        let Some(socket) = self.sockets.of(&endpoint) else {
+            return self.inner.connect(endpoint);
+        };
+        let sni = host_sni(socket.config.auto_host_sni, &endpoint);
+        handshake(self.inner.connect(endpoint), socket.connector.clone(), sni)
     }
+}
+
+/// Connects to a server of certain names.
+struct ConnectNamed {
+    inner: Arc<dyn Connect>,
+    connector: Result<TlsConnector, ContextError>,
+    auto_host_sni: bool,
+    /// Whose secrets these are.
+    _socket: Arc<UpstreamSocket>,
+}
+
+impl Connect for ConnectNamed {
+    fn connect(&self, endpoint: Arc<Endpoint>) -> BoxFuture<Result<Stream, Error>> {
+        let sni = host_sni(self.auto_host_sni, &endpoint);
+        handshake(self.inner.connect(endpoint), self.connector.clone(), sni)
+    }
+}
+
+/// The endpoint's own name, where the config asks for it.
+fn host_sni(auto: bool, endpoint: &Endpoint) -> Option<SniName> {
+    auto.then(|| SniName::new(&endpoint.hostname).ok())
+        .flatten()
+}
+
+fn handshake(
+    connecting: BoxFuture<Result<Stream, Error>>,
+    connector: Result<TlsConnector, ContextError>,
+    sni: Option<SniName>,
+) -> BoxFuture<Result<Stream, Error>> {
+    let failed = |reason: String, error: BoxError| {
+        tracing::debug!(%error, "no TLS with an endpoint");
+        Error::new(ErrorKind::ConnectFailure)
+            .with_sent(Sent::Nothing)
+            .with_message(reason)
+            .with_source(error)
+    };
+    Box::pin(async move {
+        let connector = connector.map_err(|error| failed(error.to_string(), error.into()))?;
+        let stream = connecting.await?;
+        match connector.connect_as(sni, stream).await {
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Err(error) => Err(failed(error.reason(), error.into())),
+        }
+    })
 }

@@ -14,6 +14,7 @@ use mesh_net::Connect;
 use mesh_outlier::Monitor;
 
 use crate::{Cluster, mesh::Mesh, tls};
+use mesh_tls::ServerNames;
 
 /// How often idle connections are looked at.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +39,7 @@ struct View {
 /// One worker's balancer and pools for one cluster.
 pub struct WorkerCluster {
     pub(crate) cluster: Arc<Cluster>,
+    plain: Arc<dyn Connect>,
     /// With the cluster's handshake, if it has any.
     pub(crate) connector: Arc<dyn Connect>,
     pub(crate) rng: Rng,
@@ -46,13 +48,29 @@ pub struct WorkerCluster {
 
 struct Inner {
     balancer: Balancer,
-    /// By endpoint, priority and protocol; bounded by the endpoints, since the sweep drops what has left the set.
+    /// Bounded by the endpoints, since the sweep drops what has left the set, and by [`NAMED_MAX`].
     slots: Slots,
+    /// How many of them are for servers of certain names.
+    named: usize,
     /// The version of the set that `slots` was last compared with.
     swept: u64,
 }
 
-type SlotKey = (usize, Priority, HttpVersion);
+/// Ways to servers of names that come with requests, in one cluster on one worker. One more, and all that are there
+/// are forgotten: what runs on them goes on, and the next requests open new connections.
+const NAMED_MAX: usize = 1024;
+
+/// What connections are kept apart by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct SlotKey {
+    /// Where the endpoint's state lies.
+    endpoint: usize,
+    priority: Priority,
+    version: HttpVersion,
+    /// As whom the endpoint is asked, where requests say that.
+    names: Option<ServerNames>,
+}
+
 type Slots = HashMap<SlotKey, Open, foldhash::fast::RandomState>;
 
 struct Open {
@@ -171,20 +189,26 @@ impl WorkerCluster {
             Some(previous)
                 if previous.cluster.config.pool == cluster.config.pool
                     && previous.cluster.config.tls == cluster.config.tls
+                    && previous.cluster.config.socket_matches == cluster.config.socket_matches
+                    && previous.cluster.config.auto_names == cluster.config.auto_names
                     && Arc::ptr_eq(&previous.cluster.state, &cluster.state) =>
             {
                 previous.pools()
             }
             _ => HashMap::default(),
         };
-        let connector = tls::over(&worker.connector, cluster.tls.as_ref());
+        let named = slots.keys().filter(|key| key.names.is_some()).count();
+        let plain = Arc::clone(&worker.connector);
+        let connector = tls::over(&plain, &cluster.sockets);
         let inner = Mutex::new(Inner {
             balancer,
             slots,
+            named,
             swept: 0,
         });
         Arc::new(Self {
             cluster,
+            plain,
             connector,
             rng: worker.rng.clone(),
             inner,
@@ -202,14 +226,23 @@ impl WorkerCluster {
         priority: Priority,
         version: HttpVersion,
         meant: Option<SocketAddr>,
+        names: Option<ServerNames>,
     ) -> Result<(Arc<Endpoint>, Slot, bool), NoHealthy> {
         let mut inner = self.lock();
         let Inner {
-            balancer, slots, ..
+            balancer,
+            slots,
+            named,
+            ..
         } = &mut *inner;
         let endpoint = self.choose(balancer, context, meant)?;
         let panicked = balancer.panicked();
-        let key = (Arc::as_ptr(&endpoint.state) as usize, priority, version);
+        let key = SlotKey {
+            endpoint: Arc::as_ptr(&endpoint.state) as usize,
+            priority,
+            version,
+            names,
+        };
         let current = |open: &Open| {
             open.endpoint
                 .as_ref()
@@ -219,7 +252,14 @@ impl WorkerCluster {
             Some(open) => open.slot.clone(),
             None => {
                 let pool = slots.remove(&key).map(|open| open.slot.pool);
-                let slot = self.open_slot(&endpoint, key, pool);
+                if key.names.is_some() && pool.is_none() {
+                    if *named >= NAMED_MAX {
+                        slots.retain(|key, _| key.names.is_none());
+                        *named = 0;
+                    }
+                    *named += 1;
+                }
+                let slot = self.open_slot(&endpoint, &key, pool);
                 let open = Open {
                     slot: slot.clone(),
                     endpoint: Some(Arc::clone(&endpoint)),
@@ -272,24 +312,30 @@ impl WorkerCluster {
             endpoint: None,
             failed: open.failed,
         };
-        pools.slots.iter().map(|(key, o)| (*key, open(o))).collect()
+        let slots = pools.slots.iter();
+        slots.map(|(key, o)| (key.clone(), open(o))).collect()
     }
 
     /// With the connections of `pool`, if they were made for an endpoint of that description.
-    fn open_slot(&self, endpoint: &Arc<Endpoint>, key: SlotKey, pool: Option<Pool>) -> Slot {
-        let (_, priority, version) = key;
+    fn open_slot(&self, endpoint: &Arc<Endpoint>, key: &SlotKey, pool: Option<Pool>) -> Slot {
         let state = &self.cluster.state;
         let same = |pool: &Pool| {
             let known = pool.endpoint();
-            known.hostname == endpoint.hostname && known.metadata == endpoint.metadata
+            known.hostname == endpoint.hostname
+                && known.metadata == endpoint.metadata
+                && known.transport_socket == endpoint.transport_socket
         };
         let pool = pool.filter(same).unwrap_or_else(|| {
+            let connector = match &key.names {
+                None => Arc::clone(&self.connector),
+                Some(names) => tls::over_as(&self.plain, &self.cluster.sockets, endpoint, names),
+            };
             Pool::new(
-                version,
+                key.version,
                 Arc::clone(endpoint),
-                Arc::clone(&self.connector),
+                connector,
                 Arc::clone(&self.cluster.config.pool),
-                Arc::clone(state.resources(priority)),
+                Arc::clone(state.resources(key.priority)),
                 state.pool_stats.clone(),
             )
         });
@@ -308,7 +354,18 @@ impl WorkerCluster {
             inner.swept = set.version();
             let members = set.endpoints().iter();
             let here: HashSet<usize> = members.map(|e| Arc::as_ptr(&e.state) as usize).collect();
-            closed.extend(inner.slots.extract_if(|key, _| !here.contains(&key.0)));
+            closed.extend(
+                inner
+                    .slots
+                    .extract_if(|key, _| !here.contains(&key.endpoint)),
+            );
+        }
+        if inner.named > 0 {
+            // Names that nobody asks for any more.
+            inner
+                .slots
+                .retain(|key, open| key.names.is_none() || !open.slot.pool.is_unused());
+            inner.named = inner.slots.keys().filter(|key| key.names.is_some()).count();
         }
         let open = inner.slots.values_mut();
         let ill: Vec<Pool> = open.filter_map(Open::fell_ill).collect();

@@ -11,7 +11,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use http::HeaderName;
 use mesh_balance::BalanceConfig;
-use mesh_core::{Address, Locality, Metadata, Thresholds, format::Captures, runtime::Runtime};
+use mesh_core::{
+    Address, Locality, Metadata, MetadataValue, Thresholds, format::Captures, runtime::Runtime,
+};
 use mesh_http::{hygiene::EdgeConfig, pool::PoolConfig, server::ServerConfig};
 use mesh_net::{
     BindOptions,
@@ -34,7 +36,10 @@ pub use filters::{
 };
 pub use health::{EndpointCheck, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 pub use source::{ControlServer, Dynamic, FileConfig, Origin, Source, StreamConfig};
-pub use tls::{CertificateSource, DownstreamTls, UpstreamTls, ValidationSource};
+pub use tls::{
+    AutoNames, CertificateSource, DownstreamTls, TransportSocketMatch, UpstreamTls,
+    ValidationSource,
+};
 
 /// A bootstrap, validated.
 #[derive(Debug, Clone)]
@@ -482,6 +487,10 @@ pub struct Cluster {
     pub buffer_limit: u64,
     /// How they are encrypted; `None` is plaintext. Envoy: `transport_socket`.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// How endpoints are connected to that ask for it. Envoy: `transport_socket_matches`.
+    pub socket_matches: Vec<TransportSocketMatch>,
+    /// Where the server's name comes from, if not from `tls`. Envoy: `upstream_http_protocol_options`.
+    pub auto_names: AutoNames,
     /// The cluster's own retry policy, which wins over the route's.
     pub retry: Option<Arc<RetryConfig>>,
     /// The cluster's own mirrors, which stand in for the route's. Envoy:
@@ -557,6 +566,8 @@ pub struct EndpointConfig {
     pub metadata: Arc<BTreeMap<String, String>>,
     /// `health_check_config`.
     pub check: EndpointCheck,
+    /// By which of the cluster's `socket_matches` it is connected to: see [`TransportSocketMatch::pick`].
+    pub socket_labels: Option<Arc<[MetadataValue]>>,
 }
 
 /// Where an endpoint is.

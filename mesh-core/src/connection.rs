@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     net::SocketAddr,
     sync::{
         Arc,
@@ -41,6 +42,9 @@ pub struct ConnectionInfo {
     pub application_protocols: Vec<Box<str>>,
     /// What the handshake brought, when the connection is encrypted.
     pub tls: Option<Arc<dyn TlsFacts>>,
+    /// Why it is not: the handshake failed, or what came was no TLS where somebody looked for it. Envoy:
+    /// `%DOWNSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub transport_failure: Option<Cow<'static, str>>,
 }
 
 impl ConnectionInfo {
@@ -58,6 +62,7 @@ impl ConnectionInfo {
             server_name: None,
             application_protocols: Vec::new(),
             tls: None,
+            transport_failure: None,
         }
     }
 

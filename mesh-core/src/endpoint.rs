@@ -281,6 +281,9 @@ pub struct Endpoint {
     pub locality: Arc<Locality>,
     /// Flat `envoy.lb` metadata, for subsets and logs.
     pub metadata: Arc<BTreeMap<String, String>>,
+    /// How connections to it are made: 0 as the cluster says, `n` by its `n`-th match. Envoy:
+    /// `transport_socket_matches`.
+    pub transport_socket: usize,
 }
 
 impl Endpoint {
@@ -294,6 +297,7 @@ impl Endpoint {
             priority: 0,
             locality: Arc::default(),
             metadata: Arc::default(),
+            transport_socket: 0,
         }
     }
 

@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::{
     ConnectionInfo, Decision, DecisionTrace, Endpoint, Metadata, ResponseFlag, ResponseFlags,
+    TlsFacts,
 };
 
 /// Facts that come to be known while a request runs. Written where they happen, read by the access log
@@ -42,6 +43,9 @@ pub struct Facts {
     pub upstream_protocol: Option<Version>,
     /// The upstream connection's number.
     pub upstream_connection_id: Option<u64>,
+    /// What the upstream connection's handshake brought, if it is encrypted. `%UPSTREAM_TLS_*%`,
+    /// `%UPSTREAM_PEER_*%`.
+    pub upstream_tls: Option<Arc<dyn TlsFacts>>,
     /// The trusted client address, after `x-forwarded-for` was read. `%DOWNSTREAM_REMOTE_ADDRESS%`.
     pub remote: Option<SocketAddr>,
     /// Attempts begun. `%UPSTREAM_REQUEST_ATTEMPT_COUNT%`.

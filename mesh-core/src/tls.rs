@@ -1,4 +1,4 @@
-use std::{any::Any, borrow::Cow, fmt};
+use std::{any::Any, borrow::Cow, fmt, time::SystemTime};
 
 /// What is known about the encryption of a connection once its handshake is done.
 ///
@@ -6,6 +6,9 @@ use std::{any::Any, borrow::Cow, fmt};
 pub trait TlsFacts: fmt::Debug + Send + Sync + 'static {
     /// One fact as text; `None` when there is none.
     fn text(&self, field: TlsField) -> Option<Cow<'_, str>>;
+
+    /// From when to when the peer's certificate may be used, if it presented one.
+    fn peer_validity(&self) -> Option<(SystemTime, SystemTime)>;
 
     /// Whether the peer presented a certificate. Envoy calls such a connection mTLS.
     fn has_peer_certificate(&self) -> bool;
@@ -35,6 +38,14 @@ pub enum TlsField {
     PeerSerial,
     /// `%DOWNSTREAM_PEER_FINGERPRINT_256%`.
     PeerFingerprint,
+    /// `%DOWNSTREAM_PEER_FINGERPRINT_1%`: by SHA-1.
+    PeerFingerprint1,
+    /// `%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%`, joined by commas, as all lists are.
+    PeerChainFingerprints,
+    /// `%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1%`.
+    PeerChainFingerprints1,
+    /// `%DOWNSTREAM_PEER_CHAIN_SERIALS%`.
+    PeerChainSerials,
     /// `%DOWNSTREAM_PEER_URI_SAN%`, joined by commas.
     PeerUris,
     /// `%DOWNSTREAM_PEER_DNS_SAN%`.
@@ -51,6 +62,10 @@ pub enum TlsField {
     LocalUris,
     /// `%DOWNSTREAM_LOCAL_DNS_SAN%`.
     LocalDnsNames,
+    /// `%DOWNSTREAM_LOCAL_IP_SAN%`.
+    LocalAddresses,
+    /// `%DOWNSTREAM_LOCAL_EMAIL_SAN%`.
+    LocalEmails,
 }
 
 /// What becomes of an `x-forwarded-client-cert` header that came in. Envoy: `forward_client_cert_details`.

@@ -2,6 +2,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -9,6 +10,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::{TcpStream, UnixStream},
 };
+
+use mesh_core::TlsFacts;
 
 use crate::{listen::canonical, relay::Carrier};
 
@@ -42,6 +45,15 @@ impl Stream {
             Self::Tcp(stream) => stream.peer_addr().ok().map(canonical),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().peer_addr(),
+        }
+    }
+
+    /// What the handshake brought, when it is encrypted.
+    #[must_use]
+    pub fn tls_facts(&self) -> Option<Arc<dyn TlsFacts>> {
+        match self {
+            Self::Tls(stream) => Some(Arc::clone(stream.session()) as Arc<dyn TlsFacts>),
+            Self::Tcp(_) | Self::Unix(_) => None,
         }
     }
 

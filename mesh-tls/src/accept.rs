@@ -1,15 +1,11 @@
-use std::{
-    future::poll_fn,
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{future::poll_fn, pin::pin, sync::Arc};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     ContextError, DownstreamTlsConfig, HandshakeError, Identity, Secret, Side, TlsSession,
     TlsStats, TlsStream, Trust, Usage, ValidationConfig, Validator, WallClock,
-    context::{ServerContext, take_chosen},
+    context::{ContextCache, ServerContext, take_chosen},
     validation::LastRejection,
 };
 
@@ -22,18 +18,9 @@ pub struct TlsAcceptor(Arc<Acceptor>);
 
 struct Acceptor {
     config: DownstreamTlsConfig,
-    identities: Vec<Secret<Identity>>,
-    validation: Option<Secret<ValidationConfig>>,
+    secrets: ContextCache<ServerContext>,
     clock: WallClock,
     stats: TlsStats,
-    built: Mutex<Option<Built>>,
-}
-
-/// The context of certain secrets.
-struct Built {
-    identities: Vec<Arc<Identity>>,
-    validation: Option<Arc<ValidationConfig>>,
-    context: Arc<ServerContext>,
 }
 
 impl std::fmt::Debug for Acceptor {
@@ -61,11 +48,9 @@ impl TlsAcceptor {
         }
         let acceptor = Self(Arc::new(Acceptor {
             config,
-            identities,
-            validation,
+            secrets: ContextCache::new(identities, validation),
             clock: Arc::new(mesh_core::clock::wall),
             stats,
-            built: Mutex::new(None),
         }));
         acceptor.0.context()?;
         Ok(acceptor)
@@ -76,11 +61,9 @@ impl TlsAcceptor {
     pub fn with_clock(self, clock: WallClock) -> Self {
         Self(Arc::new(Acceptor {
             config: self.0.config.clone(),
-            identities: self.0.identities.clone(),
-            validation: self.0.validation.clone(),
+            secrets: self.0.secrets.fresh(),
             clock,
             stats: self.0.stats.clone(),
-            built: Mutex::new(None),
         }))
     }
 
@@ -150,47 +133,14 @@ impl TlsAcceptor {
 impl Acceptor {
     /// The context of the newest secrets; `None` while some have not arrived.
     fn context(&self) -> Result<Option<Arc<ServerContext>>, ContextError> {
-        let identities: Option<Vec<_>> = self.identities.iter().map(Secret::current).collect();
-        let Some(identities) = identities else {
-            return Ok(None);
-        };
-        let validation = match &self.validation {
-            None => None,
-            Some(secret) => match secret.current() {
-                None => return Ok(None),
-                some => some,
-            },
-        };
-        // A panic while it was held leaves a whole context behind.
-        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(built) = &*built
-            && same(&built.identities, &identities)
-            && same(built.validation.as_slice(), validation.as_slice())
-        {
-            return Ok(Some(Arc::clone(&built.context)));
-        }
-        let all = identities.iter().map(|one| Identity::clone(one)).collect();
-        let validator = validation
-            .as_ref()
-            .map(|one| Arc::new(Validator::new((**one).clone())));
-        let context = Arc::new(ServerContext::new(
-            &self.config,
-            all,
-            validator,
-            &self.clock,
-        )?);
-        *built = Some(Built {
-            identities,
-            validation,
-            context: Arc::clone(&context),
-        });
-        Ok(Some(context))
+        self.secrets.get(|secrets| {
+            let identities = secrets.identities.iter();
+            let identities = identities.map(|one| Identity::clone(one)).collect();
+            let validation = secrets.validation.as_deref().cloned();
+            let validator = validation.map(Validator::new).map(Arc::new);
+            ServerContext::new(&self.config, identities, validator, &self.clock)
+        })
     }
-}
-
-/// Whether both are the same secrets, not only equal ones.
-pub(crate) fn same<T>(a: &[Arc<T>], b: &[Arc<T>]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 /// A handshake that ended well was verified, unless there was nothing to verify or the untrusted are taken.

@@ -2,7 +2,7 @@ use std::{
     future::poll_fn,
     net::{IpAddr, Ipv4Addr},
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use rustls::pki_types::ServerName;
@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     ContextError, HandshakeError, Identity, Secret, Side, TlsSession, TlsStats, TlsStream,
     UpstreamTlsConfig, Usage, ValidationConfig, Validator, WallClock,
-    accept::{is_validated, same},
-    context::{ClientContext, server_name},
+    accept::is_validated,
+    context::{ClientContext, ContextCache, server_name},
     validation::LastRejection,
 };
 
@@ -22,17 +22,11 @@ pub struct TlsConnector(Arc<Connector>);
 
 struct Connector {
     config: UpstreamTlsConfig,
-    identity: Option<Secret<Identity>>,
-    validation: Secret<ValidationConfig>,
+    /// A name that the server's certificate must have, whatever else is asked of it.
+    expected: Option<Arc<str>>,
+    secrets: ContextCache<ClientContext>,
     clock: WallClock,
     stats: TlsStats,
-    built: Mutex<Option<Built>>,
-}
-
-struct Built {
-    identity: Option<Arc<Identity>>,
-    validation: Arc<ValidationConfig>,
-    context: Arc<ClientContext>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -73,6 +67,49 @@ impl SniName {
     }
 }
 
+/// What is asked of the server of one connection besides the config. Envoy: `auto_sni`, `auto_san_validation`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct ServerNames {
+    sni: Option<SniName>,
+    san: Option<Arc<str>>,
+}
+
+impl ServerNames {
+    /// The host of a `host` header, as the name to ask for (unless it is an address) and as a name that the certificate
+    /// must have.
+    #[must_use]
+    pub fn of_host_header(host: &str, sni: bool, san: bool) -> Self {
+        // A bracket at the end is that of an address without a port.
+        let name = match host.rsplit_once(':') {
+            Some((name, _)) if !host.ends_with(']') => name,
+            _ => host,
+        };
+        let bare = name
+            .strip_prefix('[')
+            .and_then(|name| name.strip_suffix(']'));
+        let name = bare.unwrap_or(name);
+        // As a certificate's address is written.
+        let address = name
+            .parse::<IpAddr>()
+            .ok()
+            .map(|address| address.to_string());
+        Self {
+            sni: Some(name)
+                .filter(|_| sni && address.is_none())
+                .and_then(|name| SniName::new(name).ok()),
+            san: san.then(|| Arc::from(address.as_deref().unwrap_or(name))),
+        }
+    }
+}
+
+impl ServerNames {
+    /// Whether a name is asked for.
+    #[must_use]
+    pub const fn has_sni(&self) -> bool {
+        self.sni.is_some()
+    }
+}
+
 impl TlsConnector {
     /// A connector with what is asked of servers, and with a certificate for those that want one.
     ///
@@ -86,11 +123,10 @@ impl TlsConnector {
     ) -> Result<Self, ContextError> {
         let connector = Self(Arc::new(Connector {
             config,
-            identity,
-            validation,
+            expected: None,
+            secrets: ContextCache::new(identity.into_iter().collect(), Some(validation)),
             clock: Arc::new(mesh_core::clock::wall),
             stats,
-            built: Mutex::new(None),
         }));
         connector.0.context()?;
         Ok(connector)
@@ -101,11 +137,27 @@ impl TlsConnector {
     pub fn with_clock(self, clock: WallClock) -> Self {
         Self(Arc::new(Connector {
             config: self.0.config.clone(),
-            identity: self.0.identity.clone(),
-            validation: self.0.validation.clone(),
+            expected: self.0.expected.clone(),
+            secrets: self.0.secrets.fresh(),
             clock,
             stats: self.0.stats.clone(),
-            built: Mutex::new(None),
+        }))
+    }
+
+    /// A connector for servers of these names, with the same secrets and stats. It has sessions of its own: one that
+    /// was verified for another name is not taken up.
+    #[must_use]
+    pub fn named(&self, names: &ServerNames) -> Self {
+        let config = self.0.config.clone();
+        Self(Arc::new(Connector {
+            config: match &names.sni {
+                Some(SniName(sni)) => config.server(sni.clone()),
+                None => config,
+            },
+            expected: names.san.clone().or_else(|| self.0.expected.clone()),
+            secrets: self.0.secrets.fresh(),
+            clock: Arc::clone(&self.0.clock),
+            stats: self.0.stats.clone(),
         }))
     }
 
@@ -196,35 +248,15 @@ impl TlsConnector {
 impl Connector {
     /// The context of the newest secrets; `None` while some have not arrived.
     fn context(&self) -> Result<Option<Arc<ClientContext>>, ContextError> {
-        let Some(validation) = self.validation.current() else {
-            return Ok(None);
-        };
-        let identity = match &self.identity {
-            None => None,
-            Some(secret) => match secret.current() {
-                None => return Ok(None),
-                some => some,
-            },
-        };
-        // A panic while it was held leaves a whole context behind.
-        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(built) = &*built
-            && Arc::ptr_eq(&built.validation, &validation)
-            && same(built.identity.as_slice(), identity.as_slice())
-        {
-            return Ok(Some(Arc::clone(&built.context)));
-        }
-        let context = Arc::new(ClientContext::new(
-            &self.config,
-            identity.as_deref().cloned(),
-            Arc::new(Validator::new((*validation).clone())),
-            &self.clock,
-        )?);
-        *built = Some(Built {
-            identity,
-            validation,
-            context: Arc::clone(&context),
-        });
-        Ok(Some(context))
+        self.secrets.get(|secrets| {
+            let identity = secrets.identities.first().map(|one| Identity::clone(one));
+            let validation = secrets.validation.as_deref().cloned();
+            let mut validation = validation.unwrap_or_else(ValidationConfig::dangerous_anyone);
+            if let Some(name) = &self.expected {
+                validation = validation.expect_name(name);
+            }
+            let validator = Arc::new(Validator::new(validation));
+            ClientContext::new(&self.config, identity, validator, &self.clock)
+        })
     }
 }

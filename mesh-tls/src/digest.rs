@@ -1,11 +1,18 @@
 //! Hashes, and how they are written.
 
-use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, data).as_ref());
+    out
+}
+
+/// Only as a name for what is logged: it proves nothing.
+pub(crate) fn sha1(data: &[u8]) -> [u8; 20] {
+    let mut out = [0; 20];
+    out.copy_from_slice(digest(&SHA1_FOR_LEGACY_USE_ONLY, data).as_ref());
     out
 }
 

@@ -89,7 +89,7 @@ pub mod xfcc;
 
 pub use accept::TlsAcceptor;
 pub use cert::{CERTIFICATES_MAX, Certificate, KeyUsage, San, Validity};
-pub use connect::{SniName, TlsConnector};
+pub use connect::{ServerNames, SniName, TlsConnector};
 pub use context::{
     ContextError, DownstreamTlsConfig, TICKET_KEY_LEN, TICKET_KEYS_MAX, TicketKey, TlsParams,
     TlsVersion, UpstreamTlsConfig, WallClock,

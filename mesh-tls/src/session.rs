@@ -1,4 +1,4 @@
-use std::{any::Any, borrow::Cow, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::SystemTime};
 
 use mesh_core::{ClientCertDetails, TlsFacts, TlsField};
 use rustls::{CommonState, HandshakeKind, ProtocolVersion};
@@ -6,7 +6,7 @@ use rustls::{CommonState, HandshakeKind, ProtocolVersion};
 use crate::{
     Certificate, San, SpiffeId, TlsVersion,
     context::{group_name, suite_name},
-    digest::hex,
+    digest::{hex, sha1},
 };
 
 /// Who the peer is, by the certificate that it presented and owns.
@@ -157,19 +157,28 @@ impl TlsFacts for TlsSession {
             TlsField::PeerCertificate => crate::xfcc::percent(&leaf?.to_pem()).into(),
             TlsField::PeerUris => joined(leaf?.uris())?,
             TlsField::PeerDnsNames => joined(leaf?.dns_names())?,
-            TlsField::PeerAddresses => joined(leaf?.sans().iter().filter_map(|san| match san {
-                San::Ip(address) => Some(address.to_string()),
-                _ => None,
-            }))?,
-            TlsField::PeerEmails => joined(leaf?.sans().iter().filter_map(|san| match san {
-                San::Email(address) => Some(address),
-                _ => None,
-            }))?,
+            TlsField::PeerAddresses => joined(addresses(leaf?))?,
+            TlsField::PeerEmails => joined(emails(leaf?))?,
+            TlsField::PeerFingerprint1 => hex(&sha1(leaf?.der())).into(),
+            TlsField::PeerChainFingerprints => {
+                joined(peer?.chain().iter().map(|one| hex(one.sha256())))?
+            }
+            TlsField::PeerChainFingerprints1 => {
+                joined(peer?.chain().iter().map(|one| hex(&sha1(one.der()))))?
+            }
+            TlsField::PeerChainSerials => joined(peer?.chain().iter().map(|one| one.serial()))?,
             TlsField::LocalSubject => nonempty(local?.subject())?.into(),
             TlsField::LocalUris => joined(local?.uris())?,
             TlsField::LocalDnsNames => joined(local?.dns_names())?,
+            TlsField::LocalAddresses => joined(addresses(local?))?,
+            TlsField::LocalEmails => joined(emails(local?))?,
             _ => return None,
         })
+    }
+
+    fn peer_validity(&self) -> Option<(SystemTime, SystemTime)> {
+        let validity = self.peer.as_ref()?.certificate().validity();
+        Some((validity.not_before, validity.not_after))
     }
 
     fn has_peer_certificate(&self) -> bool {
@@ -184,6 +193,20 @@ impl TlsFacts for TlsSession {
     fn as_any(&self) -> &dyn Any {
         self
     }
+}
+
+fn addresses(one: &Certificate) -> impl Iterator<Item = String> {
+    one.sans().iter().filter_map(|san| match san {
+        San::Ip(address) => Some(address.to_string()),
+        _ => None,
+    })
+}
+
+fn emails(one: &Certificate) -> impl Iterator<Item = &String> {
+    one.sans().iter().filter_map(|san| match san {
+        San::Email(address) => Some(address),
+        _ => None,
+    })
 }
 
 fn nonempty(text: &str) -> Option<&str> {

@@ -14,7 +14,7 @@ use std::{
 use mesh_balance::health::{
     Failure, HealthChecker, HealthSession, HealthStats, Outcome, Passed, Report,
 };
-use mesh_config::model::{Cluster, EndpointCheck, HealthCheck, Probe};
+use mesh_config::model::{Cluster, EndpointCheck, HealthCheck, Probe, TransportSocketMatch};
 use mesh_core::{
     Address, BoxFuture, Endpoint, EndpointState, Error, HealthFlag, clock, sync::AtomicU64,
 };
@@ -29,7 +29,7 @@ use way::Way;
 use crate::{
     cluster::{ClusterState, lock},
     mesh::Env,
-    tls::{self, UpstreamSocket},
+    tls::{self, Sockets},
 };
 
 /// The checks of one cluster. They outlive config pushes that change nothing about them.
@@ -44,8 +44,11 @@ pub(crate) struct Checks {
 struct Live {
     config: Arc<HealthCheck>,
     checker: Arc<HealthChecker>,
+    /// Which of the matches checks are connected by, where that is not the endpoint's affair.
+    socket: Option<usize>,
+    matches: Vec<TransportSocketMatch>,
     /// Checks are encrypted as requests are.
-    tls: Option<Arc<UpstreamSocket>>,
+    sockets: Arc<Sockets>,
     /// By the endpoint's own address; bounded by the endpoints of the cluster.
     running: HashMap<Address, Running>,
 }
@@ -61,7 +64,9 @@ impl Running {
     /// Whether connections to the endpoint are made as they were when this began.
     fn knows(&self, endpoint: &Endpoint) -> bool {
         let known = self.session.endpoint();
-        known.hostname == endpoint.hostname && known.metadata == endpoint.metadata
+        known.hostname == endpoint.hostname
+            && known.metadata == endpoint.metadata
+            && known.transport_socket == endpoint.transport_socket
     }
 }
 
@@ -135,7 +140,7 @@ impl Checks {
         &self,
         state: &Arc<ClusterState>,
         cluster: &Cluster,
-        tls: Option<&Arc<UpstreamSocket>>,
+        sockets: &Arc<Sockets>,
         env: &Env,
         logs: Vec<LogSink>,
     ) {
@@ -147,19 +152,24 @@ impl Checks {
             }
             return;
         };
-        let same_tls = |live: &Live| match (&live.tls, tls) {
-            (None, None) => true,
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
-            _ => false,
+        // The labels of endpoints and checks mean something else when the matches do.
+        let same = |live: &Live| {
+            live.config == *config
+                && Arc::ptr_eq(&live.sockets, sockets)
+                && live.matches == cluster.socket_matches
         };
-        let same = |live: &Live| live.config == *config && same_tls(live);
         if live.as_ref().is_some_and(same) {
             return;
         }
         let mut next = Live {
             config: Arc::clone(config),
             checker: checker(state, cluster, config, env, logs),
-            tls: tls.cloned(),
+            socket: config
+                .socket_labels
+                .as_ref()
+                .map(|labels| TransportSocketMatch::pick(&cluster.socket_matches, labels)),
+            matches: cluster.socket_matches.clone(),
+            sockets: Arc::clone(sockets),
             running: HashMap::new(),
         };
         // Each goes on under the new rules from where it stood.
@@ -252,8 +262,8 @@ impl Live {
     ) -> Running {
         let session = self.checker.watch(endpoint, checked);
         let target = Target {
-            endpoint: asked_endpoint(endpoint, asked),
-            connector: tls::over(&env.connector, self.tls.as_ref()),
+            endpoint: asked_endpoint(endpoint, asked, self.socket),
+            connector: tls::over(&env.connector, &self.sockets),
             reuse: self.config.reuse_connection,
         };
         let stats = self.checker.stats().clone();
@@ -296,11 +306,16 @@ fn spawn(session: &Arc<HealthSession>, asking: impl Ask, env: &Env) -> AbortHand
 
 /// The endpoint as checks reach it, maybe at another address. What happens there is not counted as the
 /// endpoint's own requests and connections.
-fn asked_endpoint(endpoint: &Arc<Endpoint>, asked: &EndpointCheck) -> Arc<Endpoint> {
+fn asked_endpoint(
+    endpoint: &Arc<Endpoint>,
+    asked: &EndpointCheck,
+    socket: Option<usize>,
+) -> Arc<Endpoint> {
     let address = asked.address(endpoint.address());
     let state = EndpointState::new(address, Arc::new(AtomicU64::new(0)));
     Arc::new(Endpoint {
         state: Arc::new(state),
+        transport_socket: socket.unwrap_or(endpoint.transport_socket),
         ..Endpoint::clone(endpoint)
     })
 }

@@ -193,7 +193,9 @@ fn pick(
         context = context.avoiding(tried, retry.host_selection_retry_max_attempts);
     }
     let meant = info.and_then(|info| cluster.cluster.meant(Some(headers), &info.connection));
-    match cluster.pick(&context, forwarding.priority(), version, meant) {
+    let auto = &cluster.cluster.config.auto_names;
+    let names = cluster.cluster.sockets.names(auto, headers);
+    match cluster.pick(&context, forwarding.priority(), version, meant, names) {
         Ok((endpoint, slot, panicked)) => {
             if let Some(info) = info.filter(|_| panicked) {
                 let total = cluster.cluster.set.load().endpoints().len() as u64;

@@ -129,6 +129,7 @@ impl AttemptLog {
                 facts.upstream_local,
                 facts.upstream_connection_id,
                 facts.upstream_protocol,
+                facts.upstream_tls.clone(),
                 (
                     facts.attempt_started,
                     facts.upstream_ready,
@@ -141,6 +142,7 @@ impl AttemptLog {
                 facts.upstream_local,
                 facts.upstream_connection_id,
                 facts.upstream_protocol,
+                facts.upstream_tls,
                 (
                     facts.attempt_started,
                     facts.upstream_ready,

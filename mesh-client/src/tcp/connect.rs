@@ -95,7 +95,10 @@ async fn attempt_once(
             if let Some(monitor) = &monitor {
                 monitor.on_connected_finally();
             }
-            info.with(|facts| facts.upstream_local = stream.local_addr());
+            info.with(|facts| {
+                facts.upstream_local = stream.local_addr();
+                facts.upstream_tls = stream.tls_facts();
+            });
             Some(Some((
                 stream,
                 Upstream::new(

@@ -119,6 +119,7 @@ pub fn support_table() -> SupportTable {
         cluster::HEALTH_SUPPORT,
         cluster::OUTLIER_SUPPORT,
         cluster::PROTOCOL_SUPPORT,
+        cluster::SOCKET_SUPPORT,
         cluster::THRESHOLDS_SUPPORT,
         filters::SUPPORT,
         http2::SUPPORT,

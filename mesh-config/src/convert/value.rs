@@ -281,7 +281,7 @@ pub(crate) fn metadata(from: Option<&core::Metadata>) -> Option<Arc<Metadata>> {
     (!namespaces.is_empty()).then(|| Arc::new(Metadata::new(values.collect())))
 }
 
-fn structure(from: &Struct) -> MetadataValue {
+pub(crate) fn structure(from: &Struct) -> MetadataValue {
     let fields = from.fields.iter();
     MetadataValue::Struct(
         fields

@@ -2,7 +2,7 @@ use std::{ops::Range, sync::Arc};
 
 use http::{Method, uri::PathAndQuery};
 use mesh_balance::health::{HealthCheckConfig, Payload};
-use mesh_core::Address;
+use mesh_core::{Address, MetadataValue};
 use mesh_route::{HeaderMutation, StringMatcher};
 use mesh_telemetry::Target;
 
@@ -15,6 +15,9 @@ pub struct HealthCheck {
     pub probe: Probe,
     /// Whether the next check goes over the same connection. `reuse_connection`.
     pub reuse_connection: bool,
+    /// In place of the endpoint's own: see [`TransportSocketMatch::pick`](super::TransportSocketMatch::pick).
+    /// `transport_socket_match_criteria`.
+    pub socket_labels: Option<Arc<[MetadataValue]>>,
     /// Where events are logged. `event_log_path`, and `event_logger` with a file.
     pub event_logs: Vec<Target>,
 }

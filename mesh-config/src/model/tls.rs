@@ -1,7 +1,9 @@
 //! Transport sockets.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
+use http::HeaderName;
+use mesh_core::MetadataValue;
 use mesh_tls::{DownstreamTlsConfig, FileSecret, Identity, UpstreamTlsConfig, ValidationConfig};
 
 /// Envoy: `DownstreamTlsContext`.
@@ -26,6 +28,53 @@ pub struct UpstreamTls {
     pub validation: ValidationSource,
     /// The server's name is the endpoint's hostname, where it has one. Envoy: `auto_host_sni`.
     pub auto_host_sni: bool,
+}
+
+/// How some endpoints are connected to. Envoy: `Cluster.TransportSocketMatch`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TransportSocketMatch {
+    /// For people.
+    pub name: String,
+    /// What an endpoint's labels must have; nothing fits every endpoint. Envoy: `match`.
+    pub wanted: MetadataValue,
+    /// The encryption; `None` is plaintext.
+    pub tls: Option<Arc<UpstreamTls>>,
+}
+
+impl TransportSocketMatch {
+    /// Which of `matches` an endpoint is connected by, counted from 1; 0 when none of them fits, and its cluster's own
+    /// way counts. `labels` are the endpoint's, then its locality's: what comes first is looked at first.
+    #[must_use]
+    pub fn pick(matches: &[Self], labels: &[MetadataValue]) -> usize {
+        let of = |labels| matches.iter().position(|one| one.fits(labels));
+        let own = labels.first().unwrap_or(&MetadataValue::Null);
+        let later = labels.iter().skip(1);
+        let found = [own].into_iter().chain(later).find_map(of);
+        found.map_or(0, |index| index + 1)
+    }
+
+    fn fits(&self, labels: &MetadataValue) -> bool {
+        let MetadataValue::Struct(wanted) = &self.wanted else {
+            return true;
+        };
+        let MetadataValue::Struct(labels) = labels else {
+            return wanted.is_empty();
+        };
+        wanted
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// Names that come with each request. Envoy: `UpstreamHttpProtocolOptions`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AutoNames {
+    /// The request's host is the server's name to ask for. Envoy: `auto_sni`.
+    pub sni: bool,
+    /// The server's certificate must have the request's host. Envoy: `auto_san_validation`.
+    pub san: bool,
+    /// A header that is used in place of the host, where a request has it. Envoy: `override_auto_sni_header`.
+    pub header: Option<HeaderName>,
 }
 
 /// Where a certificate and its key come from. Envoy: `TlsCertificate`.

@@ -106,6 +106,25 @@ impl Operator {
                     format: TimeFormat::parse(format)?,
                 }
             }
+            "REQUESTED_SERVER_NAME" => match given {
+                "" | "SNI_ONLY" => Self::Fact(Fact::ServerName),
+                // What falls back to the host is not known here.
+                _ if given.starts_with("SNI_FIRST") || given.starts_with("HOST_FIRST") => {
+                    Self::unset(name, parameters)
+                }
+                other => return Err(format!("unknown parameter \"{other}\"")),
+            },
+            "DOWNSTREAM_PEER_CERT_V_START"
+            | "DOWNSTREAM_PEER_CERT_V_END"
+            | "UPSTREAM_PEER_CERT_V_START"
+            | "UPSTREAM_PEER_CERT_V_END" => {
+                let format = Some(given).filter(|given| !given.is_empty());
+                Self::CertificateTime {
+                    upstream: name.starts_with("UPSTREAM"),
+                    end: name.ends_with("END"),
+                    format: TimeFormat::parse(format.unwrap_or(time::DEFAULT))?,
+                }
+            }
             "COMMON_DURATION" => common_duration(given)?,
             "GRPC_STATUS" => grpc_status(grpc_style(given)?),
             "RESPONSE_CODE_DETAILS" => Self::Details {

@@ -41,6 +41,20 @@ pub(super) fn write<S: Sink>(
             format.write(time, out);
             true
         }
+        Operator::CertificateTime {
+            upstream,
+            end,
+            format,
+        } => {
+            let tls = if *upstream {
+                facts.upstream_tls.as_ref()
+            } else {
+                context.info.connection.tls.as_ref()
+            };
+            let validity = tls.and_then(|tls| tls.peer_validity());
+            let time = validity.map(|(from, to)| if *end { to } else { from });
+            time.map(|time| format.write(time, out)).is_some()
+        }
         Operator::Fact(fact) => write_fact(*fact, context, facts, out),
         Operator::QueryParam {
             path,
@@ -212,11 +226,19 @@ fn write_fact<S: Sink>(
         let text = connection.tls.as_ref().and_then(|tls| tls.text(field));
         return put_text(text.as_deref(), out);
     }
+    if let Some(field) = fact.upstream_tls() {
+        let text = facts.upstream_tls.as_ref().and_then(|tls| tls.text(field));
+        return put_text(text.as_deref(), out);
+    }
     match fact {
         Fact::Protocol => put_text(context.protocol.or(facts.protocol).and_then(protocol), out),
         Fact::UpstreamProtocol => put_text(facts.upstream_protocol.and_then(protocol), out),
         Fact::Termination => put_text(facts.termination.as_deref(), out),
         Fact::TransportFailure => put_joined(facts.transport_failure.as_deref(), out),
+        Fact::DownstreamTransportFailure => {
+            put_joined(connection.transport_failure.as_deref(), out)
+        }
+        Fact::ServerName => put_text(connection.server_name.as_deref(), out),
         Fact::Flags => put_flags(context, ResponseFlag::short, out),
         Fact::FlagsLong => put_flags(context, ResponseFlag::long, out),
         Fact::RouteName => put_text(facts.route_name.as_deref(), out),

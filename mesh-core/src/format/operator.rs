@@ -43,6 +43,12 @@ pub(super) enum Operator {
     },
     /// `START_TIME`, `EMIT_TIME`.
     Time { emitted: bool, format: TimeFormat },
+    /// `*_PEER_CERT_V_START`, `*_PEER_CERT_V_END`.
+    CertificateTime {
+        upstream: bool,
+        end: bool,
+        format: TimeFormat,
+    },
     /// Every `*_DURATION`.
     Duration { from: Point, to: Point, unit: Unit },
     /// `GRPC_STATUS`.

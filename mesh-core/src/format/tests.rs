@@ -194,6 +194,10 @@ fn fact_operators_read_what_happened() {
             "%START_TIME% %START_TIME(%s.%3f)%",
             "2026-11-20T17:41:55.176Z 1795196515.176",
         ),
+        (
+            "%REQUESTED_SERVER_NAME% %REQUESTED_SERVER_NAME(SNI_ONLY)% %UPSTREAM_TLS_VERSION% %UPSTREAM_PEER_CERT_V_END%",
+            "- - - -",
+        ),
         ("%DYNAMIC_METADATA(a:b)% %DOWNSTREAM_TLS_VERSION%", "- -"),
         (
             "%METADATA(ROUTE:ns:text)% %METADATA(ROUTE:ns:text):2% %METADATA(ROUTE:ns)%",

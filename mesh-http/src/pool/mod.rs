@@ -205,6 +205,13 @@ impl Pool {
         }))
     }
 
+    /// Whether nobody waits in it and no connection is open or opening.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        let state = self.0.lock();
+        state.connections == 0 && state.waiting.is_empty()
+    }
+
     /// The endpoint.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<Endpoint> {

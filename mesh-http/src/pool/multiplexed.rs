@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::Request;
-use mesh_core::{BoxFuture, Error, ErrorKind, TunnelRequest, clock};
+use mesh_core::{BoxFuture, Error, ErrorKind, TlsFacts, TunnelRequest, clock};
 use tokio::sync::watch;
 
 use super::{Inner, Pooled, State, Tracked, Waiter, open::Opening};
@@ -26,6 +26,7 @@ pub(super) struct Shared {
     greeted: watch::Receiver<bool>,
     pub(super) id: u64,
     pub(super) local: Option<SocketAddr>,
+    pub(super) tls: Option<Arc<dyn TlsFacts>>,
     opened: Instant,
 }
 
@@ -261,6 +262,7 @@ impl Inner {
     /// Makes an HTTP/2 connection of a stream that is open, and drives it until it ends.
     pub(super) async fn run_multiplexed(self: Arc<Self>, tracked: Tracked, opening: Opening) {
         let (id, local, opened) = (tracked.id(), tracked.local_addr(), tracked.opened());
+        let tls = tracked.tls();
         let at_first = self.streams_at_first.load(Ordering::Relaxed);
         let (http2, limits) = (&self.config.http2, self.config.limits);
         let (streams, greeted, driver) =
@@ -277,6 +279,7 @@ impl Inner {
             greeted,
             id,
             local,
+            tls,
             opened,
         });
         opening.done(|state| {

@@ -9,7 +9,7 @@ use std::{
 use http::{Method, Request, Response, Version};
 use mesh_core::{
     Attempt, Body, BoxFuture, Decision, Error, ErrorKind, Overflow, Permit, Reason, RequestInfo,
-    Resource, Sent,
+    Resource, Sent, TlsFacts,
 };
 use tokio::sync::oneshot;
 
@@ -313,7 +313,7 @@ impl Sending {
         let io = connection.io();
         let raw = self.pool.version == HttpVersion::Raw;
         let protocol = (!raw).then_some(Version::HTTP_11);
-        self.connected(protocol, io.local_addr(), io.id());
+        self.connected(protocol, io.local_addr(), io.id(), io.tls());
         let reused = connection.exchanges() > 0;
         let lease = Lease::new(Arc::clone(&self.pool), permit);
         let exchange = if raw {
@@ -369,7 +369,8 @@ impl Sending {
         let lease = StreamLease::new(Lease::new(Arc::clone(&self.pool), permit), place);
         match h2::Exchange::new(streams, &self.request, body, lease) {
             Ok(exchange) => {
-                self.connected(Some(Version::HTTP_2), shared.local, shared.id);
+                let tls = shared.tls.clone();
+                self.connected(Some(Version::HTTP_2), shared.local, shared.id, tls);
                 self.state = State::Exchanging {
                     exchange: Exchanging::Stream(Box::new(exchange)),
                     reused,
@@ -393,7 +394,13 @@ impl Sending {
     }
 
     /// Tells everybody which connection it is.
-    fn connected(&self, protocol: Option<Version>, local: Option<SocketAddr>, id: u64) {
+    fn connected(
+        &self,
+        protocol: Option<Version>,
+        local: Option<SocketAddr>,
+        id: u64,
+        tls: Option<Arc<dyn TlsFacts>>,
+    ) {
         if let Some(attempt) = &self.attempt {
             attempt.connected();
         }
@@ -402,6 +409,7 @@ impl Sending {
                 facts.upstream_protocol = protocol;
                 facts.upstream_local = local;
                 facts.upstream_connection_id = Some(id);
+                facts.upstream_tls = tls;
             });
         }
     }

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use mesh_core::{Endpoint, Permit, clock};
+use mesh_core::{Endpoint, Permit, TlsFacts, clock};
 use mesh_net::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -55,6 +55,11 @@ impl Tracked {
     /// Our end, asked for once.
     pub(super) fn local_addr(&self) -> Option<SocketAddr> {
         self.local
+    }
+
+    /// What its handshake brought.
+    pub(super) fn tls(&self) -> Option<Arc<dyn TlsFacts>> {
+        self.stream.tls_facts()
     }
 
     pub(crate) fn stream(&self) -> &Stream {

@@ -16,6 +16,7 @@ mod support;
 mod tcp;
 mod tls;
 mod tls_inspector;
+mod tls_upstream;
 mod traffic;
 mod xds;
 mod xds_cache;

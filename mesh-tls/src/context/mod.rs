@@ -1,5 +1,6 @@
 //! What a side of a handshake offers and asks for.
 
+mod cache;
 mod client;
 mod downstream;
 mod names;
@@ -9,6 +10,7 @@ mod server;
 mod tickets;
 mod upstream;
 
+pub(crate) use cache::ContextCache;
 pub(crate) use client::ClientContext;
 pub use downstream::DownstreamTlsConfig;
 pub(crate) use names::{group_name, suite_name};

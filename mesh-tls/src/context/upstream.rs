@@ -52,6 +52,11 @@ impl UpstreamTlsConfig {
         Ok(self)
     }
 
+    pub(crate) fn server(mut self, name: ServerName<'static>) -> Self {
+        self.sni = Some(name);
+        self
+    }
+
     /// How many sessions are remembered; 0 turns resumption off, 1 is the default. Envoy: `max_session_keys`.
     #[must_use]
     pub const fn max_session_keys(mut self, sessions: usize) -> Self {

@@ -56,6 +56,7 @@ pub struct ValidationConfig {
     pub(super) accept_untrusted: bool,
     pub(super) depth_max: usize,
     pub(super) match_server_name: bool,
+    pub(super) expected_name: Option<Box<str>>,
     pub(super) rsa_key_usage: bool,
 }
 
@@ -74,6 +75,7 @@ impl ValidationConfig {
             accept_untrusted: false,
             depth_max: VERIFY_DEPTH_MAX_DEFAULT,
             match_server_name: false,
+            expected_name: None,
             rsa_key_usage: false,
         }
     }
@@ -165,11 +167,19 @@ impl ValidationConfig {
         self
     }
 
-    /// A client asks that the server's host names have the one that it sent; off by default. Envoy:
-    /// `auto_sni_san_validation`, `auto_san_validation`.
+    /// A client asks that the server's host names have the one that it sent, and refuses every server that it sent
+    /// none to; off by default. Envoy: `auto_sni_san_validation`.
     #[must_use]
     pub const fn match_server_name(mut self, on: bool) -> Self {
         self.match_server_name = on;
+        self
+    }
+
+    /// Asks that some alternative name is this one, a host name, address or URI; not asked by default. Envoy:
+    /// `auto_san_validation`.
+    #[must_use]
+    pub fn expect_name(mut self, name: &str) -> Self {
+        self.expected_name = Some(name.into());
         self
     }
 

@@ -114,15 +114,24 @@ impl Validator {
         if !wanted.is_empty() && !leaf.sans().iter().any(passes) {
             return Err(rejection(self.config.expected_names()));
         }
+        if let Some(name) = &self.config.expected_name
+            && !leaf.sans().iter().any(|san| is_named(san, name))
+        {
+            return Err(rejection(vec![name.to_string()]));
+        }
         match server_name {
-            Some(ServerName::DnsName(name)) if self.config.match_server_name => {
+            _ if !self.config.match_server_name => Ok(()),
+            Some(ServerName::DnsName(name)) => {
                 let mut names = leaf.dns_names();
                 if !names.any(|pattern| dns_name_matches(name.as_ref(), pattern)) {
                     return Err(rejection(vec![format!("DNS {}", name.as_ref())]));
                 }
                 Ok(())
             }
-            _ => Ok(()),
+            // Nothing that the certificate says could be what was meant.
+            _ => Err(rejection(vec![
+                "the server's name, and none was sent".to_owned(),
+            ])),
         }
     }
 
@@ -266,6 +275,15 @@ impl Validator {
             E::MaximumPathDepthExceeded => Rejection::Depth(self.config.depth_max),
             other => Rejection::Chain(other.to_string()),
         }
+    }
+}
+
+/// Whether `san` is `name`, whatever kind it is.
+fn is_named(san: &San, name: &str) -> bool {
+    match san {
+        San::Dns(pattern) => dns_name_matches(name, pattern),
+        San::Uri(text) | San::Email(text) => text == name,
+        San::Ip(address) => address.to_string() == name,
     }
 }
 

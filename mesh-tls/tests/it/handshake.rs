@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mesh_tls::{
-    ContextError, DownstreamTlsConfig, Rejection, SanKind, SanMatcher, Secret, Stage,
+    ContextError, DownstreamTlsConfig, Rejection, SanKind, SanMatcher, Secret, ServerNames, Stage,
     TICKET_KEY_LEN, TicketKey, TlsAcceptor, TlsParams, TlsStats, TlsVersion, UpstreamTlsConfig,
     ValidationConfig, dev_ca::DevLeaf,
 };
@@ -582,4 +582,53 @@ async fn openssl_agrees() {
         assert!(peer.is_validated());
     }
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// What comes with a request: a name to ask for, and one that the certificate must have.
+#[tokio::test]
+async fn a_named_connector_asks_for_the_name_and_verifies_it() {
+    let ours = ca("example.org");
+    let mut pair = Pair::of(&ours);
+    let leaf = svid("spiffe://example.org/server")
+        .dns("*.example.org")
+        .ip([10, 0, 0, 1].into());
+    pair.server_identities = vec![ours.issue(leaf).unwrap().identity().unwrap()];
+    let (acceptor, connector) = (pair.acceptor(), pair.connector());
+    for (host, sni, good) in [
+        ("a.example.org:80", Some("a.example.org"), true),
+        ("b.example.org", Some("b.example.org"), true),
+        ("localhost", Some("localhost"), true),
+        ("10.0.0.1:80", None, true),
+        ("a.b.example.org", Some("a.b.example.org"), false),
+        ("10.0.0.2", None, false),
+        ("[::1]", None, false),
+        ("", None, false),
+    ] {
+        // Each twice: a session is not taken up under another name.
+        for _ in 0..2 {
+            let names = ServerNames::of_host_header(host, true, true);
+            let shaken = shake(&acceptor, &connector.named(&names)).await;
+            match shaken.client {
+                Ok(client) if good => assert_eq!(client.session().sni.as_deref(), sni, "{host}"),
+                Err(error) if !good => {
+                    assert!(
+                        matches!(error.rejection(), Some(Rejection::San { .. })),
+                        "{error}"
+                    );
+                }
+                other => panic!("{host}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_was_not_sent_cannot_be_in_the_certificate() {
+    let ours = ca("example.org");
+    let mut pair = Pair::of(&ours);
+    pair.of_servers = trust(&ours).match_server_name(true);
+    let error = pair.shake().await.client.unwrap_err();
+    assert!(error.to_string().contains("none was sent"), "{error}");
+    pair.client = pair.client.sni("localhost").unwrap();
+    pair.shake().await.both();
 }

@@ -48,6 +48,8 @@ pub(crate) struct Hcm<'a> {
     pub(crate) filters: &'a str,
     /// Fields of the router.
     pub(crate) router: &'a str,
+    /// More fields of the filter chain.
+    pub(crate) chain: &'a str,
     /// More items of `access_log`: their lines start with `+`, and are compared as they are.
     pub(crate) logs: &'a str,
 }
@@ -61,6 +63,7 @@ impl Default for Hcm<'_> {
             routes: ALL_TO_A,
             filters: "",
             router: "",
+            chain: "",
             logs: "",
         }
     }
@@ -77,12 +80,18 @@ pub(crate) const ALL_TO_A: &str = "
 
 impl Bootstrap {
     /// Adds a listener.
-    pub(crate) fn listener(mut self, hcm: &Hcm<'_>) -> Self {
+    pub(crate) fn listener(self, hcm: &Hcm<'_>) -> Self {
+        let address = "address: {socket_address: {address: 127.0.0.1, port_value: 0}}";
+        self.listener_at(address, hcm)
+    }
+
+    /// The same at another address, as its field.
+    pub(crate) fn listener_at(mut self, address: &str, hcm: &Hcm<'_>) -> Self {
         let name = hcm.name;
         let text = format!(
             r#"
 - name: {name}
-  address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+  {address}
 {listener}
   filter_chains:
   - filters:
@@ -107,6 +116,7 @@ impl Bootstrap {
           typed_config:
             "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
 {router}
+{chain}
 "#,
             listener = indent(hcm.listener, 2),
             fields = indent(hcm.fields, 8),
@@ -114,6 +124,7 @@ impl Bootstrap {
             filters = indent(hcm.filters, 8),
             router = indent(hcm.router, 12),
             logs = indent(hcm.logs, 8),
+            chain = indent(hcm.chain, 4),
         );
         self.listeners.push_str(&text);
         self

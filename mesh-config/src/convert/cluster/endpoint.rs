@@ -16,7 +16,7 @@ use envoy_types::pb::{
 use mesh_core::{Address, Locality};
 use mesh_net::dns::DnsDiscovery;
 
-use super::{MESSAGE, health};
+use super::{MESSAGE, health, socket};
 use crate::{
     convert::{bootstrap, context::Context, value},
     language::{
@@ -60,7 +60,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             // For balancing among localities, which is reported.
             ("load_balancing_weight", Meaningless),
             ("proximity", Meaningless),
-            ("metadata", Meaningless),
+            ("metadata", Enforced),
         ],
     },
     MessageSupport {
@@ -201,6 +201,7 @@ fn one(
         },
         metadata: Arc::new(metadata(from.metadata.as_ref())),
         check,
+        socket_labels: socket::labels(from.metadata.as_ref(), group.metadata.as_ref()),
     })
 }
 

@@ -22,7 +22,7 @@ use mesh_balance::health::{HealthCheckConfig, Payload};
 use mesh_http::pool::UpstreamProtocol;
 use mesh_telemetry::Target;
 
-use super::MESSAGE;
+use super::{MESSAGE, socket};
 use crate::{
     convert::{context::Context, matcher, mutation, value},
     language::{
@@ -156,6 +156,7 @@ pub(super) fn convert(
         schedule: schedule?,
         probe,
         reuse_connection: value::flag(check.reuse_connection, true),
+        socket_labels: socket::criteria(check.transport_socket_match_criteria.as_ref()),
         event_logs: event_logs(cx, check),
     }))
 }

@@ -6,6 +6,7 @@ mod endpoint;
 mod health;
 mod outlier;
 mod protocol;
+mod socket;
 mod thresholds;
 
 use std::{sync::Arc, time::Duration};
@@ -37,6 +38,7 @@ pub(super) use endpoint::{SUPPORT as ENDPOINT_SUPPORT, assignment};
 pub(super) use health::SUPPORT as HEALTH_SUPPORT;
 pub(super) use outlier::SUPPORT as OUTLIER_SUPPORT;
 pub(super) use protocol::SUPPORT as PROTOCOL_SUPPORT;
+pub(super) use socket::SUPPORT as SOCKET_SUPPORT;
 pub(super) use thresholds::SUPPORT as THRESHOLDS_SUPPORT;
 
 /// The message, which every file here has rows of.
@@ -101,6 +103,7 @@ pub(super) fn convert(
     let protocol = protocol::convert(cx, at, from);
     let health_check = health::convert(cx, at, from, protocol.pool.protocol);
     let tls = tls::upstream(cx, at, from.transport_socket.as_ref());
+    let socket_matches = socket::convert(cx, at, from);
     let connect_at = at.field("connect_timeout");
     let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
     let discovery = discovery?;
@@ -135,6 +138,8 @@ pub(super) fn convert(
         buffer_limit: value::number(from.per_connection_buffer_limit_bytes)
             .map_or(mesh_retry::DEFAULT_REQUEST_BODY_BUFFER_LIMIT, u64::from),
         tls: tls?,
+        socket_matches: socket_matches?,
+        auto_names: protocol.auto_names,
         retry: protocol.retry,
         mirrors: protocol.mirrors,
         metadata: value::metadata(from.metadata.as_ref()),

@@ -13,13 +13,14 @@ use mesh_http::pool::{PoolConfig, UpstreamProtocol};
 use mesh_retry::RetryConfig;
 use mesh_route::MirrorPolicy;
 
-use super::MESSAGE;
+use super::{MESSAGE, socket};
 use crate::{
     convert::{context::Context, http2, manager, mirror, retry, value},
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless},
     },
+    model::AutoNames,
 };
 
 /// The key under which Envoy looks for them.
@@ -34,8 +35,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("common_http_protocol_options", Enforced),
             ("http_protocol_options", Enforced),
             ("http2_protocol_options", Enforced),
-            // For TLS, which is reported.
-            ("upstream_http_protocol_options", Meaningless),
+            ("upstream_http_protocol_options", Enforced),
         ],
     },
     MessageSupport {
@@ -48,8 +48,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("http_filters", Enforced),
             ("retry_policy", Enforced),
             ("request_mirror_policies", Enforced),
-            // For TLS, which is reported.
-            ("upstream_http_protocol_options", Meaningless),
+            ("upstream_http_protocol_options", Enforced),
             // No balancer that is supported looks at a hash.
             ("hash_policy", Meaningless),
         ],
@@ -82,6 +81,7 @@ pub(super) struct Protocol {
     pub(super) pool: PoolConfig,
     pub(super) retry: Option<Arc<RetryConfig>>,
     pub(super) mirrors: Arc<[MirrorPolicy]>,
+    pub(super) auto_names: AutoNames,
 }
 
 pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Protocol {
@@ -89,6 +89,7 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Prot
         pool: PoolConfig::default(),
         retry: None,
         mirrors: Arc::from([]),
+        auto_names: AutoNames::default(),
     };
     // The older fields count only without the typed options, as in Envoy.
     let typed = at.field("typed_extension_protocol_options");
@@ -115,6 +116,7 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Prot
         let at = at.field("http2_protocol_options");
         protocol.pool.http2 = http2::convert(cx, &at, Some(options));
     }
+    protocol.auto_names = socket::auto_names(from.upstream_http_protocol_options.as_ref());
     protocol.pool.max_requests_per_connection = manager::nonzero(from.max_requests_per_connection);
     if let Some(options) = &from.common_http_protocol_options {
         let at = at.field("common_http_protocol_options");
@@ -128,6 +130,7 @@ fn refuse(cx: &Context<'_>, at: &At<'_>, what: &str) {
 }
 
 fn apply(cx: &Context<'_>, at: &At<'_>, from: &HttpProtocolOptions, protocol: &mut Protocol) {
+    protocol.auto_names = socket::auto_names(from.upstream_http_protocol_options.as_ref());
     if let Some(options) = &from.common_http_protocol_options {
         let at = at.field("common_http_protocol_options");
         common(cx, &at, options, &mut protocol.pool);

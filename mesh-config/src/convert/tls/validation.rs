@@ -1,22 +1,30 @@
 //! `CertificateValidationContext`: who a peer may be.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use envoy_types::pb::envoy::{
+    config::core::v3::TypedExtensionConfig,
     extensions::transport_sockets::tls::v3::{
         self as pb, CommonTlsContext, certificate_validation_context::TrustChainVerification,
         common_tls_context::ValidationContextType, subject_alt_name_matcher::SanType,
     },
     r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern},
 };
-use mesh_tls::{Crl, FileSecret, SanKind, SanMatcher, Trust, TrustBundle, ValidationConfig};
+use mesh_tls::{
+    Crl, FileSecret, SanKind, SanMatcher, SpiffeBundles, Trust, TrustBundle, TrustDomain,
+    ValidationConfig,
+};
 
 use super::{common::file, value};
 use crate::{
-    convert::{context::Context, matcher},
+    convert::{
+        context::{Context, type_name},
+        matcher,
+    },
     language::{
         At, MessageSupport,
         Support::{Enforced, EnforcedFor, Security},
+        is_security_type,
     },
     model::ValidationSource,
 };
@@ -39,7 +47,19 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("system_root_certs", Security),
             ("match_subject_alt_names", Security),
             ("require_signed_certificate_timestamp", Security),
-            ("custom_validator_config", Security),
+            ("custom_validator_config", Enforced),
+        ],
+    },
+    MessageSupport {
+        message: "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
+        fields: &[("trust_domains", Enforced), ("trust_bundles", Security)],
+    },
+    MessageSupport {
+        message: "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain",
+        fields: &[
+            ("name", Enforced),
+            ("trust_bundle", Enforced),
+            ("workload_trust_domain", Security),
         ],
     },
     MessageSupport {
@@ -79,7 +99,12 @@ fn validation(
             Some(cx.ok(&at, TrustBundle::from_pem(&pem))?)
         }
     };
-    let config = ValidationConfig::new(bundle.map_or(Trust::DangerousAnyone, Trust::Bundle));
+    let trust = match &from.custom_validator_config {
+        // As in Envoy, it takes the place of the trusted CA.
+        Some(custom) => spiffe(cx, &at.field("custom_validator_config"), custom)?,
+        None => bundle.map_or(Trust::DangerousAnyone, Trust::Bundle),
+    };
+    let config = ValidationConfig::new(trust);
     let list = at.field("match_typed_subject_alt_names");
     let sans = from.match_typed_subject_alt_names.iter().enumerate();
     let sans: Option<Vec<_>> = sans
@@ -126,6 +151,40 @@ fn validation(
         },
         folder: PathBuf::from(&watched.path),
     })
+}
+
+/// A bundle for each trust domain. Other validators are in the report, by their type.
+fn spiffe(cx: &Context<'_>, at: &At<'_>, from: &TypedExtensionConfig) -> Option<Trust> {
+    let at = at.field("typed_config");
+    let any = from.typed_config.as_ref()?;
+    let Some(from) = cx.unpack::<pb::SpiffeCertValidatorConfig>(any) else {
+        if !is_security_type(type_name(any)) {
+            let reason = format!(
+                "{} is not the config of a certificate validator",
+                type_name(any)
+            );
+            cx.invalid(&at, reason);
+        }
+        return None;
+    };
+    let list = at.field("trust_domains");
+    let mut bundles = BTreeMap::new();
+    for (index, from) in from.trust_domains.iter().enumerate() {
+        let at = list.index(index);
+        let domain = cx.ok(&at.field("name"), TrustDomain::new(&from.name))?;
+        let at_bundle = at.field("trust_bundle");
+        let Some(source) = &from.trust_bundle else {
+            cx.invalid(&at_bundle, "is missing");
+            return None;
+        };
+        let pem = value::data_source(cx, &at_bundle, source)?;
+        let bundle = cx.ok(&at_bundle, TrustBundle::from_pem(&pem))?;
+        if bundles.insert(domain.clone(), bundle).is_some() {
+            let reason = format!("there are several bundles of the trust domain {domain}");
+            cx.invalid(&at, reason);
+        }
+    }
+    Some(Trust::Spiffe(SpiffeBundles::new(bundles)))
 }
 
 fn san(cx: &Context<'_>, at: &At<'_>, from: &pb::SubjectAltNameMatcher) -> Option<SanMatcher> {

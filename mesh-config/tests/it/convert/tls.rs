@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, time::SystemTime};
 
-use mesh_config::model::{CertificateSource, ValidationSource};
+use mesh_config::model::{CertificateSource, TransportSocketMatch, ValidationSource};
 use mesh_tls::{
-    TlsParams, TlsVersion, UpstreamTlsConfig, ValidationConfig,
+    TlsParams, TlsVersion, Trust, UpstreamTlsConfig, ValidationConfig,
     dev_ca::{DevCa, DevLeaf},
 };
 
@@ -202,4 +202,83 @@ fn what_is_not_done_keeps_the_proxy_from_running() {
         let entries = report(&cluster_text(&tls(context)));
         assert_eq!(entries, [(format!("{AT}.{path}"), None, true)]);
     }
+}
+
+#[test]
+fn a_spiffe_validator_has_a_bundle_for_each_trust_domain() {
+    let [ca, ..] = inline();
+    let validator = |domains: &str| {
+        tls(&format!(
+            "common_tls_context: {{validation_context: {{custom_validator_config: {{name: envoy.tls.cert_validator.spiffe, \
+             typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig, \
+             trust_domains: [{domains}]}}}}}}}}"
+        ))
+    };
+    let text = validator(&format!(
+        "{{name: a.org, trust_bundle: {ca}}}, {{name: b.org, trust_bundle: {ca}}}"
+    ));
+    assert_eq!(report(&cluster_text(&text)), []);
+    let cluster = cluster(&text);
+    let validation = &cluster.tls.as_ref().unwrap().validation;
+    let Trust::Spiffe(bundles) = validation.config().unwrap().trust() else {
+        panic!("{validation:?}");
+    };
+    let names: Vec<_> = bundles.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["a.org", "b.org"]);
+    for (domains, reason) in [
+        (
+            format!("{{name: a.org, trust_bundle: {ca}}}, {{name: a.org, trust_bundle: {ca}}}"),
+            "several bundles of the trust domain a.org",
+        ),
+        (
+            format!("{{name: 'spiffe://a.org', trust_bundle: {ca}}}"),
+            "trust domain has ':'",
+        ),
+        ("{name: a.org}".to_owned(), "trust_bundle: is missing"),
+    ] {
+        let error = refusal(&cluster_text(&validator(&domains)));
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
+#[test]
+fn names_come_from_requests_where_the_config_says_so() {
+    let typed = "typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {'@type': \
+         type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: \
+         {http_protocol_options: {}}, upstream_http_protocol_options: {auto_sni: true, override_auto_sni_header: x-a}}}";
+    let names = cluster(typed).auto_names.clone();
+    assert!(names.sni && !names.san);
+    assert_eq!(names.header.unwrap().as_str(), "x-a");
+    let old = cluster("upstream_http_protocol_options: {auto_san_validation: true}");
+    assert_eq!((old.auto_names.sni, old.auto_names.san), (false, true));
+    assert!(!cluster("type: STATIC").auto_names.sni);
+}
+
+#[test]
+fn labels_pick_a_transport_socket() {
+    use mesh_core::MetadataValue as V;
+    let matches = "transport_socket_matches: [{name: a, match: {x: 1, y: [b]}}, {name: b, match: {x: '1'}}, {name: c, match: {x: {z: null}}}]";
+    let matches = &cluster(matches).socket_matches.clone();
+    let labels = |fields: &[(&str, V)]| {
+        let fields = fields
+            .iter()
+            .map(|(key, value)| ((*key).into(), value.clone()));
+        V::Struct(fields.collect())
+    };
+    let list = V::List(vec![V::Text("b".into())]);
+    let number = labels(&[("x", V::Number(1.0)), ("y", list), ("other", V::Null)]);
+    let text = labels(&[("x", V::Text("1".into()))]);
+    let nested = labels(&[("x", labels(&[("z", V::Null)]))]);
+    let pick = |labels: &[V]| TransportSocketMatch::pick(matches, labels);
+    assert_eq!(pick(&[]), 0);
+    assert_eq!(pick(&[labels(&[("x", V::Number(1.0))])]), 0);
+    assert_eq!(pick(std::slice::from_ref(&number)), 1);
+    assert_eq!(pick(std::slice::from_ref(&text)), 2);
+    assert_eq!(pick(&[nested]), 3);
+    // The endpoint's own labels come first, whatever the order of the matches.
+    assert_eq!(pick(&[text, number]), 2);
+    let any = &cluster("transport_socket_matches: [{name: any}]")
+        .socket_matches
+        .clone();
+    assert_eq!(TransportSocketMatch::pick(any, &[]), 1);
 }

@@ -30,6 +30,14 @@ mod routing_match;
 mod stats;
 mod tcp;
 mod thresholds;
+mod tls;
+mod tls_upstream;
+mod xfcc;
+
+use std::time::SystemTime;
+
+use e2e::tls::Client;
+use mesh_tls::dev_ca::{DevCa, DevLeaf, Issued};
 
 use crate::suite::Group;
 
@@ -56,6 +64,9 @@ pub(crate) fn all() -> Vec<Group> {
         balance::groups(),
         tcp::groups(),
         listener::groups(),
+        tls::groups(),
+        tls_upstream::groups(),
+        xfcc::groups(),
         health_checks::groups(),
         filters::groups(),
         fault::groups(),
@@ -66,6 +77,60 @@ pub(crate) fn all() -> Vec<Group> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Certificates of one throw-away CA for the scenarios of a file.
+struct Pki {
+    ca: DevCa,
+    now: SystemTime,
+}
+
+impl Pki {
+    fn new() -> Self {
+        let now = mesh_core::clock::wall();
+        let domain = "example.org".parse().expect("a trust domain");
+        Self {
+            ca: DevCa::new(domain, now).expect("a CA"),
+            now,
+        }
+    }
+
+    /// An SVID of this name, with more names.
+    fn issue(&self, name: &str, more: impl FnOnce(DevLeaf) -> DevLeaf) -> Issued {
+        let id = format!("spiffe://example.org/{name}");
+        let leaf = DevLeaf::svid(&id.parse().expect("a SPIFFE ID"), self.now);
+        self.ca.issue(more(leaf)).expect("a certificate")
+    }
+
+    fn trusted_ca(&self) -> String {
+        format!("trusted_ca: {}", pem(&self.ca.bundle_pem()))
+    }
+}
+
+/// A PEM text as a data source, on one line.
+fn pem(text: &str) -> String {
+    format!("{{inline_string: \"{}\"}}", text.replace('\n', "\\n"))
+}
+
+/// A client that shows this certificate.
+fn tls_client(issued: &Issued) -> Client {
+    Client::default().identity(issued.chain_pem(), issued.key_pem())
+}
+
+/// A transport socket; `fields` are those of its context, `common` those of `common_tls_context`.
+fn tls_socket(kind: &str, fields: &str, own: Option<&Issued>, common: &str) -> String {
+    let own = own.map_or_else(String::new, |own| {
+        format!(
+            "tls_certificates: [{{certificate_chain: {}, private_key: {}}}], ",
+            pem(own.chain_pem()),
+            pem(own.key_pem())
+        )
+    });
+    format!(
+        "transport_socket: {{name: envoy.transport_sockets.tls, typed_config: {{'@type': \
+         type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.{kind}, {fields} \
+         common_tls_context: {{{own}{common}}}}}}}"
+    )
 }
 
 /// `typed_extension_protocol_options` of a cluster, with these `HttpProtocolOptions`.
