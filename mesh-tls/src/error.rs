@@ -8,7 +8,7 @@ use std::{
 
 use rustls::{AlertDescription, CertificateError, PeerIncompatible, pki_types::CertificateDer};
 
-use crate::{Certificate, Rejection, SecretError, validation::LastRejection};
+use crate::{Certificate, Rejection, Role, SecretError, validation::LastRejection};
 
 /// Certificates of a failed handshake that are described; the rest is counted only.
 const CHAIN_MAX: usize = 8;
@@ -120,7 +120,7 @@ impl HandshakeError {
     pub(crate) fn ended(side: Side, leaf: Arc<Certificate>) -> Self {
         let mut error = Self::new(side, Stage::PeerCertificate);
         error.0.rejection = Some(Rejection::Expired {
-            role: crate::Role::Leaf,
+            role: Role::Leaf,
             subject: leaf.subject().to_owned(),
             not_after: leaf.validity().not_after,
         });
@@ -291,12 +291,52 @@ impl HandshakeError {
         let code = code.map_or_else(String::new, |code| (TLS_LIBRARY + code).to_string());
         let detail = match self.rejection() {
             Some(Rejection::NoCertificate) | None => String::new(),
-            Some(why) => format!(":{}", why.to_string().replace([':', '|', '\n'], " ")),
+            Some(why) => format!(":verify cert failed: {}", self.verify_failed(why)),
         };
         if name.is_empty() {
             return format!("TLS error: {}", self.why());
         }
         format!("TLS_error:|{code}:SSL routines:OPENSSL_internal:{name}{detail}:TLS_error_end")
+    }
+
+    /// Why a certificate is refused, as Envoy says it where it says that.
+    fn verify_failed(&self, why: &Rejection) -> String {
+        let at = |role: Role, what: &str| {
+            let depth = match role {
+                Role::Leaf => 0,
+                Role::Issuer => 1,
+                Role::Anchor => self.0.chain.len(),
+            };
+            format!("X509_verify_cert: certificate verification error at depth {depth}: {what}")
+        };
+        match why {
+            Rejection::San {
+                by_name, expected, ..
+            } => {
+                let sans = self.0.chain.first().map_or(&[][..], |leaf| leaf.sans());
+                let sans: Vec<_> = sans.iter().map(crate::San::text).collect();
+                let sans = sans.join(", ");
+                if *by_name {
+                    let expected = expected.join(", ");
+                    format!(
+                        "verify SAN list, expected SANs: [{expected}], certificate SANs: [{sans}]"
+                    )
+                } else {
+                    format!("SAN matcher, certificate SANs are [{sans}]")
+                }
+            }
+            Rejection::UnknownIssuer { .. } => {
+                let depth = self.0.chain.len().saturating_sub(1);
+                format!(
+                    "X509_verify_cert: certificate verification error at depth {depth}: \
+                     unable to get local issuer certificate"
+                )
+            }
+            Rejection::Expired { role, .. } => at(*role, "certificate has expired"),
+            Rejection::NotYetValid { role, .. } => at(*role, "certificate is not yet valid"),
+            Rejection::TrustDomain { .. } => "no trust bundle store".to_owned(),
+            other => other.to_string().replace([':', '|', '\n'], " "),
+        }
     }
 
     /// The number within the library, and the name.

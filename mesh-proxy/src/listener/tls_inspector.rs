@@ -49,9 +49,8 @@ impl TlsInspector {
 
     pub(super) async fn inspect(&self, stream: &Stream, info: &mut ConnectionInfo) -> Verdict {
         let mut inspector = HelloInspector::new();
-        let mut start = [0; 5];
         // A client that is gone, or whose socket failed, has nothing to be chosen for.
-        let Ok(Some(peek)) = self.look(stream, &mut inspector, &mut start).await else {
+        let Ok(Some(peek)) = self.look(stream, &mut inspector).await else {
             return Verdict::Close;
         };
         let stats = &self.stats;
@@ -61,10 +60,11 @@ impl TlsInspector {
                 self.found(hello, info);
                 Verdict::GoOn
             }
-            Peek::NotTls if self.config.close_on_parsing_errors => Verdict::Close,
             Peek::NotTls => {
                 stats.tls_not_found().inc();
-                info.transport_failure = Some(reason(&start).into());
+                if self.config.close_on_parsing_errors {
+                    return Verdict::Close;
+                }
                 Verdict::GoOn
             }
             Peek::NeedMore | Peek::TooLong => {
@@ -101,7 +101,6 @@ impl TlsInspector {
         &self,
         stream: &Stream,
         inspector: &mut HelloInspector,
-        start: &mut [u8; 5],
     ) -> io::Result<Option<Peek>> {
         let max = self.config.client_hello_max;
         let mut bytes = vec![0; self.config.first_look.min(max)];
@@ -112,28 +111,11 @@ impl TlsInspector {
             };
             let peek = inspector.push(bytes.get(known..length).unwrap_or_default());
             if peek != Peek::NeedMore || length == max {
-                let first = length.min(start.len());
-                start[..first].copy_from_slice(&bytes[..first]);
                 return Ok(Some(peek));
             }
             if length == bytes.len() {
                 bytes.resize((2 * length).min(max), 0);
             }
-        }
-    }
-}
-
-/// Why it is no TLS, by what it starts with, in the words of Envoy's library.
-fn reason(start: &[u8; 5]) -> &'static str {
-    match start {
-        b"GET /" | b"POST " | b"HEAD " | b"PUT /" => {
-            "TLS_error|error:1000009c:SSL routines:OPENSSL_internal:HTTP_REQUEST:TLS_error_end"
-        }
-        b"CONNE" => {
-            "TLS_error|error:1000009b:SSL routines:OPENSSL_internal:HTTPS_PROXY_REQUEST:TLS_error_end"
-        }
-        _ => {
-            "TLS_error|error:100000f7:SSL routines:OPENSSL_internal:WRONG_VERSION_NUMBER:TLS_error_end"
         }
     }
 }

@@ -35,6 +35,17 @@ pub enum San {
     Email(String),
 }
 
+impl San {
+    /// The name by itself.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::Uri(text) | Self::Dns(text) | Self::Email(text) => text.clone(),
+            Self::Ip(address) => address.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for San {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -95,6 +95,8 @@ pub enum Rejection {
         expected: Vec<String>,
         /// What is there.
         presented: Vec<String>,
+        /// It was a name that came with the connection, no test of the config.
+        by_name: bool,
     },
     /// Neither it nor its key is pinned.
     #[error("neither its hash {sha256} nor that of its key is pinned")]

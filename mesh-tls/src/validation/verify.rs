@@ -104,6 +104,7 @@ impl Validator {
         let rejection = |expected: Vec<String>| Rejection::San {
             expected,
             presented: leaf.sans().iter().map(ToString::to_string).collect(),
+            by_name: false,
         };
         let wanted = &self.config.sans;
         let passes = |san: &San| {
@@ -117,7 +118,11 @@ impl Validator {
         if let Some(name) = &self.config.expected_name
             && !leaf.sans().iter().any(|san| is_named(san, name))
         {
-            return Err(rejection(vec![name.to_string()]));
+            let mut rejection = rejection(vec![name.to_string()]);
+            if let Rejection::San { by_name, .. } = &mut rejection {
+                *by_name = true;
+            }
+            return Err(rejection);
         }
         match server_name {
             _ if !self.config.match_server_name => Ok(()),

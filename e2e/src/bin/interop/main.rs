@@ -1,10 +1,12 @@
-//! xDS with real peers on the other side: Envoy and gRPC take config from our server, our client takes it
-//! from go-control-plane; and mesh-proxy is held to the same as Envoy. mesh-control reads endpoints from etcd. Run it with `cargo xtask interop`, which installs and builds the peers.
+//! Real peers on the other side. xDS: Envoy and gRPC take config from our server, our client takes it from go-control-plane,
+//! and mesh-proxy is held to the same as Envoy. mTLS: between mesh-proxy and Envoy, and from OpenSSL. mesh-control reads
+//! endpoints from etcd. Run it with `cargo xtask interop`, which installs and builds the peers.
 
 mod envoy;
 mod etcd;
 mod go;
 mod grpc;
+mod tls;
 
 use std::path::PathBuf;
 
@@ -38,6 +40,12 @@ fn main() -> Result<()> {
             "--grpc" => {
                 grpc::run(&path).context("gRPC from our server")?;
                 println!("passed: gRPC from our server");
+            }
+            "--tls" => {
+                let envoy = arguments
+                    .next()
+                    .context("--tls needs mesh-proxy and Envoy")?;
+                tls::run(&path, envoy.as_ref())?;
             }
             _ => bail!("unknown peer {peer}"),
         }

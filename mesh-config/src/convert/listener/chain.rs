@@ -71,18 +71,6 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
     },
 ];
 
-/// Whether some chain is chosen by what only a TLS inspector finds out. As in Envoy, one that takes plaintext
-/// alone is not: whatever else it asks for, nothing will ever fit.
-pub(super) fn needs_tls_inspector(from: &pb::Listener) -> bool {
-    let chains = from.filter_chains.iter();
-    let mut matches = chains.filter_map(|chain| chain.filter_chain_match.as_ref());
-    matches.any(|matches| match &*matches.transport_protocol {
-        "tls" => true,
-        "" => !(matches.server_names.is_empty() && matches.application_protocols.is_empty()),
-        _ => false,
-    })
-}
-
 /// What may become of the connections of a listener.
 pub(super) struct Chains {
     pub(super) list: Vec<FilterChain>,

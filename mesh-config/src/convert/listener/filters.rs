@@ -61,24 +61,17 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
     },
 ];
 
-/// The filters that are known; others are in the report, by their type, as what security depends on. A TLS
-/// inspector comes behind them when a filter chain asks for what only it finds out.
+/// The filters that are known; others are in the report, by their type, as what security depends on.
 pub(super) fn convert(
     cx: &Context<'_>,
     at: &At<'_>,
     from: &[pb::ListenerFilter],
-    needs_tls_inspector: bool,
 ) -> Vec<ListenerFilter> {
     let list = at.field("listener_filters");
     let filters = from.iter().enumerate();
-    let mut filters: Vec<_> = filters
-        .filter_map(|(index, filter)| one(cx, &list.index(index), filter))
-        .collect();
-    let inspects = |filter: &ListenerFilter| matches!(filter, ListenerFilter::TlsInspector(_));
-    if needs_tls_inspector && !filters.iter().any(inspects) {
-        filters.push(ListenerFilter::TlsInspector(TlsInspectorConfig::default()));
-    }
     filters
+        .filter_map(|(index, filter)| one(cx, &list.index(index), filter))
+        .collect()
 }
 
 fn one(cx: &Context<'_>, at: &At<'_>, from: &pb::ListenerFilter) -> Option<ListenerFilter> {

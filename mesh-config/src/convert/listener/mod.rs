@@ -152,12 +152,7 @@ fn listener(
         address,
         bind: bind_options(from),
         reuse_port: value::flag(from.enable_reuse_port, true),
-        listener_filters: filters::convert(
-            cx,
-            at,
-            &from.listener_filters,
-            chain::needs_tls_inspector(from),
-        ),
+        listener_filters: filters::convert(cx, at, &from.listener_filters),
         listener_filters_timeout: value::timeout(
             cx,
             &at.field("listener_filters_timeout"),

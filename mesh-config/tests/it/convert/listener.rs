@@ -388,29 +388,3 @@ fn listener_filters_that_are_known_are_kept_in_order() {
     let timeout = default.listeners[0].listener_filters_timeout;
     assert_eq!(timeout, Some(std::time::Duration::from_secs(15)));
 }
-
-#[test]
-fn a_tls_inspector_comes_with_the_matches_that_need_it() {
-    for (chain, expected) in [
-        ("server_names: [a.example]", 1),
-        ("transport_protocol: tls", 1),
-        ("application_protocols: [h2]", 1),
-        ("transport_protocol: raw_buffer", 0),
-        (
-            "transport_protocol: raw_buffer, server_names: [a.example]",
-            0,
-        ),
-        ("destination_port: 80", 0),
-    ] {
-        let text = listener_text(&format!(
-            "{ADDRESS}\nfilter_chains: [{{filters: [{HCM}], filter_chain_match: {{{chain}}}}}]"
-        ));
-        let config = config(&text);
-        assert!(config.report.is_empty(), "{:?}", config.report);
-        let filters = &config.listeners[0].listener_filters;
-        let inspectors = filters
-            .iter()
-            .filter(|filter| matches!(filter, ListenerFilter::TlsInspector(config) if *config == TlsInspectorConfig::default()));
-        assert_eq!(inspectors.count(), expected, "{chain}");
-    }
-}

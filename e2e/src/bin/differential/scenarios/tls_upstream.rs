@@ -99,7 +99,10 @@ pub(super) fn groups() -> Vec<Group> {
                  {{name: raw, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}\n",
                 up("sni: a.example,", &validation)
             );
-            (name.to_owned(), pipes(name, &[(path, &labelled(labels))], &matches))
+            (
+                name.to_owned(),
+                pipes(name, &[(path, &labelled(labels))], &matches),
+            )
         };
         let clusters = [
             cluster("fixed", &up("sni: a.example,", &validation)),
@@ -135,14 +138,9 @@ pub(super) fn groups() -> Vec<Group> {
             ),
             cluster("spiffeother", &up("", &spiffe(&[("other.org", ours)]))),
             cluster("spiffewrong", &up("", &spiffe(&[("example.org", theirs)]))),
-            (
-                "matches".to_owned(),
-                pipes(
-                    "matches",
-                    &[
-                        ("back.sock", &*labelled("tls: true, other: 1")),
-                        ("bare.sock", &labelled("tls: 'true'")),
-                    ],
+            matching("matchtls", "back.sock", "tls: true, other: 1"),
+            matching("matchbare", "bare.sock", "tls: 'true'"),
+        ];
         let routes: String = clusters
             .iter()
             .map(|(name, _)| format!("    - {{match: {{prefix: /{name}/rewritten}}, route: {{cluster: {name}, host_rewrite_literal: x.b.example}}}}\n    - {{match: {{prefix: /{name}/}}, route: {{cluster: {name}}}}}\n"))
@@ -160,6 +158,7 @@ pub(super) fn groups() -> Vec<Group> {
                 &back("back.sock"),
                 &Hcm {
                     name: "back",
+                    listener: INSPECTOR,
                     routes: ANSWER,
                     chain: &down,
                     logs: &log(BACK),
@@ -265,5 +264,8 @@ fn spiffe(run: &mut Run<'_>) -> Result<()> {
 fn matches(run: &mut Run<'_>) -> Result<()> {
     run.send(get("/matchtls/x").expect(200))?;
     run.send(get("/matchbare/x").expect(200))?;
-    run.counters(&["cluster.matchtls.ssl.handshake", "cluster.matchbare.ssl.handshake"])
+    run.counters(&[
+        "cluster.matchtls.ssl.handshake",
+        "cluster.matchbare.ssl.handshake",
+    ])
 }
