@@ -73,7 +73,7 @@ impl ThroughCluster {
         Ok(Pool::new(
             HttpVersion::Http2,
             Arc::clone(endpoint),
-            tls::over(&connector, cluster.tls.as_ref()),
+            tls::over(&connector, &cluster.sockets),
             Arc::new(config),
             Resources::new(&Thresholds::default()),
             PoolStats::register(&Scope::detached()),
