@@ -1,6 +1,6 @@
 //! Pages for people and probes.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::SocketAddr};
 
 use axum::{
     Json, Router,
@@ -14,15 +14,16 @@ use mesh_telemetry::{ExportConfig, Format, render};
 use mesh_xds::server::{ClientReport, ConfigStatus};
 use serde_json::{Value, json};
 
-use crate::control::Control;
+use crate::{control::Control, load::EndpointView};
 
 const INDEX: &str = "\
 mesh-control
 
 GET  /ready             LIVE once something is published
-GET  /proxies           each proxy: synced, stale, or what it rejects and why (?format=json)
+GET  /proxies           each proxy: synced, stale, waiting, or what it rejects and why (?format=json)
 GET  /services          services and endpoints as published, and what registries say (?format=json)
 GET  /load              what proxies report of the load on each service
+GET  /endpoints         what proxies think of each endpoint (?format=json)
 GET  /stats             counters; /stats/prometheus for scrapers
 POST /resync            sends everything again to proxies that are not synced (?node=ID)
 ";
@@ -35,6 +36,7 @@ pub fn router(control: Control) -> Router {
         .route("/proxies", get(proxies))
         .route("/services", get(services))
         .route("/load", get(load))
+        .route("/endpoints", get(endpoints))
         .route("/stats", get(stats))
         .route("/stats/prometheus", get(prometheus))
         .route("/resync", post(resync))
@@ -92,7 +94,10 @@ async fn proxies(State(control): State<Control>, parameters: Parameters) -> Resp
 /// One word for where a client stands.
 fn state(client: &ClientReport) -> &'static str {
     let has = |status| client.rows.iter().any(|row| row.status == status);
-    if has(ConfigStatus::Error) {
+    if client.rows.is_empty() {
+        // Nobody knows its group, or it has not asked yet.
+        "waiting"
+    } else if has(ConfigStatus::Error) {
         "nack"
     } else if client.is_synced() {
         "synced"
@@ -209,6 +214,37 @@ async fn services(State(control): State<Control>, parameters: Parameters) -> Res
         for (address, health) in endpoints {
             let _ = writeln!(text, "  {address} {health}");
         }
+    }
+    text.into_response()
+}
+
+async fn endpoints(State(control): State<Control>, parameters: Parameters) -> Response {
+    let views = control.inner().loads.endpoints();
+    if wants_json(&parameters) {
+        let row = |((cluster, address), view): (&(String, SocketAddr), &EndpointView)| {
+            json!({
+                "cluster": cluster,
+                "address": address.to_string(),
+                "proxies": view.proxies,
+                "unhealthy": view.unhealthy,
+                "issued": view.issued,
+                "errors": view.errors,
+            })
+        };
+        let rows: Vec<Value> = views.iter().map(row).collect();
+        return Json(json!({ "endpoints": rows })).into_response();
+    }
+    let mut text = String::new();
+    for ((cluster, address), view) in &views {
+        let _ = write!(
+            text,
+            "{cluster} {address}: {} proxies, {} requests, {} errors",
+            view.proxies, view.issued, view.errors
+        );
+        for (reason, count) in &view.unhealthy {
+            let _ = write!(text, ", {count} say {reason}");
+        }
+        text.push('\n');
     }
     text.into_response()
 }

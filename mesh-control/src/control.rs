@@ -201,6 +201,7 @@ impl Control {
     pub fn xds(&self) -> XdsService {
         let settings = LrsSettings {
             load_reporting_interval: self.0.settings.load_reporting_interval,
+            report_endpoint_granularity: true,
             ..LrsSettings::default()
         };
         XdsService::builder(self.0.cache.clone())

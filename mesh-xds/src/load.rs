@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,9 @@ use crate::wire::{duration, proto_duration};
 /// The shortest interval that a server may ask for; anything less is raised to it, so that a zero cannot
 /// make us spin.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// The most endpoints of a cluster that are reported one by one; what happens to more is only in their locality.
+pub const ENDPOINTS_MAX: usize = 10_000;
 
 /// What happened to one locality.
 ///
@@ -52,6 +56,20 @@ impl LocalityLoad {
     }
 }
 
+/// What happened to one endpoint, and what is thought of it.
+///
+/// # Envoy
+/// `UpstreamEndpointStats`. Its health travels in the `metadata` that is free for use, under `health`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EndpointLoad {
+    /// The locality and priority that it is of.
+    pub of: (Locality, u32),
+    /// Its requests.
+    pub load: LocalityLoad,
+    /// `healthy`, or what is wrong with it, as `/clusters` says it; empty when nothing was said.
+    pub health: String,
+}
+
 /// What happened to one cluster.
 ///
 /// # Envoy
@@ -64,6 +82,8 @@ pub struct ClusterLoad {
     pub cluster_service_name: String,
     /// By locality and priority.
     pub localities: BTreeMap<(Locality, u32), LocalityLoad>,
+    /// By address, when the server asked for that.
+    pub endpoints: BTreeMap<SocketAddr, EndpointLoad>,
     /// Requests dropped by policy, by category; the empty one stands for drops without a category.
     pub dropped: BTreeMap<String, u64>,
     /// How long it took to collect this.
@@ -72,6 +92,7 @@ pub struct ClusterLoad {
 
 impl From<ClusterStats> for ClusterLoad {
     fn from(stats: ClusterStats) -> Self {
+        let endpoints = endpoints::read(&stats);
         let localities = stats.upstream_locality_stats.into_iter().map(|stats| {
             let load = LocalityLoad {
                 total_successful_requests: stats.total_successful_requests,
@@ -99,6 +120,7 @@ impl From<ClusterStats> for ClusterLoad {
             cluster_name: stats.cluster_name,
             cluster_service_name: stats.cluster_service_name,
             localities: localities.collect(),
+            endpoints,
             dropped,
             load_report_interval: stats
                 .load_report_interval
@@ -135,6 +157,8 @@ pub struct LoadReporter {
 #[derive(Debug)]
 struct Wanted {
     interval: Duration,
+    /// Endpoints are reported one by one.
+    endpoints: bool,
     /// Empty means all.
     clusters: Vec<String>,
     due: Instant,
@@ -179,6 +203,31 @@ impl LoadReporter {
         collected.load.localities.entry(key).or_default().add(load);
     }
 
+    /// Adds what happened to one endpoint since the last call; its locality is told for itself. Of its health,
+    /// the last word counts.
+    pub fn add_endpoint(
+        &mut self,
+        now: Instant,
+        (cluster, service): (&str, &str),
+        address: SocketAddr,
+        endpoint: &EndpointLoad,
+    ) {
+        let endpoints = &mut self.collected(now, cluster, service).load.endpoints;
+        if endpoints.len() >= ENDPOINTS_MAX && !endpoints.contains_key(&address) {
+            return;
+        }
+        let own = endpoints.entry(address).or_default();
+        own.of.clone_from(&endpoint.of);
+        own.load.add(&endpoint.load);
+        own.health.clone_from(&endpoint.health);
+    }
+
+    /// Whether the server wants to know of each endpoint.
+    #[must_use]
+    pub fn wants_endpoints(&self) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| wanted.endpoints)
+    }
+
     /// Adds drops of a category.
     pub fn add_dropped(
         &mut self,
@@ -218,6 +267,7 @@ impl LoadReporter {
         let all = response.send_all_clusters;
         self.wanted = Some(Wanted {
             interval,
+            endpoints: response.report_endpoint_granularity,
             clusters: if all {
                 Vec::new()
             } else {
@@ -248,7 +298,7 @@ impl LoadReporter {
         let mut cluster_stats = Vec::new();
         for collected in self.clusters.values_mut() {
             if named.is_empty() || named.contains(&collected.load.cluster_name) {
-                cluster_stats.push(latch(now, collected));
+                cluster_stats.push(latch(now, collected, wanted.endpoints));
             }
         }
         Some(LoadStatsRequest {
@@ -259,10 +309,18 @@ impl LoadReporter {
 }
 
 /// Makes a message of what was collected, and begins a new interval. Requests in progress stay so.
-fn latch(now: Instant, collected: &mut Collected) -> ClusterStats {
+fn latch(now: Instant, collected: &mut Collected, with_endpoints: bool) -> ClusterStats {
     let load = &mut collected.load;
+    // Of endpoints the next report says again what there is.
+    let mut by_locality = endpoints::write(std::mem::take(&mut load.endpoints));
+    if !with_endpoints {
+        by_locality.clear();
+    }
     let stats =
         |((locality, priority), load): (&(Locality, u32), &LocalityLoad)| UpstreamLocalityStats {
+            upstream_endpoint_stats: by_locality
+                .remove(&(locality.clone(), *priority))
+                .unwrap_or_default(),
             locality: Some(WireLocality {
                 region: locality.region.clone(),
                 zone: locality.zone.clone(),
@@ -275,11 +333,12 @@ fn latch(now: Instant, collected: &mut Collected) -> ClusterStats {
             total_issued_requests: load.total_issued_requests,
             ..UpstreamLocalityStats::default()
         };
+    let upstream_locality_stats = load.localities.iter().map(stats).collect();
     let dropped = std::mem::take(&mut load.dropped);
     let message = ClusterStats {
         cluster_name: load.cluster_name.clone(),
         cluster_service_name: load.cluster_service_name.clone(),
-        upstream_locality_stats: load.localities.iter().map(stats).collect(),
+        upstream_locality_stats,
         total_dropped_requests: dropped.values().sum(),
         dropped_requests: dropped
             .into_iter()
@@ -302,4 +361,103 @@ fn latch(now: Instant, collected: &mut Collected) -> ClusterStats {
         !load.is_empty()
     });
     message
+}
+
+/// Endpoints on the wire.
+mod endpoints {
+    use std::{collections::BTreeMap, net::SocketAddr};
+
+    use envoy_types::pb::{
+        envoy::config::{
+            core::v3::{
+                Address, SocketAddress, address::Address as Kind, socket_address::PortSpecifier,
+            },
+            endpoint::v3::{ClusterStats, UpstreamEndpointStats},
+        },
+        google::protobuf::{Struct, Value, value},
+    };
+    use mesh_core::Locality;
+
+    use super::{EndpointLoad, LocalityLoad, locality};
+
+    /// Where the health of an endpoint stands in its metadata.
+    const HEALTH: &str = "health";
+
+    type ByLocality = BTreeMap<(Locality, u32), Vec<UpstreamEndpointStats>>;
+
+    pub(super) fn write(endpoints: BTreeMap<SocketAddr, EndpointLoad>) -> ByLocality {
+        let mut by_locality = ByLocality::new();
+        for (address, endpoint) in endpoints {
+            let health = Value {
+                kind: Some(value::Kind::StringValue(endpoint.health.clone())),
+            };
+            let metadata = (!endpoint.health.is_empty()).then(|| Struct {
+                fields: [(HEALTH.to_owned(), health)].into(),
+            });
+            let stats = UpstreamEndpointStats {
+                address: Some(Address {
+                    address: Some(Kind::SocketAddress(SocketAddress {
+                        address: address.ip().to_string(),
+                        port_specifier: Some(PortSpecifier::PortValue(address.port().into())),
+                        ..SocketAddress::default()
+                    })),
+                }),
+                metadata,
+                total_successful_requests: endpoint.load.total_successful_requests,
+                total_requests_in_progress: endpoint.load.total_requests_in_progress,
+                total_error_requests: endpoint.load.total_error_requests,
+                total_issued_requests: endpoint.load.total_issued_requests,
+                ..UpstreamEndpointStats::default()
+            };
+            by_locality.entry(endpoint.of).or_default().push(stats);
+        }
+        by_locality
+    }
+
+    /// What cannot be read is left out: whoever reports it may be newer.
+    pub(super) fn read(stats: &ClusterStats) -> BTreeMap<SocketAddr, EndpointLoad> {
+        let mut endpoints = BTreeMap::new();
+        for of in &stats.upstream_locality_stats {
+            let key = (locality(of.locality.clone()), of.priority);
+            for endpoint in &of.upstream_endpoint_stats {
+                if let Some(address) = address(endpoint) {
+                    let load = LocalityLoad {
+                        total_successful_requests: endpoint.total_successful_requests,
+                        total_requests_in_progress: endpoint.total_requests_in_progress,
+                        total_error_requests: endpoint.total_error_requests,
+                        total_issued_requests: endpoint.total_issued_requests,
+                    };
+                    let health = health(endpoint).unwrap_or_default();
+                    let of = key.clone();
+                    endpoints.insert(address, EndpointLoad { of, load, health });
+                }
+            }
+        }
+        endpoints
+    }
+
+    fn address(endpoint: &UpstreamEndpointStats) -> Option<SocketAddr> {
+        let Kind::SocketAddress(socket) = endpoint.address.as_ref()?.address.as_ref()? else {
+            return None;
+        };
+        let PortSpecifier::PortValue(port) = socket.port_specifier.as_ref()? else {
+            return None;
+        };
+        let port = u16::try_from(*port).ok()?;
+        Some(SocketAddr::new(socket.address.parse().ok()?, port))
+    }
+
+    fn health(endpoint: &UpstreamEndpointStats) -> Option<String> {
+        match endpoint
+            .metadata
+            .as_ref()?
+            .fields
+            .get(HEALTH)?
+            .kind
+            .as_ref()?
+        {
+            value::Kind::StringValue(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
 }

@@ -108,7 +108,6 @@ pub(super) fn measure(_: Cores, quick: bool) -> Result<Clients> {
     let all_have = |more: usize, since: usize| {
         wait(|| count.load(Ordering::Relaxed) >= since + clients * more)
     };
-    let thread = thread_id("control")?;
     let before = resident_kib()?;
     let began = clock::now();
     let commands: Vec<Commands> = {
@@ -118,6 +117,8 @@ pub(super) fn measure(_: Cores, quick: bool) -> Result<Clients> {
     };
     all_have(each, 0).context("not everybody gets everything")?;
     let connect = clock::now() - began;
+    // By now it has its name.
+    let thread = thread_id("control")?;
     let tasks = server.metrics().num_alive_tasks();
     // Both ends of each connection are in this process: it is an upper bound of the server's.
     let grown = resident_kib()?.saturating_sub(before);

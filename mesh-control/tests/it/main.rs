@@ -5,4 +5,5 @@ mod mesh_file;
 mod processes;
 mod publishing;
 mod registries;
+mod secure;
 mod support;

@@ -20,6 +20,8 @@ pub struct LrsSettings {
     pub load_reporting_interval: Duration,
     /// Which clusters; all when empty.
     pub clusters: Vec<String>,
+    /// Each endpoint for itself, and what is thought of its health. Default false.
+    pub report_endpoint_granularity: bool,
 }
 
 impl Default for LrsSettings {
@@ -27,6 +29,7 @@ impl Default for LrsSettings {
         Self {
             load_reporting_interval: Duration::from_secs(10),
             clusters: Vec::new(),
+            report_endpoint_granularity: false,
         }
     }
 }
@@ -37,7 +40,7 @@ impl LrsSettings {
             clusters: self.clusters.clone(),
             send_all_clusters: self.clusters.is_empty(),
             load_reporting_interval: Some(proto_duration(self.load_reporting_interval)),
-            report_endpoint_granularity: false,
+            report_endpoint_granularity: self.report_endpoint_granularity,
         }
     }
 }

@@ -303,16 +303,15 @@ fn exact_id(matcher: &NodeMatcher) -> Result<&str, Status> {
     }
 }
 
-/// The first message is answered with what to report; all are delivered.
+/// Each message is delivered, and answered with what to report: Envoy reports those clusters that it had when
+/// it was asked last.
 fn load_stats(
     sink: Arc<dyn LoadSink>,
     settings: LrsSettings,
 ) -> impl FnMut(LoadStatsRequest) -> Result<Option<LoadStatsResponse>, Status> + Send {
     let mut node = Node::default();
-    let mut greeted = false;
     move |request| {
         deliver(&*sink, &mut node, request);
-        let first = !std::mem::replace(&mut greeted, true);
-        Ok(first.then(|| settings.response()))
+        Ok(Some(settings.response()))
     }
 }

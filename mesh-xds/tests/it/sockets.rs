@@ -20,7 +20,7 @@ use mesh_xds::{
     Accept, Event, Reconnect, Rejection,
     ResourceType::{self, Cluster, Endpoints},
     Subscriber, SubscriberConfig, Variant,
-    load::ClusterLoad,
+    load::{ClusterLoad, EndpointLoad},
     server::{ConfigStatus, LoadSink, LrsSettings, NodeId, Snapshot, SnapshotCache},
     transport::{
         Commands, Driver, FileSource, Handler, Interest, PathConfigSource, Stream, XdsService,
@@ -406,7 +406,13 @@ impl LoadSink for Sink {
 async fn load_reports_arrive() {
     let sink = Arc::new(Sink::default());
     let service = XdsService::builder(SnapshotCache::new(NodeId, "cp"))
-        .load_reports(sink.clone(), LrsSettings::default())
+        .load_reports(
+            sink.clone(),
+            LrsSettings {
+                report_endpoint_granularity: true,
+                ..LrsSettings::default()
+            },
+        )
         .build();
     let server = Server::new(service).await;
     let endpoint = tonic::transport::Endpoint::from_shared(server.uri()).unwrap();
@@ -436,11 +442,21 @@ async fn load_reports_arrive() {
     let locality = mesh_core::Locality::default();
     reporter.on_response(now, &wanted);
     reporter.add(now, ("users", ""), (&locality, 0), &load);
+    let endpoint = EndpointLoad {
+        of: (locality.clone(), 0),
+        load,
+        health: "/failed_outlier_check".to_owned(),
+    };
+    let address = ([10, 0, 0, 1], 80).into();
+    assert!(reporter.wants_endpoints());
+    reporter.add_endpoint(now, ("users", ""), address, &endpoint);
     reporter.add_dropped(now, ("users", ""), "throttle", 4);
     assert!(reporter.poll_report(now + Duration::from_secs(9)).is_none());
     let at = reporter.next_deadline().unwrap();
     let report = reporter.poll_report(at).unwrap();
     requests.send(report).await.unwrap();
+    // It is asked again: there may be more clusters now.
+    assert_eq!(answers.message().await.unwrap().unwrap(), wanted);
     drop(requests);
     assert!(answers.message().await.unwrap().is_none());
     let reports = sink.0.lock().unwrap();
@@ -449,6 +465,7 @@ async fn load_reports_arrive() {
     };
     assert_eq!((id.as_str(), clusters.len()), ("n", 1));
     assert_eq!(clusters[0].localities[&(locality, 0)], load);
+    assert_eq!(clusters[0].endpoints[&address], endpoint);
     assert_eq!(clusters[0].dropped["throttle"], 4);
     assert_eq!(clusters[0].load_report_interval, Duration::from_secs(10));
     // It was taken out: what is left is what still runs.

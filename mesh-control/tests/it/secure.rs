@@ -1,0 +1,116 @@
+//! xDS over mutual TLS.
+
+use std::{
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use mesh_control::{Control, Settings, TlsFiles, serve};
+use mesh_core::stats::{Registry as Stats, Scope};
+use mesh_tls::{
+    Identity, Secret, SpiffeId, TlsConnector, TlsParams, TlsStats, Trust, TrustBundle,
+    UpstreamTlsConfig, ValidationConfig, dev_ca::DevCa,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn connector(folder: &Path, identity: Option<&str>) -> TlsConnector {
+    let identity = identity.map(|name| {
+        let own = folder.join(name);
+        let identity = Identity::from_files(own.join("svid.pem"), own.join("key.pem"));
+        Secret::fixed(identity.expect("an identity"))
+    });
+    let bundle = TrustBundle::from_file(folder.join("bundle.pem")).expect("a bundle");
+    let config = UpstreamTlsConfig::default()
+        .params(TlsParams::modern())
+        .alpn_protocols(&["h2".to_owned()])
+        .expect("h2");
+    let trust = Secret::fixed(ValidationConfig::new(Trust::Bundle(bundle)));
+    TlsConnector::new(config, identity, trust, TlsStats::detached()).expect("a connector")
+}
+
+/// The first bytes of the server's HTTP/2, or why there are none.
+async fn settings(connector: &TlsConnector, port: u16) -> Result<[u8; 9], String> {
+    let socket = TcpStream::connect(("127.0.0.1", port))
+        .await
+        .expect("connected");
+    let mut stream = connector.connect(socket).await.map_err(|e| e.to_string())?;
+    let mut head = [0; 9];
+    let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    stream.write_all(hello).await.map_err(|e| e.to_string())?;
+    stream
+        .read_exact(&mut head)
+        .await
+        .map_err(|e| e.to_string())?;
+    Ok(head)
+}
+
+#[tokio::test]
+async fn only_who_proves_who_he_is_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+    let now = SystemTime::now();
+    for (folder, domain) in [(&ours, "example.org"), (&theirs, "evil.test")] {
+        let ca = DevCa::new(domain.parse().expect("a domain"), now).expect("a CA");
+        let ids = ["control", "shop"].map(|name| -> SpiffeId {
+            format!("spiffe://{domain}/{name}").parse().expect("an id")
+        });
+        ca.write(folder, &ids, now, DAY).expect("written");
+    }
+    let files = TlsFiles {
+        certificate_chain: ours.join("control/svid.pem"),
+        private_key: ours.join("control/key.pem"),
+        client_ca: Some(ours.join("bundle.pem")),
+        client_uri_prefix: Some("spiffe://example.org/".to_owned()),
+    };
+    let acceptor = files
+        .acceptor(&Scope::detached())
+        .await
+        .expect("good files");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    let control = Control::start(Settings::default(), Vec::new(), Stats::new()).expect("started");
+    tokio::spawn(
+        async move { serve(&control, listener, Some(acceptor), std::future::pending()).await },
+    );
+
+    let good = settings(&connector(&ours, Some("shop")), port).await;
+    assert_eq!(good.expect("served")[3], 4, "not the settings of HTTP/2");
+    assert!(settings(&connector(&ours, None), port).await.is_err());
+    // Somebody who trusts us, and whom we do not know.
+    std::fs::copy(ours.join("bundle.pem"), theirs.join("bundle.pem")).expect("copied");
+    assert!(
+        settings(&connector(&theirs, Some("shop")), port)
+            .await
+            .is_err()
+    );
+    // Nobody was disturbed by that.
+    let again = settings(&connector(&ours, Some("shop")), port).await;
+    assert!(again.is_ok(), "{again:?}");
+}
+
+#[tokio::test]
+async fn files_that_cannot_be_used_end_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = TlsFiles {
+        certificate_chain: folder.path().join("svid.pem"),
+        private_key: folder.path().join("key.pem"),
+        client_ca: None,
+        client_uri_prefix: None,
+    };
+    let error = files
+        .acceptor(&Scope::detached())
+        .await
+        .expect_err("no files");
+    assert!(format!("{error:#}").contains("svid.pem"), "{error:#}");
+    let files = TlsFiles {
+        client_uri_prefix: Some("spiffe://a/".to_owned()),
+        ..files
+    };
+    let error = files.acceptor(&Scope::detached()).await.expect_err("no CA");
+    assert!(format!("{error:#}").contains("CA"), "{error:#}");
+}
