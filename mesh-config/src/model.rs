@@ -52,6 +52,9 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// Where more config comes from.
     pub dynamic: Dynamic,
+    /// Where load is reported, for as long as a control plane is followed. Envoy:
+    /// `cluster_manager.load_stats_config`.
+    pub load_stats: Option<Arc<StreamConfig>>,
     /// The listeners, in the order of the config.
     pub listeners: Vec<Arc<Listener>>,
     /// The clusters, in the order of the config.

@@ -11,6 +11,7 @@ mod apply;
 mod cache;
 mod call;
 pub(crate) mod following;
+mod load;
 mod receiver;
 mod sources;
 mod status;
@@ -123,7 +124,8 @@ impl Follower {
         let scope = registry.scope("config_cache.");
         let open = |cache| Cache::open(cache, &assembly.node(), &scope);
         let cache = options.cache.as_ref().map(open).transpose()?;
-        let sources = Sources::new(mesh, config, assembly.node(), cache);
+        let node = assembly.node();
+        let sources = Sources::new(mesh, config, node.clone(), cache);
         let status = Status::new(registry);
         let receiver = Receiver::new(assembly, config, sources, status, latest);
         let shared = Shared {
@@ -132,11 +134,16 @@ impl Follower {
             changed: Arc::default(),
         };
         let keeping_time = tokio::spawn(apply::keep_time(shared.clone()));
+        let reporting = config.load_stats.as_ref().map(|config| {
+            let report = load::report(mesh.clone(), Arc::clone(config), node);
+            tokio::spawn(report).abort_handle()
+        });
         let applying = apply::Applier::new(mesh, config, listen).run(newest);
-        let tasks = vec![
+        let mut tasks = vec![
             keeping_time.abort_handle(),
             tokio::spawn(applying).abort_handle(),
         ];
+        tasks.extend(reporting);
         let weak = Arc::downgrade(&shared.receiver);
         let stats = registry.computed(move |out| {
             if let Some(receiver) = weak.upgrade() {

@@ -124,13 +124,7 @@ impl Sources {
             variant,
             only: key.1,
         };
-        // A stream has one server at least, and times that were checked.
-        let servers = stream.servers.len();
-        let reconnect = match config.backoff {
-            Some((base, max)) => Reconnect::with_backoff(servers, base, max),
-            None => Reconnect::new(servers),
-        };
-        let reconnect = reconnect.ok()?;
+        let reconnect = reconnect(config)?;
         let rng = self.mesh.rng().clone();
         let kept = self.cache.as_ref().and_then(|cache| cache.of(key));
         let handler = shared.of(key, kept.clone());
@@ -164,4 +158,13 @@ async fn run(mut driver: Driver<Ear>, kept: Option<Kept>, shared: Shared) {
     // It is nobody's any more; what it holds must not keep it alive.
     drop((kept, shared));
     driver.run().await;
+}
+
+/// How a stream is connected again. One has a server at least, and times that were checked.
+pub(super) fn reconnect(config: &StreamConfig) -> Option<Reconnect> {
+    let servers = config.servers.len();
+    match config.backoff {
+        Some((base, max)) => Reconnect::with_backoff(servers, base, max).ok(),
+        None => Reconnect::new(servers).ok(),
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
     },
-    model::{Admin, Cluster, Dynamic, Listener, Node, StatsConfig},
+    model::{Admin, Cluster, Dynamic, Listener, Node, StatsConfig, StreamConfig},
 };
 
 pub(super) const SUPPORT: &[MessageSupport] = &[
@@ -26,6 +26,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("use_tcp_for_dns_lookups", Enforced),
             ("default_regex_engine", Enforced),
             ("dynamic_resources", Enforced),
+            ("cluster_manager", Enforced),
             // Names of the `xdstp://` kind, which nobody asks for.
             ("node_context_params", Meaningless),
             ("config_sources", Meaningless),
@@ -66,6 +67,11 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
         ],
     },
     MessageSupport {
+        message: "envoy.config.bootstrap.v3.ClusterManager",
+        // Beside a control plane only; without one nobody would listen.
+        fields: &[("load_stats_config", Enforced)],
+    },
+    MessageSupport {
         message: "envoy.config.core.v3.Node",
         fields: &[
             ("id", Enforced),
@@ -93,6 +99,7 @@ pub(super) struct Parts {
     pub(super) node: Node,
     pub(super) admin: Option<Admin>,
     pub(super) dynamic: Dynamic,
+    pub(super) load_stats: Option<Arc<StreamConfig>>,
     pub(super) listeners: Vec<Arc<Listener>>,
     pub(super) clusters: Vec<Arc<Cluster>>,
     pub(super) stats: StatsConfig,
@@ -112,6 +119,18 @@ pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
         Some(Admin { address })
     });
     let dynamic = source::dynamic(cx, from);
+    let load_stats = from.cluster_manager.as_ref().and_then(|manager| {
+        let at = at.field("cluster_manager");
+        let given = manager.load_stats_config.as_ref()?;
+        if from.dynamic_resources.is_none() {
+            cx.unsupported(
+                &at.field("load_stats_config"),
+                "envoy.config.bootstrap.v3.ClusterManager.load_stats_config",
+                Some("without dynamic_resources"),
+            );
+        }
+        source::stream(cx, &at.field("load_stats_config"), given)
+    });
     let static_resources = from.static_resources.as_ref();
     let at = at.field("static_resources");
     let clusters = clusters(cx, &at, from, static_resources);
@@ -126,6 +145,7 @@ pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
         node,
         admin,
         dynamic,
+        load_stats,
         clusters,
         stats,
     }

@@ -89,6 +89,7 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
         node: parts.node,
         admin: parts.admin,
         dynamic: parts.dynamic,
+        load_stats: parts.load_stats,
         listeners: parts.listeners,
         clusters: parts.clusters,
         runtime: options.runtime.clone(),

@@ -169,7 +169,11 @@ pub(super) fn convert(
     })
 }
 
-fn stream(cx: &Context<'_>, at: &At<'_>, from: &ApiConfigSource) -> Option<Arc<StreamConfig>> {
+pub(super) fn stream(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &ApiConfigSource,
+) -> Option<Arc<StreamConfig>> {
     let delta = match ApiType::try_from(from.api_type) {
         Ok(ApiType::Grpc | ApiType::AggregatedGrpc) => false,
         Ok(ApiType::DeltaGrpc | ApiType::AggregatedDeltaGrpc) => true,

@@ -41,7 +41,7 @@ impl Control {
             .arg(&xds)
             .arg("--admin-address-path")
             .arg(&admin)
-            .args(["--log-level", "warn"])
+            .args(["--log-level", "warn", "--load-interval-s", "1"])
             .stdin(Stdio::null())
             .spawn()
             .expect("started");
@@ -178,6 +178,8 @@ dynamic_resources:
     grpc_services: [{{envoy_grpc: {{cluster_name: control}}}}]
   cds_config: {{resource_api_version: V3, ads: {{}}}}
   lds_config: {{resource_api_version: V3, ads: {{}}}}
+cluster_manager:
+  load_stats_config: {{api_type: GRPC, transport_api_version: V3, grpc_services: [{{envoy_grpc: {{cluster_name: control}}}}]}}
 static_resources:
   clusters:
   - name: control
@@ -316,6 +318,17 @@ fn nothing_fails_while_everything_changes() {
     mesh.users[0].1 = "draining";
     control.publish(&mesh.yaml(), 3);
     left(&users, &load);
+    // What sidecars send, and what they think of endpoints, is reported.
+    let reported = || {
+        let endpoints = control.admin.text("/endpoints").ok()?;
+        let drained = format!("users {inbound}: 2 proxies");
+        let drained = endpoints.lines().find(|line| line.starts_with(&drained))?;
+        let load = control.admin.text("/load").ok()?;
+        (drained.ends_with("2 say /eds_status_draining") && load.contains("\"orders/app\""))
+            .then_some(())
+    };
+    wait::until(Deadline::default(), reported)
+        .unwrap_or_else(|| panic!("{:?}", control.admin.text("/endpoints")));
     mesh.users.remove(0);
     control.publish(&mesh.yaml(), 3);
     load.more(50);

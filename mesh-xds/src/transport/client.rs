@@ -11,7 +11,7 @@ use http::{Request, Response, uri::PathAndQuery};
 use mesh_core::{Body, BoxError, BoxFuture, Error, ErrorKind, Rng, clock};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Status, body::Body as TonicBody, client::Grpc, transport::Endpoint};
+use tonic::{Status, body::Body as TonicBody, client::Grpc, codec::Codec, transport::Endpoint};
 use tower_service::Service;
 
 use crate::{
@@ -282,14 +282,7 @@ impl<H: Handler> Driver<H> {
         };
         let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
         let (path, variant) = (self.stream.path(), self.stream.variant);
-        let call = async move {
-            match server {
-                Server::Endpoint(endpoint) => {
-                    open(endpoint.connect_lazy(), path, variant, receiver).await
-                }
-                Server::Call(call) => open(Calling(call), path, variant, receiver).await,
-            }
-        };
+        let call = open_on(server, path, DiscoveryCodec(variant), receiver);
         let mut responses = std::pin::pin!(stream::once(call).try_flatten());
         let mut answered = false;
         self.subscriber.on_connected();
@@ -466,13 +459,34 @@ impl http_body::Body for Requests {
     }
 }
 
-async fn open<S, B>(
+/// Opens a stream over a connection of its own.
+pub(super) async fn open_on<C>(
+    server: Server,
+    path: PathAndQuery,
+    codec: C,
+    requests: mpsc::Receiver<C::Encode>,
+) -> Result<tonic::Streaming<C::Decode>, Status>
+where
+    C: Codec,
+    C::Encode: Send + Sync + 'static,
+    C::Decode: Send + Sync + 'static,
+{
+    match server {
+        Server::Endpoint(endpoint) => open(endpoint.connect_lazy(), path, codec, requests).await,
+        Server::Call(call) => open(Calling(call), path, codec, requests).await,
+    }
+}
+
+async fn open<C, S, B>(
     service: S,
     path: PathAndQuery,
-    variant: Variant,
-    requests: mpsc::Receiver<wire::Request>,
-) -> Result<tonic::Streaming<wire::Response>, Status>
+    codec: C,
+    requests: mpsc::Receiver<C::Encode>,
+) -> Result<tonic::Streaming<C::Decode>, Status>
 where
+    C: Codec,
+    C::Encode: Send + Sync + 'static,
+    C::Decode: Send + Sync + 'static,
     S: Service<Request<TonicBody>, Response = Response<B>>,
     S::Error: Into<BoxError>,
     B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
@@ -482,13 +496,12 @@ where
     let unavailable = |error: S::Error| Status::unavailable(chain(&*error.into()));
     grpc.ready().await.map_err(unavailable)?;
     let requests = tonic::Request::new(ReceiverStream::new(requests));
-    let response = grpc
-        .streaming(requests, path, DiscoveryCodec(variant))
-        .await?;
+    let response = grpc.streaming(requests, path, codec).await?;
     Ok(response.into_inner())
 }
 
-fn last_words(end: Option<Result<wire::Response, Status>>) -> String {
+/// Why a stream has ended.
+pub(super) fn last_words<R>(end: Option<Result<R, Status>>) -> String {
     match end {
         None | Some(Ok(_)) => "the server closed the stream".to_owned(),
         Some(Err(status)) => {
@@ -514,7 +527,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(super) async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,

@@ -5,6 +5,7 @@ mod client;
 mod codec;
 mod file;
 mod interest;
+mod load;
 mod server;
 mod session;
 
@@ -13,6 +14,7 @@ pub(crate) use codec::ProtoCodec;
 pub use client::{Call, Commands, Driver, Handler, Server, Stream};
 pub use file::{FileSource, PathConfigSource};
 pub use interest::Interest;
+pub use load::LoadDriver;
 pub use server::{XdsService, XdsServiceBuilder};
 
 /// The longest message that is read. Envoy reads any; this only keeps a broken peer from taking all

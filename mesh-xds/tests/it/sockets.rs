@@ -23,7 +23,8 @@ use mesh_xds::{
     load::{ClusterLoad, EndpointLoad},
     server::{ConfigStatus, LoadSink, LrsSettings, NodeId, Snapshot, SnapshotCache},
     transport::{
-        Commands, Driver, FileSource, Handler, Interest, PathConfigSource, Stream, XdsService,
+        Commands, Driver, FileSource, Handler, Interest, LoadDriver, PathConfigSource, Stream,
+        XdsService,
     },
     wire::DiscoveryResponse,
 };
@@ -541,5 +542,57 @@ async fn a_file_is_read_when_it_is_moved_into_place() {
             .unwrap();
     };
     tokio::time::timeout(SOON, wait).await.unwrap();
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_driver_reports_what_is_collected() {
+    let sink = Arc::new(Sink::default());
+    let interval = mesh_xds::load::INTERVAL_MIN;
+    let service = XdsService::builder(SnapshotCache::new(NodeId, "cp"))
+        .load_reports(
+            sink.clone(),
+            LrsSettings {
+                load_reporting_interval: interval,
+                ..LrsSettings::default()
+            },
+        )
+        .build();
+    let server = Server::new(service).await;
+    let stream = Stream::aggregated(Variant::Delta, [server.uri().as_str()]).unwrap();
+    let reconnect = Reconnect::new(1).unwrap();
+    let driver = LoadDriver::new(node("n"), stream.servers, reconnect, Rng::seeded(1));
+    let mut asked = 0;
+    let running = tokio::spawn(driver.run(move |now, reporter| {
+        asked += 1;
+        let load = mesh_xds::load::LocalityLoad {
+            total_issued_requests: asked,
+            ..mesh_xds::load::LocalityLoad::default()
+        };
+        let locality = mesh_core::Locality::default();
+        reporter.add(now, ("users", ""), (&locality, 0), &load);
+    }));
+    let reports = || sink.0.lock().unwrap().clone();
+    let two = async {
+        while reports().len() < 2 {
+            tokio::time::sleep(interval / 10).await;
+        }
+    };
+    tokio::time::timeout(SOON, two).await.unwrap();
+    let reports = reports();
+    let issued = |at: usize| {
+        let users = &reports[at].1[0];
+        users
+            .localities
+            .values()
+            .next()
+            .unwrap()
+            .total_issued_requests
+    };
+    assert_eq!(reports[0].0, "n");
+    // What was there at the start, and what came until the first report; then only what is new.
+    assert_eq!((issued(0), issued(1)), (1 + 2, 3));
+    // An interval, give or take what the machine needed.
+    assert!(reports[0].1[0].load_report_interval >= interval);
     running.abort();
 }

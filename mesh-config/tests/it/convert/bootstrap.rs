@@ -95,3 +95,26 @@ fn all_mistakes_are_told_at_once() {
          endpoints than they should"
     );
 }
+
+#[test]
+fn load_is_reported_beside_a_control_plane() {
+    let control = "static_resources: {clusters: [{name: control, connect_timeout: 1s, load_assignment: {cluster_name: \
+                   control, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, \
+                   port_value: 1}}}}]}]}}]}\n";
+    let services = "api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: control}}]";
+    let manager = format!("cluster_manager: {{load_stats_config: {{{services}}}}}\n");
+    let ads =
+        format!("dynamic_resources: {{ads_config: {{{services}}}, cds_config: {{ads: {{}}}}}}\n");
+    let with = config(&format!("{control}{manager}{ads}"));
+    assert_eq!(&*with.load_stats.unwrap().servers[0].cluster, "control");
+    assert!(with.report.is_empty(), "{:?}", with.report);
+    // Nobody would ask for it.
+    assert_eq!(
+        paths(&format!("{control}{manager}")),
+        ["cluster_manager.load_stats_config"]
+    );
+    let unknown = format!("{control}{ads}{}", manager.replace("control", "nobody"));
+    assert!(refusal(&unknown).contains(
+        "cluster_manager.load_stats_config.grpc_services[0]: there is no static cluster \"nobody\""
+    ));
+}
