@@ -153,6 +153,12 @@ impl Connection {
         self.response(false).missing.is_none()
     }
 
+    /// Reads so many bytes, or those that come before reading ends.
+    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+        let until = self.until();
+        self.wire.body(Framing::Length(length as u64), until).data
+    }
+
     /// Whether the peer closes, without sending anything more, before the deadline.
     pub fn closes(&mut self) -> bool {
         let until = self.until();

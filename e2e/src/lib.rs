@@ -6,7 +6,8 @@
 //! | [`admin`] | talks to its admin listener: stats, listeners, POST |
 //! | [`client`] | an HTTP/1.1 client that sends exact bytes and reads exact bytes |
 //! | [`tls`] | the same over TLS |
-//! | [`upstream`] | an HTTP/1.1 server that answers by script and records every request |
+//! | [`http2`] | HTTP/2 frames, and a client that speaks them |
+//! | [`upstream`] | an HTTP/1.1 and HTTP/2 server that answers by script and records every request |
 //! | [`wire`] | the HTTP/1.1 framing that both ends share; deliberately not the codec under test |
 //! | [`control`] | our own control plane, on a thread; [`resources`] for it |
 //! | [`wait`] | conditions with deadlines, instead of sleeps |
@@ -35,6 +36,7 @@ pub mod admin;
 pub mod client;
 pub mod coding;
 pub mod control;
+pub mod http2;
 pub mod process;
 pub mod resources;
 pub mod tls;

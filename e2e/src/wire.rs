@@ -17,8 +17,12 @@ pub enum End {
     Closed,
     /// Nothing more came before the deadline.
     TimedOut,
-    /// What came is not HTTP/1.1.
+    /// What came is not HTTP.
     Garbage,
+    /// The stream was reset, for this reason. HTTP/2.
+    Reset(u32),
+    /// The peer does not look at the stream, for this reason. HTTP/2.
+    GoAway(u32),
 }
 
 /// A start line and its fields, exactly as they were sent.
@@ -190,6 +194,28 @@ impl Wire {
         };
         body.end = read.err();
         body
+    }
+
+    /// Reads exactly so many bytes.
+    ///
+    /// # Errors
+    /// How reading ended instead.
+    pub fn bytes(&mut self, length: usize, deadline: Deadline) -> Result<Vec<u8>, End> {
+        while self.buffer.len() < length {
+            self.fill(deadline)?;
+        }
+        Ok(self.take(length))
+    }
+
+    /// Reads whatever is there, or comes next.
+    ///
+    /// # Errors
+    /// How reading ended instead.
+    pub fn some(&mut self, deadline: Deadline) -> Result<Vec<u8>, End> {
+        if self.buffer.is_empty() {
+            self.fill(deadline)?;
+        }
+        Ok(std::mem::take(&mut self.buffer))
     }
 
     /// Reads until the peer closes.

@@ -71,6 +71,12 @@ mesh_core::stats! {
         counter downstream_rq_rx_reset,
         /// Answers that broke off.
         counter downstream_rq_tx_reset,
+        /// Tunnels that were asked for and allowed.
+        counter downstream_cx_upgrades_total,
+        /// Those that are there.
+        gauge downstream_cx_upgrades_active,
+        /// Connections that carried as many requests as they may.
+        counter downstream_cx_max_requests_reached,
         /// Upgrades that no route allowed.
         counter downstream_rq_ws_on_non_ws_route,
         /// Requests that were too large.

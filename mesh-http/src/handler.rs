@@ -44,6 +44,8 @@ pub enum CodecEvent {
     Http1,
     /// It speaks HTTP/2.
     Http2,
+    /// It has carried as many requests as it may.
+    MaxRequests,
     /// HTTP/2: the client opened a stream.
     StreamBegan,
     /// HTTP/2: a stream ended with its answer.

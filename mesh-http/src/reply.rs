@@ -90,6 +90,12 @@ pub fn response(error: Error, info: Option<&RequestInfo>, context: ReplyContext)
     response
 }
 
+/// What a gRPC client gets for a reply of the route's own, whatever its status.
+#[must_use]
+pub fn grpc_response(reply: &LocalReply) -> Response<Body> {
+    grpc(reply, ErrorKind::Denied)
+}
+
 /// The status that `error` would be answered with, were the request not gRPC.
 #[must_use]
 pub fn status(error: &Error) -> StatusCode {

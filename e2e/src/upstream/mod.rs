@@ -1,5 +1,6 @@
-//! An HTTP/1.1 server that answers by script and records every request, byte by byte.
+//! An HTTP/1.1 and HTTP/2 server that answers by script and records every request, byte by byte.
 
+mod http2;
 mod reply;
 mod serve;
 
@@ -13,6 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 pub use reply::Reply;
 
+use crate::http2::ENABLE_CONNECT_PROTOCOL;
 use crate::wait::Deadline;
 use crate::wire::{Body, Head};
 
@@ -29,6 +31,8 @@ pub struct Recorded {
     pub body: Body,
     /// Whether the whole request was read.
     pub complete: bool,
+    /// Why its stream was reset, in HTTP/2.
+    pub reset: Option<String>,
 }
 
 /// What an upstream has seen so far; see [`Upstream::wait`].
@@ -64,6 +68,8 @@ struct State {
     open: BTreeMap<usize, TcpStream>,
     connections: usize,
     released: BTreeSet<String>,
+    /// What it says of itself in HTTP/2.
+    settings: Vec<(u16, u32)>,
     /// Counts resets, so that what was waiting before one does not go on after it.
     epoch: usize,
     stopped: bool,
@@ -120,6 +126,7 @@ impl Upstream {
             address: listener.local_addr()?,
             shared: Arc::default(),
         };
+        upstream.set_http2(&[(ENABLE_CONNECT_PROTOCOL, 1)]);
         let shared = Arc::clone(&upstream.shared);
         let name = upstream.name.clone();
         std::thread::spawn(move || serve::accept(&listener, &shared, &name));
@@ -147,6 +154,12 @@ impl Upstream {
             used: 0,
         };
         self.shared.update(|state| state.rules.insert(0, rule));
+    }
+
+    /// What it says of itself on connections in HTTP/2 from now on; it speaks what its peers do.
+    pub fn set_http2(&self, settings: &[(u16, u32)]) {
+        self.shared
+            .update(|state| state.settings = settings.to_vec());
     }
 
     /// Lets replies go that wait for this word, now and later.

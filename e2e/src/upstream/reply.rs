@@ -11,27 +11,40 @@ pub(super) enum Action {
     Await(String),
     /// Send bytes.
     Send(Vec<u8>),
+    /// What comes last.
+    Last(Then),
+}
+
+/// What comes after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
     /// Close in an orderly way.
     Close,
     /// Close with a reset.
     Reset,
     /// Say nothing until the peer closes.
     Hang,
+    /// Send back what comes, until the peer closes.
+    Echo,
+    /// Of HTTP/2: end the stream with this reason.
+    ResetStream(u32),
+    /// Of HTTP/2: no streams after this one, for this reason.
+    GoAway(u32, u32),
 }
 
 /// A scripted answer. Unless told otherwise, it reads the whole request first and keeps the
 /// connection afterwards.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    first: Vec<Action>,
-    reads_body: bool,
-    awaited: Option<String>,
-    message: Message,
-    last: Option<Action>,
+    pub(super) first: Vec<Vec<u8>>,
+    pub(super) reads_body: bool,
+    pub(super) awaited: Option<String>,
+    pub(super) message: Message,
+    pub(super) last: Option<Then>,
 }
 
 #[derive(Clone, Debug)]
-enum Message {
+pub(super) enum Message {
     Nothing,
     Raw(Vec<u8>),
     Response {
@@ -142,7 +155,7 @@ impl Reply {
     /// Sends these bytes before it reads the request's body: an interim response.
     #[must_use]
     pub fn first(mut self, bytes: impl Into<Vec<u8>>) -> Self {
-        self.first.push(Action::Send(bytes.into()));
+        self.first.push(bytes.into());
         self
     }
 
@@ -157,26 +170,78 @@ impl Reply {
     /// Closes afterwards, without having announced it.
     #[must_use]
     pub fn then_close(mut self) -> Self {
-        self.last = Some(Action::Close);
+        self.last = Some(Then::Close);
         self
     }
 
     /// Resets afterwards.
     #[must_use]
     pub fn then_reset(mut self) -> Self {
-        self.last = Some(Action::Reset);
+        self.last = Some(Then::Reset);
         self
     }
 
     /// Falls silent afterwards, until the peer closes.
     #[must_use]
     pub fn then_hang(mut self) -> Self {
-        self.last = Some(Action::Hang);
+        self.last = Some(Then::Hang);
         self
     }
 
+    /// Sends back what comes afterwards: the answer grants a tunnel.
+    #[must_use]
+    pub fn then_echo(mut self) -> Self {
+        self.last = Some(Then::Echo);
+        self.reads_body = false;
+        self
+    }
+
+    /// Ends the stream with a reason afterwards; in HTTP/1.1, the connection.
+    #[must_use]
+    pub fn then_reset_stream(mut self, reason: u32) -> Self {
+        self.last = Some(Then::ResetStream(reason));
+        self
+    }
+
+    /// Says afterwards that streams after `last` are not looked at; in HTTP/1.1, closes.
+    #[must_use]
+    pub fn then_go_away(mut self, last: u32, reason: u32) -> Self {
+        self.last = Some(Then::GoAway(last, reason));
+        self
+    }
+
+    /// Nothing: the stream is reset.
+    #[must_use]
+    pub fn reset_stream(reason: u32) -> Self {
+        Self::new(Message::Nothing).then_reset_stream(reason)
+    }
+
+    /// Nothing but that streams after `last` are not looked at.
+    #[must_use]
+    pub fn go_away(last: u32, reason: u32) -> Self {
+        Self::new(Message::Nothing).then_go_away(last, reason)
+    }
+
+    /// A message in gRPC's frame, and its status in the trailers.
+    #[must_use]
+    pub fn grpc(message: &str, status: &str) -> Self {
+        let length = u8::try_from(message.len()).unwrap_or(u8::MAX);
+        Self::ok(&format!("\0\0\0\0{}{message}", char::from(length)))
+            .header("content-type", "application/grpc")
+            .trailer("grpc-status", status)
+    }
+
+    /// A gRPC status alone, which stands in the head.
+    #[must_use]
+    pub fn grpc_error(status: &str, message: &str) -> Self {
+        Self::status(200)
+            .header("content-type", "application/grpc")
+            .header("grpc-status", status)
+            .header("grpc-message", message)
+    }
+
     pub(super) fn into_actions(self) -> Vec<Action> {
-        let mut actions = self.first;
+        let mut actions: Vec<_> = self.first.into_iter().map(Action::Send).collect();
         if self.reads_body {
             actions.push(Action::ReadBody);
         }
@@ -196,7 +261,7 @@ impl Reply {
                 actions.push(Action::Send(bytes));
             }
         }
-        actions.extend(self.last);
+        actions.extend(self.last.map(Action::Last));
         actions
     }
 }

@@ -4,13 +4,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reply::Action;
-use super::{Recorded, Reply, Shared, State};
+use super::reply::{Action, Then};
+use super::{Recorded, Reply, Shared, State, http2};
 use crate::wait::Deadline;
 use crate::wire::{Body, Framing, Head, Wire};
 
 /// How long an upstream waits for its peer before it gives a connection up: longer than any test.
-const IDLE_MAX: Duration = Duration::from_secs(120);
+pub(super) const IDLE_MAX: Duration = Duration::from_secs(120);
 
 pub(super) fn accept(listener: &TcpListener, shared: &Arc<Shared>, name: &str) {
     for stream in listener.incoming() {
@@ -41,11 +41,11 @@ pub(super) fn accept(listener: &TcpListener, shared: &Arc<Shared>, name: &str) {
 }
 
 /// One connection.
-struct Served {
-    wire: Wire,
-    shared: Arc<Shared>,
-    name: String,
-    number: usize,
+pub(super) struct Served {
+    pub(super) wire: Wire,
+    pub(super) shared: Arc<Shared>,
+    pub(super) name: String,
+    pub(super) number: usize,
 }
 
 /// Whether the connection goes on.
@@ -57,16 +57,21 @@ enum Fate {
 
 impl Served {
     fn run(mut self) {
+        let (shared, number) = (Arc::clone(&self.shared), self.number);
         let mut position = 0;
         while let Ok(head) = self.wire.head(Deadline::after(IDLE_MAX)) {
+            if head.start == http2::PREFACE_LINE && position == 0 {
+                http2::serve(self);
+                break;
+            }
             let actions = self.record(&head, position);
             if self.play(actions, &head, position) == Fate::End {
                 break;
             }
             position += 1;
         }
-        self.shared.update(|state| {
-            if state.open.remove(&self.number).is_some() {
+        shared.update(|state| {
+            if state.open.remove(&number).is_some() {
                 state.seen.open -= 1;
             }
         });
@@ -83,6 +88,7 @@ impl Served {
                 head: head.clone(),
                 body: Body::default(),
                 complete: false,
+                reset: None,
             });
             let reply = state.reply(head).unwrap_or_else(|| Reply::ok(&self.name));
             reply.into_actions()
@@ -99,25 +105,14 @@ impl Served {
                         return Fate::End;
                     }
                 }
-                Action::Await(word) => self.await_word(&word),
+                Action::Await(word) => self.shared.await_word(&word),
                 Action::Send(bytes) => {
                     if self.wire.write_all(&bytes).is_err() {
                         return Fate::End;
                     }
                 }
-                Action::Close => return Fate::End,
-                Action::Reset => {
-                    let socket = socket2::SockRef::from(self.wire.stream());
-                    let _ = socket.set_linger(Some(Duration::ZERO));
-                    return Fate::End;
-                }
-                Action::Hang => {
-                    if unread {
-                        // Reading would open the peer's window; only its close is of interest.
-                        self.await_word("never");
-                    } else {
-                        let _ = self.wire.to_end(Deadline::after(IDLE_MAX));
-                    }
+                Action::Last(then) => {
+                    self.end(then, unread);
                     return Fate::End;
                 }
             }
@@ -126,6 +121,28 @@ impl Served {
             return Fate::End;
         }
         Fate::Keep
+    }
+
+    fn end(&mut self, then: Then, unread: bool) {
+        match then {
+            Then::Close | Then::ResetStream(_) | Then::GoAway(..) => {}
+            Then::Reset => {
+                let socket = socket2::SockRef::from(self.wire.stream());
+                let _ = socket.set_linger(Some(Duration::ZERO));
+            }
+            // Reading would open the peer's window; only its close is of interest.
+            Then::Hang if unread => self.shared.await_word("never"),
+            Then::Hang => {
+                let _ = self.wire.to_end(Deadline::after(IDLE_MAX));
+            }
+            Then::Echo => {
+                while let Ok(piece) = self.wire.some(Deadline::after(IDLE_MAX)) {
+                    if self.wire.write_all(&piece).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
     }
 
     /// Reads the rest of the request; `false` when it never came.
@@ -144,10 +161,12 @@ impl Served {
         });
         whole
     }
+}
 
-    fn await_word(&self, word: &str) {
-        let epoch = self.shared.lock().epoch;
-        let _ = self.shared.wait(Deadline::after(IDLE_MAX), |state| {
+impl Shared {
+    pub(super) fn await_word(&self, word: &str) {
+        let epoch = self.lock().epoch;
+        let _ = self.wait(Deadline::after(IDLE_MAX), |state| {
             let over = state.epoch != epoch || state.stopped;
             (over || state.released.contains(word)).then_some(())
         });
@@ -155,7 +174,7 @@ impl Served {
 }
 
 impl State {
-    fn reply(&mut self, head: &Head) -> Option<Reply> {
+    pub(super) fn reply(&mut self, head: &Head) -> Option<Reply> {
         let path = head.start.split(' ').nth(1).unwrap_or_default();
         let rule = self.rules.iter_mut().find(|r| path.starts_with(&r.path))?;
         let turn = rule.used.min(rule.replies.len().checked_sub(1)?);

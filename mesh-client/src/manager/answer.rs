@@ -364,6 +364,7 @@ impl Abort for AnswerBody {
         if let Some(log) = &self.log {
             count_error(&log.shared, error.kind());
             if error.kind().is_departure() {
+                log.shared.stats.downstream_rq_rx_reset().inc();
                 depart(&log.shared, &log.info, error.kind());
             } else {
                 broken(&log.shared, &log.info, error);

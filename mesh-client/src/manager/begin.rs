@@ -98,7 +98,7 @@ fn admit(
     info: &mut RequestInfo,
     request: Request<Body>,
 ) -> Result<(Parts, Body), Error> {
-    let (mut parts, body) = request.into_parts();
+    let (mut parts, mut body) = request.into_parts();
     info.facts_mut().protocol = Some(parts.version);
     let prepared = hygiene::prepare_request(
         &mut parts,
@@ -115,6 +115,7 @@ fn admit(
     note_end(&body, info);
     if let Some(tunnel) = parts.extensions.get::<TunnelRequest>() {
         allow_tunnel(shared, info, tunnel)?;
+        body = Body::new(Tunnelled::new(shared, body));
     }
     Ok((parts, body))
 }
@@ -178,6 +179,49 @@ fn metered(body: Body, info: &Arc<RequestInfo>) -> Body {
         body,
         info: Arc::clone(info),
     })
+}
+
+/// What the client of a tunnel says, which is counted as one while it lasts.
+struct Tunnelled {
+    shared: Arc<Shared>,
+    body: Body,
+}
+
+impl Tunnelled {
+    fn new(shared: &Arc<Shared>, body: Body) -> Self {
+        shared.stats.downstream_cx_upgrades_total().inc();
+        shared.stats.downstream_cx_upgrades_active().inc();
+        Self {
+            shared: Arc::clone(shared),
+            body,
+        }
+    }
+}
+
+impl Drop for Tunnelled {
+    fn drop(&mut self) {
+        self.shared.stats.downstream_cx_upgrades_active().dec();
+    }
+}
+
+impl HttpBody for Tunnelled {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 struct Metered {

@@ -290,6 +290,7 @@ impl Handler for ConnectionHandler {
                 stats.downstream_cx_http2_active().inc();
                 self.protocol = Some(event);
             }
+            CodecEvent::MaxRequests => stats.downstream_cx_max_requests_reached().inc(),
             CodecEvent::StreamBegan => http2_stats.streams_active().inc(),
             CodecEvent::StreamEnded => http2_stats.streams_active().dec(),
             CodecEvent::StreamResetByPeer => {

@@ -6,13 +6,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
     Attempt, Body, Decision, Endpoint, Error, ErrorKind, GuardedBody, Http, HttpClassify, Reason,
     RequestInfo, Sent, TunnelRequest, clock, number_value,
 };
-use mesh_http::pool::{HttpVersion, Sending};
+use mesh_http::{
+    pool::{HttpVersion, Sending},
+    reply::ReplyContext,
+};
 use mesh_outlier::{BodyWatch, OutlierFuture};
 use mesh_retry::{ReplayBody, WatchedBody};
 use pin_project::pin_project;
@@ -114,6 +117,9 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
             })
         });
         prepare(forwarding, &endpoint, &mut request, times);
+        if forwarding.bounds_streams() && ReplyContext::of(&request).grpc {
+            bound_grpc(&mut request, info);
+        }
         if forwarding.timings {
             if let Some(info) = info {
                 info.with(|facts| {
@@ -249,6 +255,25 @@ struct Times {
     deadline: Option<Instant>,
     /// All of it is here.
     received: bool,
+}
+
+/// Tells a gRPC server how long its call may last, where the route says so.
+fn bound_grpc(request: &mut Request<Body>, info: Option<&RequestInfo>) {
+    let Some(longest) = info.and_then(|info| info.with(|facts| facts.max_stream_duration)) else {
+        return;
+    };
+    // The most digits that gRPC allows are eight.
+    let millis = longest.as_millis();
+    let (value, unit) = if millis < 100_000_000 {
+        (millis, 'm')
+    } else {
+        (millis / 1000, 'S')
+    };
+    if value > 0
+        && let Ok(timeout) = HeaderValue::try_from(format!("{value}{unit}"))
+    {
+        request.headers_mut().insert("grpc-timeout", timeout);
+    }
 }
 
 /// What is left of the request's timeout; zero when there is none.

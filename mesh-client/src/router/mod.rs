@@ -22,6 +22,7 @@ use http::{HeaderValue, Request, Response, header};
 use mesh_core::{
     Body, Decision, Error, ErrorKind, Reason, RequestInfo, TunnelRequest, format::RequestView,
 };
+use mesh_http::reply::ReplyContext;
 use mesh_retry::{Deadline, DeadlineLayer, Retry, RetryLayer};
 use mesh_route::Action;
 use tower_layer::Layer as _;
@@ -90,6 +91,13 @@ impl Router {
             _ => Reason::Redirected,
         };
         info.decide(Decision::new("route", reason, status, 0));
+        if ReplyContext::of(request).grpc {
+            info.set_details(reply.details.clone());
+            let mut response = mesh_http::reply::grpc_response(&reply);
+            forwarding.finish_local(&mut response, info);
+            response.extensions_mut().insert(Local);
+            return Some(RouterFuture::answered(response));
+        }
         info.set_details(reply.details);
         let mut response = Response::new(Body::from(reply.body));
         *response.status_mut() = reply.status;

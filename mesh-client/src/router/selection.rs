@@ -8,8 +8,8 @@ use mesh_core::{
 };
 use mesh_retry::{DEFAULT_REQUEST_BODY_BUFFER_LIMIT, RetryConfig};
 use mesh_route::{
-    Action, Found, InternalRedirectPolicy, MirrorPolicy, RedirectHistory, RouteAction, RouteEntry,
-    VirtualHostEntry, WeightedCluster,
+    Action, Found, InternalRedirectPolicy, MaxStreamDuration, MirrorPolicy, RedirectHistory,
+    RouteAction, RouteEntry, VirtualHostEntry, WeightedCluster,
 };
 
 use super::UpstreamLog;
@@ -227,6 +227,12 @@ impl Forwarding {
             .map_or(DEFAULT_REQUEST_BODY_BUFFER_LIMIT, |retry| {
                 retry.request_body_buffer_limit
             })
+    }
+
+    /// Whether the route says how long a stream may last.
+    pub(super) fn bounds_streams(&self) -> bool {
+        let route = self.route_action();
+        route.is_some_and(|route| route.max_stream_duration != MaxStreamDuration::default())
     }
 
     /// Whether redirects are followed, and which.

@@ -40,7 +40,8 @@ impl RequestField {
     pub fn read<'a>(&self, request: &RequestView<'a>) -> Option<&'a [u8]> {
         match self {
             Self::Method => Some(request.method.as_str().as_bytes()),
-            Self::Path => Some(request.path.as_bytes()),
+            // CONNECT has none.
+            Self::Path => Some(request.path.as_bytes()).filter(|path| !path.is_empty()),
             Self::Authority => request.authority,
             Self::Scheme => Some(request.scheme.as_bytes()),
             Self::Header(name) => request.headers.get(name).map(HeaderValue::as_bytes),

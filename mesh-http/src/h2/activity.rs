@@ -17,6 +17,8 @@ pub(crate) struct Activity {
     /// Milliseconds since then.
     last: AtomicU64,
     request_done: AtomicBool,
+    /// And it will not be, because it failed.
+    request_failed: AtomicBool,
     /// Who waits for that.
     waker: AtomicWaker,
 }
@@ -29,6 +31,7 @@ impl Activity {
             began: now,
             last: AtomicU64::new(0),
             request_done: AtomicBool::new(false),
+            request_failed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         })
     }
@@ -54,6 +57,17 @@ impl Activity {
         self.touch();
         self.request_done.store(true, Ordering::Release);
         self.waker.wake();
+    }
+
+    /// The request broke off: its stream was reset, as a rule.
+    pub(crate) fn request_failed(&self) {
+        self.request_failed.store(true, Ordering::Relaxed);
+        self.request_done();
+    }
+
+    /// Whether the request was read to its end.
+    pub(crate) fn is_request_whole(&self) -> bool {
+        self.is_request_done() && !self.request_failed.load(Ordering::Relaxed)
     }
 
     pub(crate) fn poll_request_done(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -19,12 +19,16 @@ const AT_ONCE_MAX: u64 = 64 * 1024;
 
 /// What lives as long as a body.
 pub(crate) trait Hold: Send + Unpin + 'static {
-    /// The body came to its end, rather than being given up.
+    /// The body came to its end.
     fn complete(self);
+
+    /// The body failed. Dropped without either, it was given up.
+    fn failed(self, error: &Error);
 }
 
 impl Hold for () {
     fn complete(self) {}
+    fn failed(self, _: &Error) {}
 }
 
 /// A body while it arrives. What is taken from it makes room in the peer's window.
@@ -110,12 +114,17 @@ impl<G: Hold> IncomingBody<G> {
     }
 
     fn fail(&mut self, error: h2::Error) -> Error {
-        self.guard = None;
-        self.request_done();
-        match self.side {
+        let error = match self.side {
             Side::Server => error::downstream(error),
             Side::Client => error::upstream(error, Sent::Some),
+        };
+        if let Some(guard) = self.guard.take() {
+            guard.failed(&error);
         }
+        if let Some(activity) = self.activity.take() {
+            activity.request_failed();
+        }
+        error
     }
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {

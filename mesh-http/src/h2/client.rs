@@ -136,6 +136,12 @@ pub(crate) fn is_go_away(error: &Error) -> bool {
     cause.is_some_and(h2::Error::is_go_away)
 }
 
+/// What is held while a request and its answer are on their way.
+pub(crate) trait Guard: Send + Sync + Unpin + 'static {
+    /// The answer broke off behind its head; without an error, because nobody wants more of it.
+    fn broke_off(&self, error: Option<&Error>);
+}
+
 /// One request on its way, and its answer on the way back. Holds `G` until both are over.
 pub(crate) struct Exchange<G> {
     response: ResponseFuture,
@@ -148,7 +154,7 @@ pub(crate) struct Exchange<G> {
     answer: Option<(RecvStream, Option<u64>)>,
 }
 
-impl<G: Send + Sync + Unpin + 'static> Exchange<G> {
+impl<G: Guard> Exchange<G> {
     /// Opens a stream for `request`.
     ///
     /// # Errors
@@ -260,23 +266,39 @@ impl<G: Send + Sync + Unpin + 'static> Exchange<G> {
         let tunnel = self.tunnel.is_some();
         let sent = Arc::clone(&guard);
         let held = Held {
-            _guard: guard,
+            guard,
             upload: upload.map(|upload| send_on(upload, sent)),
             tunnel,
+            over: false,
         };
         body::receive(recv, length, Side::Client, None, Some(held))
     }
 }
 
 /// What lives until the answer is over.
-struct Held<G> {
-    _guard: Arc<G>,
+struct Held<G: Guard> {
+    guard: Arc<G>,
     upload: Option<Upload>,
     tunnel: bool,
+    over: bool,
 }
 
-impl<G: Send + Sync + 'static> Hold for Held<G> {
+impl<G: Guard> Drop for Held<G> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.guard.broke_off(None);
+        }
+    }
+}
+
+impl<G: Guard> Hold for Held<G> {
+    fn failed(mut self, error: &Error) {
+        self.over = true;
+        self.guard.broke_off(Some(error));
+    }
+
     fn complete(mut self) {
+        self.over = true;
         // What a client says goes on when the upstream's end of a tunnel has closed.
         if self.tunnel
             && let Some(upload) = self.upload.take()

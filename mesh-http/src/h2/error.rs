@@ -12,6 +12,9 @@ pub(crate) fn upstream(error: h2::Error, sent: Sent) -> Error {
         (ErrorKind::RemoteRefused, Sent::Nothing)
     } else if error.is_library() {
         (ErrorKind::UpstreamProtocol, sent)
+    } else if error.is_reset() && error.reason() == Some(Reason::PROTOCOL_ERROR) {
+        // One of the two got it wrong; Envoy does not say which.
+        (ErrorKind::UpstreamProtocol, sent)
     } else if error.is_reset() {
         (ErrorKind::RemoteReset, sent)
     } else if error.is_io() {

@@ -31,7 +31,7 @@ fn tunnel(parts: &mut Parts) {
     };
     parts.method = Method::GET;
     let headers = &mut parts.headers;
-    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, name.clone());
     // HTTP/2 has no use for the key, and HTTP/1.1 servers ask for one.
     if name == "websocket" && !headers.contains_key(header::SEC_WEBSOCKET_KEY) {
@@ -192,7 +192,7 @@ pub(crate) fn tunnel_granted(tunnel: &TunnelRequest, parts: &mut response::Parts
     parts.headers.remove(header::CONTENT_LENGTH);
     if let TunnelRequest::Upgrade(name) = tunnel {
         parts.status = StatusCode::SWITCHING_PROTOCOLS;
-        let upgrade = HeaderValue::from_static("Upgrade");
+        let upgrade = HeaderValue::from_static("upgrade");
         parts.headers.insert(header::CONNECTION, upgrade);
         parts.headers.insert(header::UPGRADE, name.clone());
     }

@@ -72,6 +72,11 @@ impl<B: HttpBody<Data = Bytes, Error = Error>> Pump<B> {
         self.project().send.send_reset(reason);
     }
 
+    /// Ready when the peer wants no more, or its connection has ended.
+    pub(crate) fn poll_reset(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reason>> {
+        self.project().send.poll_reset(cx).map(Result::ok)
+    }
+
     /// Sends what can be sent. `progress` is called whenever something went.
     pub(crate) fn poll(
         mut self: Pin<&mut Self>,

@@ -1,9 +1,12 @@
 use std::sync::{Arc, atomic::Ordering};
 
-use mesh_core::Permit;
+use mesh_core::{Error, ErrorKind, Permit};
 
 use super::{Inner, Place, Tracked};
-use crate::h1::client::{Connection, Return};
+use crate::{
+    h1::client::{Connection, Return},
+    h2::client::Guard,
+};
 
 /// What an exchange holds until it is over: its place among `max_requests`.
 pub(super) struct Lease {
@@ -71,6 +74,18 @@ impl StreamLease {
     pub(super) fn new(lease: Lease, place: Place) -> Self {
         lease.pool.http2_stats.streams_active().inc();
         Self { lease, place }
+    }
+}
+
+impl Guard for StreamLease {
+    fn broke_off(&self, error: Option<&Error>) {
+        let stats = &self.lease.pool.stats;
+        match error.map(Error::kind) {
+            Some(ErrorKind::RemoteReset | ErrorKind::ConnectionTermination) => {
+                stats.upstream_rq_rx_reset().inc();
+            }
+            _ => stats.upstream_rq_tx_reset().inc(),
+        }
     }
 }
 

@@ -454,7 +454,11 @@ impl Sending {
     fn failed(&self, error: Error) -> Error {
         match error.kind() {
             ErrorKind::UpstreamProtocol => self.pool.stats.upstream_cx_protocol_error().inc(),
-            ErrorKind::ConnectionTermination => self.pool.stats.upstream_rq_rx_reset().inc(),
+            ErrorKind::ConnectionTermination | ErrorKind::RemoteReset => {
+                self.pool.stats.upstream_rq_rx_reset().inc();
+            }
+            // The peer has not looked at it: there was nothing to reset.
+            ErrorKind::RemoteRefused => {}
             _ => self.pool.stats.upstream_rq_tx_reset().inc(),
         }
         tracing::debug!(endpoint = %self.pool.endpoint.address(), %error, "request failed");

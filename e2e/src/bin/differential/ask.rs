@@ -14,6 +14,8 @@ pub(crate) struct Ask {
     start: String,
     fields: Vec<(String, String)>,
     body: Vec<u8>,
+    trailers: Vec<(String, String)>,
+    open: bool,
     raw: Option<Vec<u8>>,
 }
 
@@ -36,6 +38,8 @@ pub(crate) fn request(method: &str, path: &str) -> Ask {
         start: format!("{method} {path} HTTP/1.1"),
         fields: vec![("Host".to_owned(), "test.example".to_owned())],
         body: Vec::new(),
+        trailers: Vec::new(),
+        open: false,
         raw: None,
     }
 }
@@ -133,6 +137,52 @@ impl Ask {
     pub(crate) fn whole(mut self) -> Self {
         self.whole = true;
         self
+    }
+
+    /// Adds content without a length, for HTTP/2.
+    pub(crate) fn data(mut self, body: &str) -> Self {
+        self.body = body.as_bytes().to_vec();
+        self
+    }
+
+    /// Adds a trailer, for HTTP/2.
+    pub(crate) fn trailer(mut self, name: &str, value: &str) -> Self {
+        self.trailers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// More comes later, for HTTP/2.
+    pub(crate) fn open(mut self) -> Self {
+        self.open = true;
+        self
+    }
+
+    /// The request as HTTP/2 has it.
+    pub(crate) fn http2(&self) -> e2e::http2::Request {
+        let mut words = self.start.split(' ').map(str::to_owned);
+        let method = words.next().unwrap_or_default();
+        let path = words.next().unwrap_or_default();
+        let mut fields = vec![(":method".to_owned(), method)];
+        let authority = self.fields[0].1.clone();
+        if !path.is_empty() {
+            fields.push((":scheme".to_owned(), "http".to_owned()));
+            fields.push((":path".to_owned(), path));
+        }
+        if !authority.is_empty() {
+            fields.push((":authority".to_owned(), authority));
+        }
+        let (pseudo, plain): (Vec<_>, Vec<_>) = self.fields[1..]
+            .iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.clone()))
+            .partition(|(name, _)| name.starts_with(':'));
+        fields.extend(pseudo);
+        fields.extend(plain);
+        e2e::http2::Request {
+            fields,
+            body: self.body.clone(),
+            trailers: self.trailers.clone(),
+            open: self.open,
+        }
     }
 
     /// How many responses to read.

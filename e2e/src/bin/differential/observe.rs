@@ -141,6 +141,9 @@ pub(crate) fn attempt(
     if !request.complete {
         facts.add(format!("{prefix}.complete"), "no");
     }
+    if let Some(reason) = &request.reset {
+        facts.add(format!("{prefix}.reset"), reason);
+    }
 }
 
 /// What a body says: libraries compress the same text to different bytes.

@@ -6,6 +6,7 @@ use std::ops::Index;
 use anyhow::{Context, Result, ensure};
 use e2e::admin::Stats;
 use e2e::client::{Connection, Response};
+use e2e::http2::Client;
 use e2e::process::Proxy;
 use e2e::upstream::{DeadPort, Upstream};
 use e2e::wait::{Deadline, until};
@@ -182,6 +183,39 @@ impl<'a> Run<'a> {
         }
         self.settle_as(&step, &ask)?;
         Ok((first.unwrap_or_default(), connection))
+    }
+
+    /// Opens a connection in HTTP/2 to a listener, with settings of the client.
+    pub(crate) fn open_http2(&self, listener: &str, settings: &[(u16, u32)]) -> Result<Client> {
+        Client::open(self.proxy.listener(listener)?, settings)
+    }
+
+    /// Sends a request on a new connection in HTTP/2, reads its answer and notes everything about it.
+    pub(crate) fn send_http2(&mut self, ask: Ask) -> Result<Response> {
+        let mut client = self.open_http2(&ask.listener, &[])?;
+        self.send_http2_on(&mut client, ask)
+    }
+
+    /// The same on a connection that is there already.
+    pub(crate) fn send_http2_on(&mut self, client: &mut Client, ask: Ask) -> Result<Response> {
+        let stream = client.send(&ask.http2());
+        self.finish_http2(client, stream, &ask)
+    }
+
+    /// Reads the answer on a stream, and notes everything about it.
+    pub(crate) fn finish_http2(
+        &mut self,
+        client: &mut Client,
+        stream: u32,
+        ask: &Ask,
+    ) -> Result<Response> {
+        let step = self.step(&format!("{} in HTTP/2", ask.label));
+        self.names.hosts = ask.hosts;
+        let response = client.response(stream);
+        observe::response(&mut self.facts, &step, &response, &self.names, ask.ordered);
+        self.judge(&step, ask, 0, &response);
+        self.settle_as(&step, ask)?;
+        Ok(response)
     }
 
     /// Starts a step of another kind than a request.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Connection, Current, NEXT, State, Step, body, end};
 use crate::{
     h1::head::{self, Malformed, RequestHead},
-    handler::{Exchange as _, Handler},
+    handler::{CodecEvent, Exchange as _, Handler},
     server::{Closing, Ended, FIRST_REQUEST_GRACE, ServerConfig, receive_timeout, refusal},
 };
 
@@ -103,6 +103,9 @@ where
             .config
             .max_requests
             .is_some_and(|max| *this.requests >= max);
+        if last {
+            this.handler.observe(CodecEvent::MaxRequests);
+        }
         if head.http10
             && let Err(malformed) = allow_http10(&mut head, this.config)
         {

@@ -20,7 +20,7 @@ use http::Request;
 use mesh_core::{Timer, clock};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use self::stream::{Stream, StreamEnd};
+use self::stream::{Broken, Stream, StreamEnd};
 use super::{
     flood::{Flood, ResetGuard},
     io::{Side, Verdict, Watched},
@@ -36,6 +36,8 @@ pub(crate) struct Connection<IO, H: Handler> {
     state: State<IO>,
     verdict: Verdict,
     streams: FuturesUnordered<Stream<H>>,
+    /// To be reset when what was written has gone out; no more than there were streams.
+    broken: Vec<Broken>,
     resets: ResetGuard,
     handler: H,
     config: Arc<ServerConfig>,
@@ -81,6 +83,7 @@ where
             state: State::Handshaking(builder.handshake(io)),
             verdict,
             streams: FuturesUnordered::new(),
+            broken: Vec::new(),
             resets: ResetGuard::default(),
             handler,
             keepalive: None,
@@ -134,9 +137,12 @@ where
             self.handler.observe(match end {
                 StreamEnd::Complete => CodecEvent::StreamEnded,
                 StreamEnd::ResetByPeer { .. } => CodecEvent::StreamResetByPeer,
-                StreamEnd::ResetByUs => CodecEvent::StreamResetByUs,
+                StreamEnd::ResetByUs | StreamEnd::Broken(_) => CodecEvent::StreamResetByUs,
             });
             let premature = matches!(end, StreamEnd::ResetByPeer { premature: true });
+            if let StreamEnd::Broken(broken) = end {
+                self.broken.push(broken);
+            }
             let limits = &self.config.http2.flood;
             if let Err(flood) = self.resets.on_closed(premature, limits) {
                 self.cut_off(flood);
@@ -153,6 +159,9 @@ where
         self.streams.push(stream);
         let last = self.config.max_requests;
         if last.is_some_and(|max| self.accepted >= max) {
+            if last == Some(self.accepted) {
+                self.handler.observe(CodecEvent::MaxRequests);
+            }
             self.close_as(Closing::Announced);
         }
     }
@@ -255,6 +264,11 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(this.failed(&error)),
                 Poll::Ready(None) => return Poll::Ready(this.closed()),
+                // What could be sent has been.
+                Poll::Pending if !this.broken.is_empty() => {
+                    this.broken.drain(..).for_each(Broken::reset);
+                    continue;
+                }
                 Poll::Pending => {}
             }
             if let Some(ended) = this.ended {

@@ -31,7 +31,6 @@ use crate::{
 const PREMATURE: Duration = Duration::from_secs(1);
 
 /// How a stream ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StreamEnd {
     /// The answer is with the connection.
     Complete,
@@ -42,6 +41,17 @@ pub(super) enum StreamEnd {
     },
     /// The answer broke off.
     ResetByUs,
+    /// The answer broke off, and what there was of it goes out before the reset.
+    Broken(Broken),
+}
+
+/// A stream that is to be reset once what was written on it has gone out.
+pub(super) struct Broken(SendResponse<Bytes>);
+
+impl Broken {
+    pub(super) fn reset(mut self) {
+        self.0.send_reset(Reason::INTERNAL_ERROR);
+    }
 }
 
 /// One request and its answer.
@@ -49,7 +59,8 @@ pub(super) enum StreamEnd {
 pub(super) struct Stream<H: Handler> {
     #[pin]
     state: State<H>,
-    respond: SendResponse<Bytes>,
+    /// Until the stream is over.
+    respond: Option<SendResponse<Bytes>>,
     /// The request was a HEAD.
     head: bool,
     /// The answer grants a tunnel.
@@ -114,7 +125,7 @@ impl<H: Handler> Stream<H> {
         };
         Self {
             state,
-            respond,
+            respond: Some(respond),
             head,
             tunnel: false,
             activity,
@@ -144,9 +155,10 @@ impl<H: Handler> Stream<H> {
             !bodiless,
         );
         parts.version = Version::HTTP_2;
-        let sent = this
-            .respond
-            .send_response(Response::from_parts(parts, ()), ended);
+        let Some(respond) = this.respond else {
+            return Some(StreamEnd::ResetByUs);
+        };
+        let sent = respond.send_response(Response::from_parts(parts, ()), ended);
         match sent {
             // It had been reset, or its connection has ended.
             Err(_) => Some(StreamEnd::ResetByPeer {
@@ -164,7 +176,10 @@ impl<H: Handler> Stream<H> {
     fn poll_impatience(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Error> {
         let this = self.project();
         let handling = matches!(*this.state.as_ref(), State::Handling(_));
-        if handling && let Poll::Ready(reset) = this.respond.poll_reset(cx) {
+        if handling
+            && let Some(respond) = this.respond
+            && let Poll::Ready(reset) = respond.poll_reset(cx)
+        {
             let kind = match reset {
                 Ok(_) => ErrorKind::DownstreamReset,
                 Err(_) => ErrorKind::DownstreamGone,
@@ -219,15 +234,25 @@ impl<H: Handler> Stream<H> {
             return Poll::Ready(StreamEnd::Complete);
         };
         let activity = &*this.activity;
-        match pump.as_mut().poll(cx, || activity.touch()) {
+        // While its request goes on, the end of an answer may be the consequence of a reset: that is the cause.
+        let polled = if activity.is_request_whole() {
+            Poll::Pending
+        } else {
+            pump.as_mut().poll_reset(cx)
+        };
+        let polled = match polled {
+            Poll::Ready(reason) => Poll::Ready(Pumped::Reset(reason)),
+            Poll::Pending => pump.as_mut().poll(cx, || activity.touch()),
+        };
+        match polled {
             Poll::Ready(Pumped::Complete) if *this.tunnel && !activity.is_request_done() => {
                 self.as_mut().project().state.set(State::HalfClosed);
                 return self.poll_half_closed(cx);
             }
             Poll::Ready(Pumped::Complete) => return Poll::Ready(StreamEnd::Complete),
             Poll::Ready(Pumped::Failed(_)) => {
-                pump.reset(Reason::INTERNAL_ERROR);
-                return Poll::Ready(StreamEnd::ResetByUs);
+                let broken = this.respond.take().map(Broken);
+                return Poll::Ready(broken.map_or(StreamEnd::ResetByUs, StreamEnd::Broken));
             }
             Poll::Ready(Pumped::Reset(reason)) => {
                 let kind = match reason {
@@ -256,7 +281,9 @@ impl<H: Handler> Stream<H> {
             return Poll::Ready(StreamEnd::Complete);
         }
         ready!(self.as_mut().poll_impatience(cx));
-        self.project().respond.send_reset(Reason::INTERNAL_ERROR);
+        if let Some(respond) = self.project().respond {
+            respond.send_reset(Reason::INTERNAL_ERROR);
+        }
         Poll::Ready(StreamEnd::ResetByUs)
     }
 }

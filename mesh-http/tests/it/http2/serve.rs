@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, Response, Version};
 use http_body_util::BodyExt as _;
-use mesh_core::Body;
+use mesh_core::{Body, Error, ErrorKind};
 use mesh_http::server::{CodecType, Ended, ServerConfig};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -260,4 +260,22 @@ async fn what_has_no_host_is_refused_and_the_connection_lives_on() {
     let (answer, _) = streams.send_request(get("/"), true).unwrap();
     assert_eq!(text(soon(answer).await.unwrap()).await, "ok");
     assert_eq!(log(&client)[0], "rejected: downstream protocol error");
+}
+
+#[tokio::test]
+async fn what_there_was_of_an_answer_that_breaks_off_goes_out_before_the_reset() {
+    let mut client = Client::new(ServerConfig::default(), |_| async {
+        let frames = [
+            Ok(http_body::Frame::data(Bytes::from_static(b"half"))),
+            Err(Error::new(ErrorKind::RemoteReset)),
+        ];
+        let stream = futures_util::stream::iter(frames);
+        Response::new(Body::new(http_body_util::StreamBody::new(stream)))
+    });
+    let mut streams = connect(&mut client).await;
+    let (answer, _) = streams.send_request(get("/"), true).unwrap();
+    let mut body = soon(answer).await.unwrap().into_body();
+    assert_eq!(soon(body.data()).await.unwrap().unwrap(), "half");
+    let error = soon(body.data()).await.unwrap().unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
 }

@@ -10,7 +10,9 @@ mod balance;
 mod compress;
 mod fault;
 mod filters;
+mod grpc;
 mod health_checks;
+mod http2;
 mod http_headers;
 mod http_hygiene;
 mod http_messages;
@@ -32,6 +34,7 @@ mod tcp;
 mod thresholds;
 mod tls;
 mod tls_upstream;
+mod upgrade;
 mod xfcc;
 
 use std::time::SystemTime;
@@ -62,6 +65,9 @@ pub(crate) fn all() -> Vec<Group> {
         outlier::groups(),
         ratelimit::groups(),
         balance::groups(),
+        http2::groups(),
+        grpc::groups(),
+        upgrade::groups(),
         tcp::groups(),
         listener::groups(),
         tls::groups(),
