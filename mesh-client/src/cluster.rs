@@ -29,7 +29,7 @@ use crate::{
     mesh::Env,
     original_dst::Originals,
     stats::ClusterStats,
-    tls::Sockets,
+    tls::{SocketSecrets, Sockets},
 };
 
 /// What outlives config pushes: all that was learnt about a cluster, keyed by its name.
@@ -273,6 +273,11 @@ impl Cluster {
     #[must_use]
     pub fn config(&self) -> &model::Cluster {
         &self.config
+    }
+
+    /// The secrets of its transport sockets.
+    pub fn secrets(&self) -> impl Iterator<Item = &SocketSecrets> {
+        self.sockets.secrets()
     }
 
     /// Its endpoints now.

@@ -35,6 +35,7 @@ mod tcp;
 mod tls;
 mod watch;
 mod worker;
+mod workload;
 pub mod xds;
 
 pub use client::{ClientError, ClientFuture, MeshClient, MeshClientBuilder};
@@ -43,5 +44,6 @@ pub use manager::{AnswerBody, ConnectionHandler, Manager, ManagerExchange, NextM
 pub use mesh::{Clusters, Mesh};
 pub use stats::{ClusterStats, ManagerStats, RouterStats};
 pub use tcp::{TcpEnd, TcpProxy, TcpProxyStats};
-pub use tls::DownstreamSocket;
+pub use tls::{DownstreamSocket, SocketSecrets};
 pub use worker::{Worker, WorkerCluster};
+pub use workload::workload_source;

@@ -25,10 +25,20 @@ impl Drop for Watches {
     }
 }
 
+/// The secrets of one transport socket, as they are now.
+#[derive(Debug, Clone, Default)]
+pub struct SocketSecrets {
+    /// What it shows.
+    pub identities: Vec<Secret<Identity>>,
+    /// Whom it trusts.
+    pub validation: Option<Secret<ValidationConfig>>,
+}
+
 /// The TLS of a filter chain, with its secrets.
 #[derive(Debug)]
 pub struct DownstreamSocket {
     acceptor: TlsAcceptor,
+    secrets: SocketSecrets,
     _watches: Watches,
 }
 
@@ -40,7 +50,7 @@ impl DownstreamSocket {
     pub fn new(tls: &DownstreamTls, scope: &Scope, runtime: &Handle) -> Result<Self, ContextError> {
         let mut keeping = Keeping::new(scope, runtime);
         let certificates = tls.certificates.iter();
-        let identities = certificates
+        let identities: Vec<_> = certificates
             .map(|source| keeping.identity(source))
             .collect();
         let validation = tls
@@ -48,8 +58,13 @@ impl DownstreamSocket {
             .as_ref()
             .map(|source| keeping.validation(source));
         let stats = TlsStats::register(scope);
+        let secrets = SocketSecrets {
+            identities: identities.clone(),
+            validation: validation.clone(),
+        };
         Ok(Self {
             acceptor: TlsAcceptor::new(tls.config.clone(), identities, validation, stats)?,
+            secrets,
             _watches: keeping.watches,
         })
     }
@@ -59,6 +74,12 @@ impl DownstreamSocket {
     pub const fn acceptor(&self) -> &TlsAcceptor {
         &self.acceptor
     }
+
+    /// Its secrets.
+    #[must_use]
+    pub const fn secrets(&self) -> &SocketSecrets {
+        &self.secrets
+    }
 }
 
 /// The TLS of a cluster, with its secrets.
@@ -66,6 +87,7 @@ pub(crate) struct UpstreamSocket {
     config: Arc<UpstreamTls>,
     /// An error fails every connection: what cannot be encrypted is not sent.
     connector: Result<TlsConnector, ContextError>,
+    secrets: SocketSecrets,
     _watches: Watches,
 }
 
@@ -79,6 +101,10 @@ impl UpstreamSocket {
         let validation = keeping.validation(&tls.validation);
         let stats = TlsStats::register(scope);
         Self {
+            secrets: SocketSecrets {
+                identities: identity.iter().cloned().collect(),
+                validation: Some(validation.clone()),
+            },
             connector: TlsConnector::new(tls.config.clone(), identity, validation, stats),
             config: Arc::clone(tls),
             _watches: keeping.watches,
@@ -95,6 +121,8 @@ struct Keeping<'a> {
     scope: &'a Scope,
     runtime: &'a Handle,
     watches: Watches,
+    /// The kinds of secrets that were kept so far.
+    named: Vec<String>,
 }
 
 impl<'a> Keeping<'a> {
@@ -103,6 +131,7 @@ impl<'a> Keeping<'a> {
             scope,
             runtime,
             watches: Watches::default(),
+            named: Vec::new(),
         }
     }
 
@@ -110,7 +139,7 @@ impl<'a> Keeping<'a> {
         match source {
             CertificateSource::Fixed(identity) => Secret::fixed((**identity).clone()),
             CertificateSource::Watched { files, folder } => {
-                let keeper = self.keeper();
+                let keeper = self.keeper("certificate");
                 let secret = keeper.identity();
                 self.watch(keeper, files, folder);
                 secret
@@ -122,7 +151,7 @@ impl<'a> Keeping<'a> {
         match source {
             ValidationSource::Fixed(config) => Secret::fixed((**config).clone()),
             ValidationSource::Watched { files, folder } => {
-                let keeper = self.keeper();
+                let keeper = self.keeper("validation");
                 let secret = keeper.validation();
                 self.watch(keeper, files, folder);
                 secret
@@ -131,9 +160,17 @@ impl<'a> Keeping<'a> {
     }
 
     /// A certificate need not be of those who are trusted: that is how Envoy reads these two.
-    fn keeper(&self) -> SecretKeeper {
-        let stats = KeeperStats::register(&self.scope.scope("ssl.secrets."));
-        SecretKeeper::new(self.scope.prefix(), ChainPolicy::Free, stats)
+    /// Each has numbers of its own; of several certificates, the second is `certificate_1`.
+    fn keeper(&mut self, kind: &str) -> SecretKeeper {
+        let before = self.named.iter().filter(|known| **known == kind).count();
+        self.named.push(kind.to_owned());
+        let name = match before {
+            0 => kind.to_owned(),
+            number => format!("{kind}_{number}"),
+        };
+        let scope = self.scope.scope(&format!("ssl.secrets.{name}."));
+        let stats = KeeperStats::register(&scope);
+        SecretKeeper::new(scope.prefix(), ChainPolicy::Free, stats)
     }
 
     fn watch(&mut self, keeper: SecretKeeper, files: &FileSecret, folder: &PathBuf) {
@@ -177,6 +214,11 @@ impl Sockets {
         Arc::new(Self {
             list: wanted.into_iter().map(|tls| tls.map(socket)).collect(),
         })
+    }
+
+    /// The secrets of all of them.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &SocketSecrets> {
+        self.list.iter().flatten().map(|socket| &socket.secrets)
     }
 
     /// How `endpoint` is connected to, if that is encrypted.

@@ -99,7 +99,7 @@ pub use metrics::{SslStats, TlsStats};
 pub use secret::{
     Crl, FILE_MAX, FileSecret, FilesSource, Identity, KeeperStats, Secret, SecretError,
     SecretKeeper, SecretSource, SecretUpdate, SpiffeBundles, TrustBundle, inline,
-    readable_by_others, rotation,
+    readable_by_others, rotation, warn_if_readable_by_others,
 };
 pub use session::{PeerIdentity, TlsSession};
 pub use spiffe::{

@@ -7,3 +7,4 @@ mod mirror;
 mod redirect;
 mod support;
 mod swap;
+mod workload;

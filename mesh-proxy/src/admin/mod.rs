@@ -4,6 +4,7 @@
 //! and a request whose `Host` is not this machine's is refused, so that a web page cannot reach it by
 //! naming its own domain.
 
+mod certs;
 mod clusters;
 mod config_dump;
 mod dynamic;

@@ -1,8 +1,8 @@
 //! Every page: where it is, what it does, what it may be asked.
 
 use super::{
-    Ask, Page, clusters, config_dump, health, help, index, listeners, logging, memory, runtime,
-    server_info, stats, warming,
+    Ask, Page, certs, clusters, config_dump, health, help, index, listeners, logging, memory,
+    runtime, server_info, stats, warming,
 };
 
 /// What a path leads to.
@@ -63,7 +63,7 @@ const fn change(path: &'static str, what: &'static str, page: fn(&Ask<'_>) -> Pa
 /// In the order of the list.
 pub(super) const ROUTES: &[Route] = &[
     read("/", "Admin home page", index::page),
-    read("/certs", "print certs on machine", server_info::certs),
+    read("/certs", "print certs on machine", certs::page),
     Route {
         parameters: &[
             parameter(

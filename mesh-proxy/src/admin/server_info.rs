@@ -19,11 +19,6 @@ pub(super) fn ready(ask: &Ask<'_>) -> Page {
     }
 }
 
-/// Envoy's list of certificates: it stays empty, since contexts do not tell theirs yet.
-pub(super) fn certs(_: &Ask<'_>) -> Page {
-    Page::json(&json!({"certificates": []}))
-}
-
 /// One process never takes over from another.
 pub(super) fn hot_restart(_: &Ask<'_>) -> Page {
     Page::text("disabled")

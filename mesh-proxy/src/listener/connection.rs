@@ -45,9 +45,9 @@ async fn serve(mut stream: Stream, peer: Option<SocketAddr>, open: Open) {
     let Some(_places) = enter(chain, &stream).await else {
         return;
     };
-    let (stream, info) = match &chain.tls {
-        None => (stream, info),
-        Some(socket) => match encrypt(stream, info, socket, chain).await {
+    let stream = match &chain.tls {
+        None => stream,
+        Some(socket) => match encrypt(stream, &mut info, socket, chain).await {
             Some(encrypted) => encrypted,
             None => return,
         },
@@ -59,13 +59,13 @@ async fn serve(mut stream: Stream, peer: Option<SocketAddr>, open: Open) {
     }
 }
 
-/// Makes the handshake; `None` when it fails, or its time is over.
+/// Makes the handshake; `None` when it fails, which `info` then knows, or its time is over.
 async fn encrypt(
     stream: Stream,
-    mut info: ConnectionInfo,
+    info: &mut ConnectionInfo,
     socket: &DownstreamSocket,
     chain: &Chain,
-) -> Option<(Stream, ConnectionInfo)> {
+) -> Option<Stream> {
     let mut phase = chain.phase();
     let handshake = tokio::time::timeout(HANDSHAKE_MAX, socket.acceptor().accept(stream));
     let result = tokio::select! {
@@ -81,11 +81,12 @@ async fn encrypt(
                 info.server_name = session.sni.as_deref().map(Into::into);
             }
             info.tls = Some(session);
-            Some((Stream::Tls(Box::new(stream)), info))
+            Some(Stream::Tls(Box::new(stream)))
         }
         Ok(Err(error)) => {
             let reason = error.reason();
             tracing::info!(?peer, connection = info.id, %error, reason, "no TLS with a client");
+            info.transport_failure = Some(reason.into());
             None
         }
         Err(_) => {

@@ -81,6 +81,13 @@ impl ChainShared {
     }
 }
 
+impl ChainShared {
+    /// Its transport socket, if it encrypts.
+    pub(super) fn tls(&self) -> Option<&Arc<DownstreamSocket>> {
+        self.tls.as_ref()
+    }
+}
+
 impl Serving {
     /// The listener as `worker` serves it. A chain that `kept` has is taken from there: its connections go on
     /// undisturbed.

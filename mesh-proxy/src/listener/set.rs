@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use mesh_client::{Manager, Mesh, NextManager, Worker};
+use mesh_client::{Manager, Mesh, NextManager, SocketSecrets, Worker};
 use mesh_config::model;
 use mesh_core::Address;
 use mesh_net::BoundSocket;
@@ -268,6 +268,14 @@ impl Listeners {
         entries
             .map(|entry| (Arc::clone(&entry.config.name), entry.socket.local.clone()))
             .collect()
+    }
+
+    /// The secrets of all transport sockets.
+    pub(crate) fn secrets(&self) -> Vec<SocketSecrets> {
+        let state = self.lock();
+        let chains = state.entries.iter().flat_map(|entry| &entry.shared);
+        let sockets = chains.filter_map(ChainShared::tls);
+        sockets.map(|socket| socket.secrets().clone()).collect()
     }
 
     /// Connections open.

@@ -204,6 +204,28 @@ fn who_is_not_expected_is_refused_with_the_reason() {
     }
 }
 
+#[test]
+fn a_key_that_others_can_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = folder("mode");
+    write_ca(&folder, "example.org");
+    let upstream = Upstream::start("a").unwrap();
+    let quiet = server(&folder, upstream.address());
+    let warned = |proxy: &Proxy| {
+        let lines = proxy.stderr().all();
+        lines
+            .iter()
+            .filter(|line| line.contains("others can read this private key"))
+            .count()
+    };
+    assert_eq!(warned(&quiet), 0);
+    let key = folder.join("cart/key.pem");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let loud = server(&folder, upstream.address());
+    assert!(warned(&loud) > 0, "{:?}", loud.stderr().all());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 /// A client that speaks TLS itself: who it is reaches the log and the upstream.
 #[test]
 fn a_client_certificate_is_passed_on() {
@@ -266,12 +288,43 @@ fn a_client_certificate_is_passed_on() {
     // No key is in any page.
     let key = std::fs::read_to_string(folder.join("cart/key.pem")).unwrap();
     let secret = key.lines().nth(1).unwrap();
-    for page in ["/config_dump", "/listeners", "/stats", "/clusters"] {
+    for page in [
+        "/config_dump",
+        "/listeners",
+        "/stats",
+        "/clusters",
+        "/certs",
+        "/server_info",
+    ] {
         assert!(
             !proxy.admin().text(page).unwrap().contains(secret),
             "{page}"
         );
     }
+    for line in [proxy.stdout().all(), proxy.stderr().all()].concat() {
+        assert!(!line.contains(secret), "{line}");
+    }
+    let certs = proxy.admin().text("/certs").unwrap();
+    let certs: serde_json::Value = serde_json::from_str(&certs).unwrap();
+    let [socket] = certs["certificates"].as_array().unwrap().as_slice() else {
+        panic!("{certs}");
+    };
+    let leaf = &socket["cert_chain"][0];
+    let path = folder.join("cart/svid.pem").display().to_string();
+    assert_eq!(leaf["path"], path);
+    let names = leaf["subject_alt_names"].to_string();
+    assert!(
+        names.contains("{\"uri\":\"spiffe://example.org/cart\"}"),
+        "{names}"
+    );
+    assert_eq!(leaf["days_until_expiration"], "0");
+    let end = leaf["expiration_time"].as_str().unwrap();
+    assert!(
+        end.starts_with("20") && end.ends_with('Z') && !end.contains('.'),
+        "{end}"
+    );
+    let bundle = folder.join("bundle.pem").display().to_string();
+    assert_eq!(socket["ca_cert"][0]["path"], bundle);
     drop(ca);
     std::fs::remove_dir_all(folder).unwrap();
 }

@@ -13,7 +13,10 @@ use crate::{
 ///
 /// Each is an anchor: also an intermediate, or a leaf itself. That is how Envoy reads `trusted_ca`.
 #[derive(Clone)]
-pub struct TrustBundle(Arc<[Anchor]>);
+pub struct TrustBundle {
+    anchors: Arc<[Anchor]>,
+    path: Option<Arc<Path>>,
+}
 
 pub(crate) struct Anchor {
     pub(crate) certificate: Arc<Certificate>,
@@ -34,7 +37,28 @@ impl TrustBundle {
     /// # Errors
     /// Also when the file cannot be read.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, SecretError> {
-        Self::from_pem(&read_file(path.as_ref())?)
+        Ok(Self::from_pem(&read_file(path.as_ref())?)?.read_from(path.as_ref()))
+    }
+
+    /// The same from DER, as the SPIFFE Workload API sends it: certificates one after another.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn from_der(der: &[u8]) -> Result<Self, SecretError> {
+        Self::new(super::identity::certificates(der)?)
+    }
+
+    /// The same, from this file: people are told.
+    #[must_use]
+    pub fn read_from(mut self, path: &Path) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// The file that it was read from, if it was and that is known.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// A bundle of certificates that were read already.
@@ -46,16 +70,19 @@ impl TrustBundle {
             return Err(SecretError::NoCertificate);
         }
         let anchors: Result<Vec<_>, _> = certificates.into_iter().map(Anchor::new).collect();
-        Ok(Self(anchors?.into()))
+        Ok(Self {
+            anchors: anchors?.into(),
+            path: None,
+        })
     }
 
     /// Its certificates.
     pub fn certificates(&self) -> impl Iterator<Item = &Arc<Certificate>> {
-        self.0.iter().map(|anchor| &anchor.certificate)
+        self.anchors.iter().map(|anchor| &anchor.certificate)
     }
 
     pub(crate) fn anchors(&self) -> &[Anchor] {
-        &self.0
+        &self.anchors
     }
 
     /// When the last of its certificates ends.

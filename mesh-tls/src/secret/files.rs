@@ -205,13 +205,17 @@ fn failed(secret: &FileSecret, error: SecretError) -> SecretUpdate {
 
 fn parse(secret: &FileSecret, contents: &[Vec<u8>]) -> SecretUpdate {
     match secret {
-        FileSecret::Identity { key, .. } => {
+        FileSecret::Identity { chain, key } => {
             warn_if_readable_by_others(key);
-            SecretUpdate::Identity(Identity::from_pem(&contents[0], &contents[1]))
+            let identity = Identity::from_pem(&contents[0], &contents[1]);
+            SecretUpdate::Identity(identity.map(|identity| identity.read_from(chain)))
         }
-        FileSecret::Validation { base, .. } => {
+        FileSecret::Validation {
+            base, trusted_ca, ..
+        } => {
             let bundle = TrustBundle::from_pem(&contents[0]);
             let config = bundle.and_then(|bundle| {
+                let bundle = bundle.read_from(trusted_ca);
                 let config = ValidationConfig::clone(base).with_trust(Trust::Bundle(bundle));
                 match contents.get(1) {
                     None => Ok(config),

@@ -16,6 +16,7 @@ use crate::{Certificate, SpiffeId, Validity};
 pub struct Identity {
     chain: Arc<[Arc<Certificate>]>,
     certified: Arc<CertifiedKey>,
+    path: Option<Arc<Path>>,
 }
 
 impl Identity {
@@ -32,9 +33,10 @@ impl Identity {
     /// # Errors
     /// Also when a file cannot be read.
     pub fn from_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Self, SecretError> {
-        let chain = read_file(chain.as_ref())?;
+        let chain_bytes = read_file(chain.as_ref())?;
         super::warn_if_readable_by_others(key.as_ref());
-        Self::from_pem(&chain, &read_file(key.as_ref())?)
+        let identity = Self::from_pem(&chain_bytes, &read_file(key.as_ref())?)?;
+        Ok(identity.read_from(chain.as_ref()))
     }
 
     /// The same from DER, as the SPIFFE Workload API sends it: certificates one after another, and a key in
@@ -42,18 +44,8 @@ impl Identity {
     ///
     /// # Errors
     /// As above.
-    pub fn from_der(mut chain: &[u8], key: &[u8]) -> Result<Self, SecretError> {
-        let mut certificates = Vec::new();
-        while !chain.is_empty() {
-            if certificates.len() == crate::CERTIFICATES_MAX {
-                return Err(SecretError::TooMany);
-            }
-            let length = der_length(chain)
-                .ok_or_else(|| SecretError::Certificate("it is cut short".to_owned()))?;
-            let (one, rest) = chain.split_at(length);
-            certificates.push(Arc::new(Certificate::from_der(one)?));
-            chain = rest;
-        }
+    pub fn from_der(chain: &[u8], key: &[u8]) -> Result<Self, SecretError> {
+        let certificates = certificates(chain)?;
         let key = PrivateKeyDer::try_from(key.to_vec()).map_err(|_| SecretError::Key)?;
         Self::new(certificates, key)
     }
@@ -74,7 +66,21 @@ impl Identity {
         Ok(Self {
             chain: chain.into(),
             certified: Arc::new(certified),
+            path: None,
         })
+    }
+
+    /// The same, from this file: people are told.
+    #[must_use]
+    pub fn read_from(mut self, chain: &Path) -> Self {
+        self.path = Some(chain.into());
+        self
+    }
+
+    /// The file that the chain was read from, if it was and that is known.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// The certificate of this process.
@@ -160,6 +166,22 @@ fn read_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, SecretError> {
 
 fn find(text: &[u8], word: &[u8]) -> Option<usize> {
     text.windows(word.len()).position(|window| window == word)
+}
+
+/// Certificates in DER, one after the other.
+pub(super) fn certificates(mut der: &[u8]) -> Result<Vec<Arc<Certificate>>, SecretError> {
+    let mut certificates = Vec::new();
+    while !der.is_empty() {
+        if certificates.len() == crate::CERTIFICATES_MAX {
+            return Err(SecretError::TooMany);
+        }
+        let length = der_length(der)
+            .ok_or_else(|| SecretError::Certificate("it is cut short".to_owned()))?;
+        let (one, rest) = der.split_at(length);
+        certificates.push(Arc::new(Certificate::from_der(one)?));
+        der = rest;
+    }
+    Ok(certificates)
 }
 
 /// How many bytes the DER element at the start takes; `None` when it is not all there.

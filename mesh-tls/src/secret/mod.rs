@@ -52,7 +52,8 @@ pub fn readable_by_others(path: &Path) -> Option<u32> {
     (mode & 0o044 != 0).then_some(mode)
 }
 
-fn warn_if_readable_by_others(path: &Path) {
+/// Says in the log when others than its owner can read a key file.
+pub fn warn_if_readable_by_others(path: &Path) {
     if let Some(mode) = readable_by_others(path) {
         tracing::warn!(
             path = %path.display(),

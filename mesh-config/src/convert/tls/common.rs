@@ -137,7 +137,13 @@ fn certificate(
     };
     let chain_bytes = value::data_source(cx, &at.field("certificate_chain"), chain);
     let key_bytes = value::data_source(cx, &at.field("private_key"), key);
-    let identity = cx.ok(at, Identity::from_pem(&chain_bytes?, &key_bytes?))?;
+    let mut identity = cx.ok(at, Identity::from_pem(&chain_bytes?, &key_bytes?))?;
+    if let Some(path) = file(chain) {
+        identity = identity.read_from(&path);
+    }
+    if let Some(path) = file(key) {
+        mesh_tls::warn_if_readable_by_others(&path);
+    }
     let Some(watched) = &from.watched_directory else {
         return Some(CertificateSource::Fixed(Box::new(identity)));
     };

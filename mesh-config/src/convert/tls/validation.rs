@@ -96,7 +96,11 @@ fn validation(
         Some(source) => {
             let at = at.field("trusted_ca");
             let pem = value::data_source(cx, &at, source)?;
-            Some(cx.ok(&at, TrustBundle::from_pem(&pem))?)
+            let bundle = cx.ok(&at, TrustBundle::from_pem(&pem))?;
+            Some(match file(source) {
+                Some(path) => bundle.read_from(&path),
+                None => bundle,
+            })
         }
     };
     let trust = match &from.custom_validator_config {
@@ -178,7 +182,10 @@ fn spiffe(cx: &Context<'_>, at: &At<'_>, from: &TypedExtensionConfig) -> Option<
             return None;
         };
         let pem = value::data_source(cx, &at_bundle, source)?;
-        let bundle = cx.ok(&at_bundle, TrustBundle::from_pem(&pem))?;
+        let mut bundle = cx.ok(&at_bundle, TrustBundle::from_pem(&pem))?;
+        if let Some(path) = file(source) {
+            bundle = bundle.read_from(&path);
+        }
         if bundles.insert(domain.clone(), bundle).is_some() {
             let reason = format!("there are several bundles of the trust domain {domain}");
             cx.invalid(&at, reason);
