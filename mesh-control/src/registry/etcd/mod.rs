@@ -9,6 +9,7 @@ use mesh_config::language::{Document, Language, Problems, Source};
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
+    metadata::MetadataValue,
     transport::{Channel, Endpoint as Server},
 };
 use tonic_prost::ProstCodec;
@@ -22,7 +23,7 @@ use crate::mesh::{Endpoint, is_name};
 /// Where endpoints are, unless it is said otherwise.
 pub const PREFIX_DEFAULT: &str = "/mesh/endpoints/";
 /// The most endpoints that are read; more are refused, and what was known stays.
-const ENTRIES_MAX: i64 = 100_000;
+const ENTRIES_MAX: u32 = 100_000;
 /// The longest message that is read.
 const MESSAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// How long a server may take to answer a connection or a listing.
@@ -45,6 +46,8 @@ pub struct Etcd {
     prefix: String,
     known: BTreeMap<Vec<u8>, (String, Endpoint)>,
     watch: Option<Streaming<WatchResponse>>,
+    /// The watch has told of changes.
+    delivered: bool,
     /// The last attempt has failed.
     failed: bool,
     language: Language,
@@ -85,6 +88,7 @@ impl Etcd {
             prefix: prefix.to_owned(),
             known: BTreeMap::new(),
             watch: None,
+            delivered: false,
             failed: false,
             language: Language::reaching([]),
         })
@@ -103,12 +107,11 @@ impl Etcd {
             let list = RangeRequest {
                 key: key.clone(),
                 range_end: range_end.clone(),
-                limit: ENTRIES_MAX,
+                limit: ENTRIES_MAX.into(),
             };
             let all: RangeResponse = list_all(&mut client, list).await?;
             if all.more {
-                let reason = format!("more than {ENTRIES_MAX} keys below {}", self.prefix);
-                return Err(Status::out_of_range(reason));
+                return Err(self.too_many());
             }
             let create = WatchCreateRequest {
                 key,
@@ -178,6 +181,33 @@ impl Etcd {
         Ok((service.to_owned(), endpoint))
     }
 
+    fn on_events(&mut self, events: &[Event]) -> Result<(), Status> {
+        self.delivered = true;
+        for event in events {
+            self.on_event(event);
+            if self.known.len() > ENTRIES_MAX as usize {
+                // What is there is listed again, and refused for as long as it is too much.
+                return Err(self.too_many());
+            }
+        }
+        Ok(())
+    }
+
+    fn too_many(&self) -> Status {
+        Status::out_of_range(format!(
+            "more than {ENTRIES_MAX} keys below {}",
+            self.prefix
+        ))
+    }
+
+    /// A watch that worked and was interrupted is opened again at once. One that can be opened but tells nothing
+    /// has to wait, and so has a server that cannot be asked.
+    fn on_failure(&mut self) {
+        self.watch = None;
+        self.failed = !std::mem::take(&mut self.delivered);
+        self.at = self.at.wrapping_add(usize::from(self.failed));
+    }
+
     fn on_event(&mut self, event: &Event) {
         match &event.kv {
             Some(kv) if event.kind == 0 => self.put(kv),
@@ -218,9 +248,7 @@ impl Etcd {
             None => self.open().await?,
             Some(watch) => {
                 let events = Self::events(watch).await?;
-                for event in &events {
-                    self.on_event(event);
-                }
+                self.on_events(&events)?;
             }
         }
         Ok(self.knowledge())
@@ -243,9 +271,7 @@ impl Registry for Etcd {
                     Ok(knowledge)
                 }
                 Err(status) => {
-                    // A watch that was only interrupted is opened again at once.
-                    self.failed = self.watch.take().is_none();
-                    self.at = self.at.wrapping_add(usize::from(self.failed));
+                    self.on_failure();
                     Err(Fault::Unreachable(status.message().to_owned()))
                 }
             }
@@ -280,10 +306,16 @@ async fn watch(
     };
     // Open for as long as the answers are read.
     let requests = tokio_stream::once(request).chain(futures_util::stream::pending());
-    let answer = client
-        .streaming(Request::new(requests), path, codec)
-        .await?;
+    let answer = client.streaming(watching(requests), path, codec).await?;
     Ok(answer.into_inner())
+}
+
+/// A member that is cut off from the others must say so: its watch would otherwise be open and silent for ever.
+fn watching<T>(requests: T) -> Request<T> {
+    let mut request = Request::new(requests);
+    let yes = MetadataValue::from_static("true");
+    request.metadata_mut().insert("hasleader", yes);
+    request
 }
 
 /// An error with its causes, in one line.
@@ -363,5 +395,48 @@ mod tests {
         etcd.on_event(&put("10.0.0.1:80"));
         etcd.on_event(&Event { kind: 1, ..put("") });
         assert_eq!(count(&etcd), 0);
+    }
+
+    #[test]
+    fn a_watch_that_cannot_be_kept_is_not_opened_again_at_once() {
+        let mut etcd = etcd();
+        etcd.on_events(&[]).expect("good");
+        etcd.on_failure();
+        assert!(!etcd.failed, "it was interrupted");
+        etcd.on_failure();
+        assert!(etcd.failed, "it has told nothing since");
+        assert_eq!(etcd.at, 1, "another server may do better");
+    }
+
+    #[test]
+    fn a_member_that_is_cut_off_says_so() {
+        let request = watching(());
+        let header = request.metadata().get("hasleader").expect("metadata");
+        assert_eq!(header, "true");
+    }
+
+    #[test]
+    fn events_cannot_bring_more_than_a_listing() {
+        let mut etcd = etcd();
+        let put = Event {
+            kind: 0,
+            kv: Some(kv("/mesh/endpoints/users/1", "10.0.0.1:80")),
+        };
+        etcd.on_events(std::slice::from_ref(&put)).expect("good");
+        let known = etcd.known.values().next().expect("one").clone();
+        for index in 1..ENTRIES_MAX {
+            etcd.known
+                .insert(index.to_be_bytes().to_vec(), known.clone());
+        }
+        etcd.on_events(&[put]).expect("it is there already");
+        let another = Event {
+            kind: 0,
+            kv: Some(kv("/mesh/endpoints/users/2", "10.0.0.2:80")),
+        };
+        let error = etcd.on_events(&[another]).expect_err("one too many");
+        assert_eq!(
+            error.message(),
+            "more than 100000 keys below /mesh/endpoints/"
+        );
     }
 }
