@@ -1,7 +1,7 @@
 //! The control plane as one thing, for the program and for those who embed it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -22,7 +22,7 @@ use crate::{
     check::Checker,
     load::Loads,
     mesh::{Endpoint, Mesh},
-    publish::{Published, Publisher},
+    publish::{Published, Publisher, caught},
     registry::{Fault, Knowledge, Registry},
     stats::ControlStats,
     sync,
@@ -294,11 +294,11 @@ async fn publish(
                 let began = clock::now();
                 // Converting everything may take longer than the streams shall wait.
                 let work = tokio::task::spawn_blocking(move || {
-                    let result = publisher.update(index, knowledge);
+                    let result = caught(|| publisher.update(index, knowledge));
                     (publisher, result)
                 });
                 let Ok((back, result)) = work.await else {
-                    tracing::error!("the publisher is gone: nothing is published any more");
+                    // Only when the runtime ends: panics were caught.
                     return;
                 };
                 publisher = back;
@@ -306,11 +306,14 @@ async fn publish(
                 counters
                     .update_time()
                     .record(u64::try_from(took).unwrap_or(u64::MAX));
-                let fault = result.err().map(Fault::Refused);
-                report(index, fault, &publisher, &status, &counters);
+                let told = result.map_err(Fault::Refused);
+                report(index, told, &publisher, &status, &counters);
             }
             News::Told(index, Err(fault)) => {
-                report(index, Some(fault), &publisher, &status, &counters);
+                if matches!(fault, Fault::Refused(_)) {
+                    publisher.forget(index);
+                }
+                report(index, Err(fault), &publisher, &status, &counters);
             }
             News::Group(group) => {
                 let loaded = publisher.published().version > 0;
@@ -329,14 +332,14 @@ async fn publish(
 
 fn report(
     index: usize,
-    fault: Option<Fault>,
+    told: Result<BTreeSet<usize>, Fault>,
     publisher: &Publisher,
     status: &watch::Sender<Status>,
     counters: &ControlStats,
 ) {
     let published = publisher.published().clone();
-    match &fault {
-        None => {
+    match &told {
+        Ok(_) => {
             counters.update_success().inc();
             tracing::info!(
                 version = published.version,
@@ -345,8 +348,8 @@ fn report(
                 "published"
             );
         }
-        Some(Fault::Unreachable(_)) => counters.update_failure().inc(),
-        Some(fault @ Fault::Refused(_)) => {
+        Err(Fault::Unreachable(_)) => counters.update_failure().inc(),
+        Err(fault @ Fault::Refused(_)) => {
             counters.update_rejected().inc();
             tracing::error!("refused, and what was published stays:\n{fault}");
         }
@@ -356,9 +359,15 @@ fn report(
         status.published = published;
         status.meshes = meshes;
         status.discovered = Arc::new(discovered);
-        if let Some(registry) = status.registries.get_mut(index) {
-            registry.published |= fault.is_none();
-            registry.fault = fault.map(|fault| fault.to_string());
+        let (taken, fault) = match told {
+            Ok(taken) => (taken, None),
+            Err(fault) => (BTreeSet::from([index]), Some(fault.to_string())),
+        };
+        for (index, registry) in status.registries.iter_mut().enumerate() {
+            if taken.contains(&index) {
+                registry.published |= fault.is_none();
+                registry.fault.clone_from(&fault);
+            }
         }
     });
 }

@@ -2,7 +2,7 @@
 
 mod flags;
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Parser as _;
@@ -80,14 +80,20 @@ async fn validate(flags: &Flags) -> anyhow::Result<()> {
     let checker = Checker::new(flags.strict)?;
     let cache = mesh_xds::server::SnapshotCache::new(mesh_xds::server::NodeId, "validate");
     let mut publisher = Publisher::new(cache, checker);
+    let mut refused = BTreeMap::new();
     for (index, mut registry) in registries(flags)?.into_iter().enumerate() {
         let knowledge = registry.next().await?;
         if let Knowledge::Mesh(mesh) = &knowledge {
             summary(mesh);
         }
-        if let Err(errors) = publisher.update(index, knowledge) {
-            bail!(mesh_control::registry::Fault::Refused(errors));
+        match publisher.update(index, knowledge) {
+            Ok(taken) => refused.retain(|index, _| !taken.contains(index)),
+            Err(errors) => drop(refused.insert(index, errors)),
         }
+    }
+    if !refused.is_empty() {
+        let errors = refused.into_values().flatten().collect();
+        bail!(mesh_control::registry::Fault::Refused(errors));
     }
     let published = publisher.published();
     println!(

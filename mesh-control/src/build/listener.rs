@@ -167,7 +167,9 @@ fn downstream_tls(mtls: &Mtls, service: &Service) -> TransportSocket {
 pub(super) mod tls {
     use super::{Any, Mtls, TransportSocket};
     use envoy_types::pb::envoy::{
-        config::core::v3::{DataSource, data_source::Specifier, transport_socket::ConfigType},
+        config::core::v3::{
+            DataSource, WatchedDirectory, data_source::Specifier, transport_socket::ConfigType,
+        },
         extensions::transport_sockets::tls::v3::{
             CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, TlsCertificate,
             common_tls_context::ValidationContextType, subject_alt_name_matcher::SanType,
@@ -201,13 +203,28 @@ pub(super) mod tls {
                 ..DataSource::default()
             })
         };
+        // Certificates are renewed in place; without this a sidecar would read them once.
+        let folder = |path: &str| {
+            let path = path.replace("{service}", own);
+            let path = match path.rsplit_once('/') {
+                Some(("", _)) => "/",
+                Some((folder, _)) => folder,
+                None => ".",
+            };
+            Some(WatchedDirectory {
+                path: path.to_owned(),
+                ..WatchedDirectory::default()
+            })
+        };
         let certificate = TlsCertificate {
             certificate_chain: file(&mtls.certificate_chain),
             private_key: file(&mtls.private_key),
+            watched_directory: folder(&mtls.certificate_chain),
             ..TlsCertificate::default()
         };
         let validation = CertificateValidationContext {
             trusted_ca: file(&mtls.trusted_ca),
+            watched_directory: folder(&mtls.trusted_ca),
             match_typed_subject_alt_names: vec![san],
             ..CertificateValidationContext::default()
         };

@@ -1,12 +1,26 @@
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
-
-use envoy_types::pb::envoy::config::{
-    cluster::v3::Cluster,
-    endpoint::v3::ClusterLoadAssignment,
-    listener::v3::Listener,
-    route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
 };
-use mesh_control::{mesh::Endpoint, registry::Knowledge};
+
+use envoy_types::pb::envoy::{
+    config::{
+        cluster::v3::Cluster,
+        core::v3::{TransportSocket, transport_socket::ConfigType},
+        endpoint::v3::ClusterLoadAssignment,
+        listener::v3::Listener,
+        route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
+    },
+    extensions::transport_sockets::tls::v3::{
+        CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext,
+        common_tls_context::ValidationContextType,
+    },
+};
+use mesh_control::{
+    mesh::Endpoint,
+    registry::{Directory, Knowledge, Registry as _},
+};
 use mesh_xds::{ResourceType, server::SnapshotCache};
 use prost::Message;
 
@@ -174,4 +188,130 @@ mtls:
     // It has no sidecar that could prove anything.
     let v2: Cluster = resource(&cache, "shop", ResourceType::Cluster, "users-v2");
     assert!(v2.transport_socket.is_none());
+}
+
+#[test]
+fn sidecars_follow_their_certificates_when_these_are_renewed() {
+    let (mut publisher, cache) = publisher(true);
+    let mtls = "
+mtls:
+  trust_domain: example.org
+  certificate_chain: /etc/mesh/{service}/svid.pem
+  private_key: /etc/mesh/{service}/key.pem
+  trusted_ca: /bundle.pem
+";
+    publisher
+        .update(0, knowledge(&format!("{mtls}{MESH}")))
+        .expect("good");
+    let watched = |common: Option<CommonTlsContext>| {
+        let common = common.expect("a context");
+        let Some(ValidationContextType::ValidationContext(validation)) =
+            common.validation_context_type
+        else {
+            panic!("no validation");
+        };
+        let own = common.tls_certificates[0].watched_directory.clone();
+        [own, validation.watched_directory].map(|folder| folder.expect("a folder").path)
+    };
+    let any = |socket: Option<TransportSocket>| match socket.expect("TLS").config_type {
+        Some(ConfigType::TypedConfig(any)) => any,
+        None => panic!("no config"),
+    };
+    let users: Cluster = resource(&cache, "shop", ResourceType::Cluster, "users");
+    let upstream =
+        UpstreamTlsContext::decode(&*any(users.transport_socket).value).expect("upstream");
+    assert_eq!(
+        watched(upstream.common_tls_context),
+        ["/etc/mesh/shop", "/"]
+    );
+    let inbound: Listener = resource(&cache, "users", ResourceType::Listener, "inbound");
+    let socket = inbound.filter_chains[0].transport_socket.clone();
+    let downstream = DownstreamTlsContext::decode(&*any(socket).value).expect("downstream");
+    assert_eq!(
+        watched(downstream.common_tls_context),
+        ["/etc/mesh/users", "/"]
+    );
+}
+
+/// A mesh of one service.
+fn only(name: &str) -> Knowledge {
+    knowledge(&format!(
+        "services: {{{name}: {{sidecar: {{outbound: 127.0.0.1:0}}}}}}"
+    ))
+}
+
+#[test]
+fn a_service_that_moves_to_another_file_is_never_nowhere() {
+    let (mut publisher, cache) = publisher(false);
+    let here = || names(&cache, "users", ResourceType::Listener);
+    publisher.update(0, only("users")).expect("good");
+    publisher.update(1, only("users")).expect_err("twice");
+    assert_eq!(here(), ["outbound"]);
+    let taken = publisher.update(0, only("shop")).expect("good");
+    assert_eq!(taken, [0, 1].into(), "the one that waited is tried again");
+    assert_eq!(here(), ["outbound"]);
+    assert_eq!(publisher.meshes().0.len(), 2);
+
+    // What is said instead of something that waits takes its place.
+    publisher.update(1, only("shop")).expect_err("twice");
+    publisher.update(1, only("orders")).expect("good");
+    let taken = publisher.update(0, only("users")).expect("good");
+    assert_eq!(taken, [0].into(), "nothing waits any more");
+    publisher.update(1, only("users")).expect_err("twice");
+    publisher.forget(1);
+    let taken = publisher.update(0, only("shop")).expect("good");
+    assert_eq!(taken, [0].into(), "it is not said any more");
+}
+
+/// What a directory with one such file says.
+async fn part(text: &str) -> Knowledge {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("part.yaml"), text).expect("written");
+    let mut registry = Directory::new(folder.path()).expect("a watch");
+    registry.next().await.expect("readable")
+}
+
+fn cluster(name: &str) -> String {
+    format!(
+        "
+'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster
+name: {name}
+type: EDS
+eds_cluster_config: {{eds_config: {{ads: {{}}}}}}
+"
+    )
+}
+
+const ENDPOINTS: &str = "
+'@type': type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment
+cluster_name: users
+";
+
+#[tokio::test]
+async fn registries_that_need_each_other_may_speak_in_any_order() {
+    let (mut publisher, _) = publisher(false);
+    let (waits, never) = (
+        part(&cluster("users")).await,
+        part(&cluster("nobody")).await,
+    );
+    publisher.update(0, waits).expect_err("incomplete");
+    publisher.update(1, never).expect_err("incomplete");
+    // What is wrong for good keeps nobody else waiting.
+    let taken = publisher.update(2, part(ENDPOINTS).await).expect("good");
+    assert_eq!(taken, [0, 2].into());
+    assert_eq!(publisher.published().version, 1);
+}
+
+#[tokio::test]
+async fn nodes_whose_arrival_was_not_heard_get_what_everybody_gets_at_the_next_check() {
+    let (mut publisher, cache) = publisher(false);
+    publisher.update(0, part(ENDPOINTS).await).expect("good");
+    assert!(cache.snapshot("stranger").is_none());
+    publisher.on_connected(&["stranger".to_owned()].into());
+    assert_eq!(
+        names(&cache, "stranger", ResourceType::Endpoints),
+        ["users"]
+    );
+    publisher.on_connected(&BTreeSet::new());
+    assert!(cache.snapshot("stranger").is_none());
 }
