@@ -23,7 +23,6 @@ use super::{
     resources::{NODE, Scale, World},
     serve, wait,
 };
-use crate::load::process::Cores;
 
 const CLIENTS: usize = 1_000;
 /// Each of them gets so much; what one sidecar of a middling mesh has.
@@ -35,6 +34,7 @@ const SCALE: Scale = Scale {
 
 /// What the server costs.
 pub(super) struct Clients {
+    clients: usize,
     connect: Duration,
     kib_per_client: f64,
     full: Duration,
@@ -90,7 +90,7 @@ fn client(uri: &str, count: &Arc<AtomicUsize>, seed: u64) -> Result<Commands> {
     Ok(commands)
 }
 
-pub(super) fn measure(_: Cores, quick: bool) -> Result<Clients> {
+pub(super) fn measure(quick: bool) -> Result<Clients> {
     let cache = SnapshotCache::new(mesh_xds::server::NodeId, "bench");
     let mut world = World {
         scale: SCALE,
@@ -138,6 +138,7 @@ pub(super) fn measure(_: Cores, quick: bool) -> Result<Clients> {
     drop((commands, stop_outside, stop_server));
     let _ = (outside_thread.join(), server_thread.join());
     Ok(Clients {
+        clients,
         connect,
         kib_per_client: grown as f64 / clients as f64,
         full,
@@ -151,7 +152,7 @@ pub(super) fn measure(_: Cores, quick: bool) -> Result<Clients> {
 impl Clients {
     pub(super) fn json(&self) -> serde_json::Value {
         serde_json::json!({
-            "clients": CLIENTS,
+            "clients": self.clients,
             "connect_ms": self.connect.as_secs_f64() * 1e3,
             "kib_per_client_both_ends": self.kib_per_client,
             "full_ms": self.full.as_secs_f64() * 1e3,
@@ -168,8 +169,8 @@ impl fmt::Display for Clients {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         writeln!(
             f,
-            "{CLIENTS} clients of one server, {} clusters and {} routes each:",
-            SCALE.clusters, SCALE.routes
+            "{} clients of one server, {} clusters and {} routes each:",
+            self.clients, SCALE.clusters, SCALE.routes
         )?;
         writeln!(f, "  all connected and served: {:.0} ms", ms(self.connect))?;
         writeln!(

@@ -80,10 +80,12 @@ pub(crate) fn run(flags: &Flags, out: &Path) -> Result<()> {
             all.push(measured.with_context(|| name.to_owned())?);
         }
     }
-    print!("{}", table(&all));
+    if !all.is_empty() {
+        print!("{}", table(&all));
+    }
     let mut json: Vec<_> = all.iter().map(Measured::json).collect();
     if wanted("clients") {
-        let clients = clients::measure(cores, flags.quick)?;
+        let clients = clients::measure(flags.quick)?;
         println!("\n{clients}");
         json.push(clients.json());
     }
