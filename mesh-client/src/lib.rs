@@ -29,6 +29,7 @@ mod health;
 mod manager;
 mod mesh;
 mod original_dst;
+mod proxy_protocol;
 mod router;
 mod stats;
 mod tcp;

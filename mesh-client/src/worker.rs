@@ -1,19 +1,19 @@
 use std::{
     collections::{HashMap, HashSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 use mesh_balance::{Balancer, NoHealthy, PickContext};
 use mesh_config::model::Discovery;
-use mesh_core::{Endpoint, HealthFlag, Priority, Rng, clock};
+use mesh_core::{ConnectionInfo, Endpoint, HealthFlag, Priority, Rng, clock};
 use mesh_http::pool::{HttpVersion, Pool};
 use mesh_net::Connect;
 use mesh_outlier::Monitor;
 
-use crate::{Cluster, mesh::Mesh, tls};
+use crate::{Cluster, mesh::Mesh, proxy_protocol, tls};
 use mesh_tls::ServerNames;
 
 /// How often idle connections are looked at.
@@ -39,16 +39,18 @@ struct View {
 /// One worker's balancer and pools for one cluster.
 pub struct WorkerCluster {
     pub(crate) cluster: Arc<Cluster>,
-    plain: Arc<dyn Connect>,
+    /// Without anything that the cluster says or encrypts.
+    base: Arc<dyn Connect>,
     /// With the cluster's handshake, if it has any.
-    pub(crate) connector: Arc<dyn Connect>,
+    connector: Arc<dyn Connect>,
     pub(crate) rng: Rng,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     balancer: Balancer,
-    /// Bounded by the endpoints, since the sweep drops what has left the set, and by [`NAMED_MAX`].
+    /// Bounded by the endpoints, since the sweep drops what has left the set, by [`NAMED_MAX`], and where each client has
+    /// connections of its own, by the clients: those who have gone are swept too.
     slots: Slots,
     /// How many of them are for servers of certain names.
     named: usize,
@@ -69,6 +71,17 @@ struct SlotKey {
     version: HttpVersion,
     /// As whom the endpoint is asked, where requests say that.
     names: Option<ServerNames>,
+    /// The client's number, or 0 where connections are everybody's.
+    client: u64,
+}
+
+/// What a connection is made for, beside its endpoint.
+#[derive(Default)]
+pub(crate) struct Whose<'a> {
+    /// As whom the endpoint is asked, where requests say that.
+    pub(crate) names: Option<ServerNames>,
+    /// Who asks.
+    pub(crate) client: Option<&'a Arc<ConnectionInfo>>,
 }
 
 type Slots = HashMap<SlotKey, Open, foldhash::fast::RandomState>;
@@ -78,11 +91,19 @@ struct Open {
     /// What `slot` was made for; `None` when a push came between, so that all but the connections may have
     /// changed.
     endpoint: Option<Arc<Endpoint>>,
+    /// Whose connections they are; `None` when they are everybody's.
+    client: Option<Weak<ConnectionInfo>>,
     /// Its idle connections were closed when its health checks failed, and they still do.
     failed: bool,
 }
 
 impl Open {
+    /// Nobody will use its connections any more.
+    fn client_has_gone(&self) -> bool {
+        let client = self.client.as_ref();
+        client.is_some_and(|client| client.strong_count() == 0)
+    }
+
     /// The connections to an endpoint whose health checks fail since the last look: who knows what they are
     /// worth when it is well again.
     fn fell_ill(&mut self) -> Option<Pool> {
@@ -191,6 +212,7 @@ impl WorkerCluster {
                     && previous.cluster.config.tls == cluster.config.tls
                     && previous.cluster.config.socket_matches == cluster.config.socket_matches
                     && previous.cluster.config.auto_names == cluster.config.auto_names
+                    && previous.cluster.config.proxy_protocol == cluster.config.proxy_protocol
                     && Arc::ptr_eq(&previous.cluster.state, &cluster.state) =>
             {
                 previous.pools()
@@ -198,8 +220,9 @@ impl WorkerCluster {
             _ => HashMap::default(),
         };
         let named = slots.keys().filter(|key| key.names.is_some()).count();
-        let plain = Arc::clone(&worker.connector);
-        let connector = tls::over(&plain, &cluster.sockets);
+        let base = Arc::clone(&worker.connector);
+        let said = proxy_protocol::said(&base, &cluster.config, None);
+        let connector = tls::over(&said, &cluster.sockets);
         let inner = Mutex::new(Inner {
             balancer,
             slots,
@@ -208,7 +231,7 @@ impl WorkerCluster {
         });
         Arc::new(Self {
             cluster,
-            plain,
+            base,
             connector,
             rng: worker.rng.clone(),
             inner,
@@ -226,8 +249,12 @@ impl WorkerCluster {
         priority: Priority,
         version: HttpVersion,
         meant: Option<SocketAddr>,
-        names: Option<ServerNames>,
+        whose: Whose<'_>,
     ) -> Result<(Arc<Endpoint>, Slot, bool), NoHealthy> {
+        // Upstreams are told whose a connection is: then nobody else may use it.
+        let client = whose
+            .client
+            .filter(|_| self.cluster.config.proxy_protocol.is_some());
         let mut inner = self.lock();
         let Inner {
             balancer,
@@ -241,7 +268,8 @@ impl WorkerCluster {
             endpoint: Arc::as_ptr(&endpoint.state) as usize,
             priority,
             version,
-            names,
+            names: whose.names,
+            client: client.map_or(0, |client| client.id),
         };
         let current = |open: &Open| {
             open.endpoint
@@ -259,10 +287,11 @@ impl WorkerCluster {
                     }
                     *named += 1;
                 }
-                let slot = self.open_slot(&endpoint, &key, pool);
+                let slot = self.open_slot(&endpoint, &key, pool, client);
                 let open = Open {
                     slot: slot.clone(),
                     endpoint: Some(Arc::clone(&endpoint)),
+                    client: client.map(Arc::downgrade),
                     failed: false,
                 };
                 slots.insert(key, open);
@@ -310,6 +339,7 @@ impl WorkerCluster {
                 monitor: None,
             },
             endpoint: None,
+            client: open.client.clone(),
             failed: open.failed,
         };
         let slots = pools.slots.iter();
@@ -317,7 +347,13 @@ impl WorkerCluster {
     }
 
     /// With the connections of `pool`, if they were made for an endpoint of that description.
-    fn open_slot(&self, endpoint: &Arc<Endpoint>, key: &SlotKey, pool: Option<Pool>) -> Slot {
+    fn open_slot(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        key: &SlotKey,
+        pool: Option<Pool>,
+        client: Option<&Arc<ConnectionInfo>>,
+    ) -> Slot {
         let state = &self.cluster.state;
         let same = |pool: &Pool| {
             let known = pool.endpoint();
@@ -326,9 +362,13 @@ impl WorkerCluster {
                 && known.transport_socket == endpoint.transport_socket
         };
         let pool = pool.filter(same).unwrap_or_else(|| {
+            let client = client.map(Arc::as_ref);
             let connector = match &key.names {
-                None => Arc::clone(&self.connector),
-                Some(names) => tls::over_as(&self.plain, &self.cluster.sockets, endpoint, names),
+                None => self.connector(client),
+                Some(names) => {
+                    let said = proxy_protocol::said(&self.base, &self.cluster.config, client);
+                    tls::over_as(&said, &self.cluster.sockets, endpoint, names)
+                }
             };
             Pool::new(
                 key.version,
@@ -344,6 +384,15 @@ impl WorkerCluster {
             pool,
             monitor: detector.map(|detector| detector.monitor(&endpoint.state)),
         }
+    }
+
+    /// How connections are made for `client`, or for everybody.
+    pub(crate) fn connector(&self, client: Option<&ConnectionInfo>) -> Arc<dyn Connect> {
+        if client.is_none() || self.cluster.config.proxy_protocol.is_none() {
+            return Arc::clone(&self.connector);
+        }
+        let said = proxy_protocol::said(&self.base, &self.cluster.config, client);
+        tls::over(&said, &self.cluster.sockets)
     }
 
     fn sweep(&self, now: Instant) {
@@ -366,6 +415,11 @@ impl WorkerCluster {
                 .slots
                 .retain(|key, open| key.names.is_none() || !open.slot.pool.is_unused());
             inner.named = inner.slots.keys().filter(|key| key.names.is_some()).count();
+        }
+        let own = self.cluster.config.proxy_protocol.is_some();
+        if own {
+            let gone = inner.slots.extract_if(|_, open| open.client_has_gone());
+            closed.extend(gone);
         }
         let open = inner.slots.values_mut();
         let ill: Vec<Pool> = open.filter_map(Open::fell_ill).collect();

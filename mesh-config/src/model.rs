@@ -237,6 +237,8 @@ pub struct ProxyProtocolConfig {
     pub disallowed_versions: Vec<ProxyVersion>,
     /// `stat_prefix`; empty if there is none.
     pub stat_prefix: Arc<str>,
+    /// What is kept for upstreams to hear. `pass_through_tlvs`, nothing.
+    pub pass_through: PassTlvs,
 }
 
 /// Envoy: `FilterChain`.
@@ -494,6 +496,9 @@ pub struct Cluster {
     pub socket_matches: Vec<TransportSocketMatch>,
     /// Where the server's name comes from, if not from `tls`. Envoy: `upstream_http_protocol_options`.
     pub auto_names: AutoNames,
+    /// What is said in front of each connection, encrypted or not; `None` is nothing. Envoy:
+    /// `envoy.transport_sockets.upstream_proxy_protocol`.
+    pub proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
     /// The cluster's own retry policy, which wins over the route's.
     pub retry: Option<Arc<RetryConfig>>,
     /// The cluster's own mirrors, which stand in for the route's. Envoy:
@@ -503,6 +508,41 @@ pub struct Cluster {
     pub metadata: Option<Arc<Metadata>>,
     /// What has to come from a control plane before it can be used.
     pub needs: Needs,
+}
+
+/// Envoy: `ProxyProtocolConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamProxyProtocol {
+    /// `version`, V1.
+    pub version: ProxyVersion,
+    /// What of the client's own header is passed on, where the listener kept it. `pass_through_tlvs`, nothing.
+    pub pass_through: PassTlvs,
+    /// What is added, by type; it stands in for what the client said. `added_tlvs`.
+    pub added: Vec<(u8, Box<[u8]>)>,
+}
+
+/// Which extensions of a PROXY protocol header are kept. Envoy: `ProxyProtocolPassThroughTLVs`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum PassTlvs {
+    /// None.
+    #[default]
+    Nothing,
+    /// `INCLUDE_ALL`.
+    Everything,
+    /// Those of these types. `INCLUDE`.
+    Only(Vec<u8>),
+}
+
+impl PassTlvs {
+    /// Whether those of this type are kept.
+    #[must_use]
+    pub fn takes(&self, kind: u8) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Everything => true,
+            Self::Only(kinds) => kinds.contains(&kind),
+        }
+    }
 }
 
 /// Where a cluster's endpoints come from.

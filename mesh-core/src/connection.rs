@@ -40,6 +40,9 @@ pub struct ConnectionInfo {
     /// The protocols that the client offered, best first. Envoy: `application_protocols` of a filter chain
     /// match.
     pub application_protocols: Vec<Box<str>>,
+    /// What a PROXY protocol header said beyond the addresses, by type, as far as the listener keeps it. Envoy:
+    /// `pass_through_tlvs`.
+    pub proxy_tlvs: Vec<(u8, Box<[u8]>)>,
     /// What the handshake brought, when the connection is encrypted.
     pub tls: Option<Arc<dyn TlsFacts>>,
     /// Why it is not: the handshake failed, or what came was no TLS where somebody looked for it. Envoy:
@@ -61,6 +64,7 @@ impl ConnectionInfo {
             transport_protocol: None,
             server_name: None,
             application_protocols: Vec::new(),
+            proxy_tlvs: Vec::new(),
             tls: None,
             transport_failure: None,
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_client::Mesh;
-use mesh_config::model::{StatsConfig, StatsFlush, StatsSink, StatsTarget};
+use mesh_config::model::{self, StatsConfig, StatsFlush, StatsSink, StatsTarget};
 use mesh_core::{Address, Health};
 use mesh_telemetry::Statsd;
 use tokio::{
@@ -84,12 +84,15 @@ impl Flusher {
 
     async fn tell(&self) {
         // One flush at a time takes them; another that comes meanwhile finds none.
-        let mut sinks = std::mem::take(&mut *self.sinks());
-        if sinks.is_empty() {
+        let mut taken = Taken {
+            flusher: self,
+            sinks: std::mem::take(&mut *self.sinks()),
+        };
+        if taken.sinks.is_empty() {
             return;
         }
         let stats = self.mesh.registry().snapshot();
-        for sink in &mut sinks {
+        for sink in &mut taken.sinks {
             let datagrams = sink.statsd.flush(&stats, &self.config.export);
             let send = sink.target.send(&self.mesh, &datagrams);
             let result = tokio::time::timeout(SEND_TIMEOUT, send).await;
@@ -104,11 +107,22 @@ impl Flusher {
             }
             sink.failing = result.is_err();
         }
-        *self.sinks() = sinks;
     }
 
     fn sinks(&self) -> std::sync::MutexGuard<'_, Vec<Sink>> {
         self.sinks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sinks of a flush. They come back however it ends: the last flush comes when one is broken off.
+struct Taken<'a> {
+    flusher: &'a Flusher,
+    sinks: Vec<Sink>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.flusher.sinks().append(&mut self.sinks);
     }
 }
 
@@ -215,10 +229,11 @@ fn endpoint(mesh: &Mesh, cluster: &str) -> io::Result<SocketAddr> {
     let clusters = mesh.clusters();
     let mut clusters = clusters.list().iter();
     let cluster = clusters.find(|known| &**known.name() == cluster);
-    if cluster.is_some_and(|cluster| cluster.config().tls.is_some()) {
+    let bare = |config: &model::Cluster| config.tls.is_none() && config.proxy_protocol.is_none();
+    if cluster.is_some_and(|cluster| !bare(cluster.config())) {
         // It may have come later than the config of the sink.
         return Err(io::Error::other(
-            "it wants TLS, and stats are sent in the clear",
+            "it wants TLS or a PROXY header, and stats are sent as they are",
         ));
     }
     let endpoints = cluster.map(|cluster| cluster.endpoints());

@@ -13,6 +13,7 @@ mod flags;
 mod flush;
 mod listener;
 mod logging;
+mod memory;
 mod process;
 mod server_stats;
 mod worker;
@@ -30,16 +31,6 @@ use mesh_config::{
 };
 
 use flags::{Flags, Mode};
-
-/// Gives back what reading the config took: several times what serving it takes.
-#[expect(
-    unsafe_code,
-    reason = "the allocator's own call, behind a foreign interface"
-)]
-fn give_memory_back() {
-    // SAFETY: it may be called at any time from any thread, and touches only free memory.
-    unsafe { libmimalloc_sys::mi_collect(true) }
-}
 
 /// Runs with these arguments, the first of which is the program's name, until a signal or the admin ends it.
 ///
@@ -85,7 +76,7 @@ fn run(flags: Flags) -> anyhow::Result<()> {
     if let Some(reason) = refused {
         bail!("{reason}");
     }
-    give_memory_back();
+    memory::collect();
     runtime.block_on(process::run(flags, config, assembly))
 }
 

@@ -25,7 +25,7 @@ use crate::{
     flags::Flags,
     flush::Flusher,
     listener::Listeners,
-    server_stats,
+    memory, server_stats,
     worker::{self, Handle},
     xds,
 };
@@ -121,9 +121,12 @@ pub(crate) async fn run(
         admin = admin_address.map(|a| a.to_string()).unwrap_or_default(),
         "serving"
     );
+    memory::forget_code();
     let flushing = tokio::spawn(Arc::clone(&flusher).run());
     wait_for_the_end(&process).await?;
     flushing.abort();
+    // What it was about comes back when it has ended.
+    let _ = flushing.await;
     drop(workers);
     flusher.finish().await;
     if !mesh.writer().flush(FLUSH_TIMEOUT) {

@@ -14,7 +14,9 @@ use std::{
 use mesh_balance::health::{
     Failure, HealthChecker, HealthSession, HealthStats, Outcome, Passed, Report,
 };
-use mesh_config::model::{Cluster, EndpointCheck, HealthCheck, Probe, TransportSocketMatch};
+use mesh_config::model::{
+    Cluster, EndpointCheck, HealthCheck, Probe, TransportSocketMatch, UpstreamProxyProtocol,
+};
 use mesh_core::{
     Address, BoxFuture, Endpoint, EndpointState, Error, HealthFlag, clock, sync::AtomicU64,
 };
@@ -29,6 +31,7 @@ use way::Way;
 use crate::{
     cluster::{ClusterState, lock},
     mesh::Env,
+    proxy_protocol,
     tls::{self, Sockets},
 };
 
@@ -49,6 +52,9 @@ struct Live {
     matches: Vec<TransportSocketMatch>,
     /// Checks are encrypted as requests are.
     sockets: Arc<Sockets>,
+    /// In front of their connections is what is in front of those of requests.
+    proxy_protocol: Option<Arc<UpstreamProxyProtocol>>,
+    connector: Arc<dyn Connect>,
     /// By the endpoint's own address; bounded by the endpoints of the cluster.
     running: HashMap<Address, Running>,
 }
@@ -157,6 +163,7 @@ impl Checks {
             live.config == *config
                 && Arc::ptr_eq(&live.sockets, sockets)
                 && live.matches == cluster.socket_matches
+                && live.proxy_protocol == cluster.proxy_protocol
         };
         if live.as_ref().is_some_and(same) {
             return;
@@ -170,6 +177,11 @@ impl Checks {
                 .map(|labels| TransportSocketMatch::pick(&cluster.socket_matches, labels)),
             matches: cluster.socket_matches.clone(),
             sockets: Arc::clone(sockets),
+            proxy_protocol: cluster.proxy_protocol.clone(),
+            connector: tls::over(
+                &proxy_protocol::said(&env.connector, cluster, None),
+                sockets,
+            ),
             running: HashMap::new(),
         };
         // Each goes on under the new rules from where it stood.
@@ -263,7 +275,7 @@ impl Live {
         let session = self.checker.watch(endpoint, checked);
         let target = Target {
             endpoint: asked_endpoint(endpoint, asked, self.socket),
-            connector: tls::over(&env.connector, &self.sockets),
+            connector: Arc::clone(&self.connector),
             reuse: self.config.reuse_connection,
         };
         let stats = self.checker.stats().clone();

@@ -22,7 +22,7 @@ use pin_project::pin_project;
 use tower_service::Service;
 
 use super::{Forwarding, upstream_log::AttemptLog};
-use crate::{cluster::ClusterState, health};
+use crate::{cluster::ClusterState, health, worker::Whose};
 
 /// Below the retry: picks an endpoint and sends one attempt to it.
 ///
@@ -200,8 +200,11 @@ fn pick(
     }
     let meant = info.and_then(|info| cluster.cluster.meant(Some(headers), &info.connection));
     let auto = &cluster.cluster.config.auto_names;
-    let names = cluster.cluster.sockets.names(auto, headers);
-    match cluster.pick(&context, forwarding.priority(), version, meant, names) {
+    let whose = Whose {
+        names: cluster.cluster.sockets.names(auto, headers),
+        client: info.map(|info| &info.connection),
+    };
+    match cluster.pick(&context, forwarding.priority(), version, meant, whose) {
         Ok((endpoint, slot, panicked)) => {
             if let Some(info) = info.filter(|_| panicked) {
                 let total = cluster.cluster.set.load().endpoints().len() as u64;

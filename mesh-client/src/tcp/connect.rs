@@ -84,7 +84,8 @@ async fn attempt_once(
     let stats = &state.pool_stats.upstream;
     stats.upstream_cx_total().inc();
     let started = clock::now();
-    let connecting = cluster.connector.connect(Arc::clone(&endpoint));
+    let connector = cluster.connector(Some(&info.connection));
+    let connecting = connector.connect(Arc::clone(&endpoint));
     let limit = cluster.cluster.config.pool.connect_timeout;
     let result = tokio::time::timeout(limit, connecting).await;
     match result.unwrap_or_else(|_| Err(Error::new(ErrorKind::ConnectTimeout))) {

@@ -21,7 +21,7 @@ use mesh_http::{
 };
 use mesh_xds::transport::Call;
 
-use crate::{Mesh, tls};
+use crate::{Mesh, proxy_protocol, tls};
 
 /// How often a silent control plane is asked whether it is there, unless its cluster says otherwise.
 const KEEPALIVE: KeepaliveConfig = KeepaliveConfig {
@@ -70,10 +70,11 @@ impl ThroughCluster {
         config.protocol = UpstreamProtocol::Http2;
         config.http2.keepalive.get_or_insert(KEEPALIVE);
         let connector = self.mesh.connector();
+        let said = proxy_protocol::said(&connector, &cluster.config, None);
         Ok(Pool::new(
             HttpVersion::Http2,
             Arc::clone(endpoint),
-            tls::over(&connector, &cluster.sockets),
+            tls::over(&said, &cluster.sockets),
             Arc::new(config),
             Resources::new(&Thresholds::default()),
             PoolStats::register(&Scope::detached()),

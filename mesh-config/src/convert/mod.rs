@@ -19,6 +19,7 @@ mod matcher;
 mod mirror;
 mod mutation;
 mod network;
+mod proxy_protocol;
 mod ratelimit;
 pub(crate) mod resource;
 mod retry;
@@ -134,6 +135,7 @@ pub fn support_table() -> SupportTable {
         mirror::SUPPORT,
         mutation::SUPPORT,
         network::SUPPORT,
+        proxy_protocol::SUPPORT,
         ratelimit::ACTION_SUPPORT,
         retry::SUPPORT,
         route::SUPPORT,

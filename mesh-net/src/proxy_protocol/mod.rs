@@ -1,12 +1,13 @@
 //! The PROXY protocol, versions 1 and 2: who connected to a proxy in front, and where to.
 //!
 //! [`parse`] reads a header from the start of what has arrived; it keeps nothing, and is asked again when more
-//! is there. [`ProxyHeader::encode`] writes one.
+//! is there. [`ProxyHeader::encode`] writes one, and [`ProxyConnector`] puts it in front of connections.
 //!
 //! # Envoy
 //! `envoy.filters.listener.proxy_protocol`, `envoy.transport_sockets.upstream_proxy_protocol`. The protocol:
 //! <https://www.haproxy.org/download/3.1/doc/proxy-protocol.txt>
 
+mod connect;
 mod encode;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,8 @@ mod v1;
 mod v2;
 
 use std::net::SocketAddr;
+
+pub use connect::ProxyConnector;
 
 /// How long a header of version 1 may be, with its line end; a longer one is an error.
 pub const V1_BYTES_MAX: usize = 108;

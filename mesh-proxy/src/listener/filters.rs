@@ -174,6 +174,9 @@ impl ProxyProtocol {
         match self.find(stream).await.unwrap_or(Found::Gone) {
             Found::Header(version, header) => {
                 self.of(version).found().inc();
+                let kept = header.tlvs.into_iter();
+                let kept = kept.filter(|(kind, _)| self.config.pass_through.takes(*kind));
+                info.proxy_tlvs = kept.collect();
                 if let Some((source, destination)) = header.addresses {
                     info.peer = Some(source);
                     if info.local != Some(destination) {

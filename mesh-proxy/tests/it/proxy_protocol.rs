@@ -176,3 +176,87 @@ fn what_the_header_says_chooses_the_filter_chain() {
     other.write_all(&[LOCAL, b"payload"].concat()).unwrap();
     assert_eq!(answer(&mut other), "");
 }
+
+/// A cluster at `address` that is told who is behind each connection.
+fn announced(address: SocketAddr, version: &str) -> String {
+    let socket = format!(
+        "transport_socket: {{name: pp, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport, \
+         config: {{version: {version}}}, transport_socket: {{name: raw, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer}}}}}}}}"
+    );
+    plain_cluster("upstream", &[address], &socket)
+}
+
+/// Reads up to the end of a request's head, and answers it.
+fn serve(upstream: &mut TcpStream) -> String {
+    let mut got = Vec::new();
+    let mut byte = [0];
+    while !got.ends_with(b"\r\n\r\n") {
+        upstream.read_exact(&mut byte).unwrap();
+        got.extend_from_slice(&byte);
+    }
+    let ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    upstream.write_all(ok).unwrap();
+    String::from_utf8(got).unwrap()
+}
+
+#[test]
+fn an_announced_connection_serves_its_client_only_and_goes_with_it() {
+    const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let hcm = HCM.replace(
+        "direct_response: {status: 200}",
+        "route: {cluster: upstream}",
+    );
+    let plain = Plain {
+        filters: &hcm,
+        clusters: &announced(server.local_addr().unwrap(), "V1"),
+        ..Plain::default()
+    };
+    let proxy = start(&plain.bootstrap());
+    let mut pairs: Vec<(TcpStream, TcpStream)> = Vec::new();
+    for _ in 0..2 {
+        let mut client = open(&proxy);
+        client.write_all(GET).unwrap();
+        let (mut upstream, _) = server.accept().unwrap();
+        upstream.set_read_timeout(Some(WAIT_MAX)).unwrap();
+        let (own, front) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        let line = format!(
+            "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\nGET / ",
+            own.port(),
+            front.port()
+        );
+        let got = serve(&mut upstream);
+        assert!(got.starts_with(&line), "{got:?} {line:?}");
+        pairs.push((client, upstream));
+    }
+    for (client, upstream) in pairs.iter_mut().rev() {
+        client.write_all(GET).unwrap();
+        let got = serve(upstream);
+        assert!(got.starts_with("GET / "), "{got:?}");
+    }
+    let (client, mut upstream) = pairs.remove(0);
+    drop(client);
+    let mut rest = Vec::new();
+    upstream.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn connections_of_checks_are_our_own() {
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let checks = "\n    health_checks: [{timeout: 5s, interval: 60s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]";
+    let plain = Plain {
+        filters: &Plain::tcp_proxy(""),
+        clusters: &(announced(address, "V2") + checks),
+        ..Plain::default()
+    };
+    let checked = std::thread::spawn(move || {
+        let (mut upstream, _) = server.accept().unwrap();
+        let mut header = [0; 16];
+        upstream.read_exact(&mut header).unwrap();
+        header
+    });
+    let _proxy = start(&plain.bootstrap());
+    assert_eq!(checked.join().unwrap(), *LOCAL);
+}

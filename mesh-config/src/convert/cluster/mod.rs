@@ -21,7 +21,7 @@ use mesh_net::{
     dns::{DnsDiscovery, ResolverConfig},
 };
 
-use super::{context::Context, source, tls, value};
+use super::{context::Context, proxy_protocol, source, tls, value};
 use crate::{
     dynamic::Kind,
     language::{
@@ -102,8 +102,20 @@ pub(super) fn convert(
     let common = from.common_lb_config.as_ref();
     let protocol = protocol::convert(cx, at, from);
     let health_check = health::convert(cx, at, from, protocol.pool.protocol);
-    let tls = tls::upstream(cx, at, from.transport_socket.as_ref());
+    let socket = from.transport_socket.as_ref();
+    let (proxy_protocol, tls) = match proxy_protocol::unwrap(cx, at, socket) {
+        None => (None, tls::upstream(cx, at, socket)),
+        Some((said, inner)) => {
+            let at = at.field("transport_socket");
+            let at = at.field("typed_config");
+            (Some(said), tls::upstream(cx, &at, inner.as_ref()))
+        }
+    };
     let socket_matches = socket::convert(cx, at, from);
+    if proxy_protocol.is_some() && !from.transport_socket_matches.is_empty() {
+        let reason = "is not supported beside upstream_proxy_protocol";
+        cx.invalid(&at.field("transport_socket_matches"), reason);
+    }
     let connect_at = at.field("connect_timeout");
     let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
     let discovery = discovery?;
@@ -135,6 +147,7 @@ pub(super) fn convert(
         ignore_new_hosts_until_first_hc: common
             .is_some_and(|common| common.ignore_new_hosts_until_first_hc),
         pool: Arc::new(pool),
+        proxy_protocol,
         buffer_limit: value::number(from.per_connection_buffer_limit_bytes)
             .map_or(mesh_retry::DEFAULT_REQUEST_BODY_BUFFER_LIMIT, u64::from),
         tls: tls?,

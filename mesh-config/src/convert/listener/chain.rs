@@ -18,7 +18,7 @@ use super::Surroundings;
 use crate::{
     convert::{
         context::{Context, type_name},
-        manager, network, tls, value,
+        manager, network, proxy_protocol, tls, value,
     },
     language::{
         At, MessageSupport,
@@ -187,6 +187,7 @@ fn chain(
     from: &pb::FilterChain,
     around: &Surroundings<'_>,
 ) -> Option<FilterChain> {
+    proxy_protocol::refuse(cx, at, from.transport_socket.as_ref());
     let tls = tls::downstream(cx, at, from.transport_socket.as_ref());
     let filters = network_filters(cx, at, from, around);
     Some(FilterChain {

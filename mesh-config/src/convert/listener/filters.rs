@@ -17,7 +17,7 @@ use mesh_net::proxy_protocol::ProxyVersion;
 use crate::{
     convert::{
         context::{Context, type_name},
-        value,
+        proxy_protocol, value,
     },
     language::{
         At, MessageSupport,
@@ -43,6 +43,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("allow_requests_without_proxy_protocol", Enforced),
             ("disallowed_versions", Enforced),
             ("stat_prefix", Enforced),
+            ("pass_through_tlvs", Enforced),
         ],
     },
     MessageSupport {
@@ -92,6 +93,7 @@ fn one(cx: &Context<'_>, at: &At<'_>, from: &pb::ListenerFilter) -> Option<Liste
                 })
                 .collect(),
             stat_prefix: Arc::from(from.stat_prefix.as_str()),
+            pass_through: proxy_protocol::pass_through(from.pass_through_tlvs.as_ref()),
         }));
     }
     if cx.unpack::<OriginalDst>(any).is_some() {

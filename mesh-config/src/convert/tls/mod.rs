@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::{
 };
 use mesh_tls::{DownstreamTlsConfig, TicketKey, UpstreamTlsConfig, ValidationConfig};
 
-use super::{context::Context, value};
+use super::{context::Context, proxy_protocol, value};
 use crate::{
     language::{
         At, MessageSupport,
@@ -151,6 +151,7 @@ pub(super) fn upstream(
     at: &At<'_>,
     from: Option<&TransportSocket>,
 ) -> Option<Option<Arc<UpstreamTls>>> {
+    proxy_protocol::refuse(cx, at, from);
     let Some(from) = context::<pb::UpstreamTlsContext>(cx, from) else {
         return Some(None);
     };

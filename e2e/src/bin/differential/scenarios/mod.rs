@@ -23,6 +23,7 @@ mod internal_redirects;
 mod listener;
 mod mirror;
 mod outlier;
+mod proxy_protocol;
 mod ratelimit;
 mod retries;
 mod retries_limits;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> Vec<Group> {
         tls::groups(),
         tls_upstream::groups(),
         xfcc::groups(),
+        proxy_protocol::groups(),
         health_checks::groups(),
         filters::groups(),
         fault::groups(),
