@@ -2,6 +2,14 @@
 
 use std::net::SocketAddr;
 
+use envoy_types::pb::envoy::{
+    config::core::v3::{DataSource, data_source::Specifier},
+    extensions::transport_sockets::tls::v3::{
+        CertificateValidationContext, Secret, TlsCertificate, secret::Type as SecretType,
+    },
+    service::runtime::v3::Runtime,
+};
+use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use envoy_types::pb::{
     envoy::{
         config::{
@@ -208,4 +216,56 @@ pub fn api_listener(name: &str, routes: &str) -> Entry {
         ..Listener::default()
     };
     entry(name, &listener)
+}
+
+/// A certificate and its key, in PEM.
+#[must_use]
+pub fn certificate(name: &str, chain: &str, key: &str) -> Entry {
+    let certificate = TlsCertificate {
+        certificate_chain: Some(inline(chain)),
+        private_key: Some(inline(key)),
+        ..TlsCertificate::default()
+    };
+    secret(name, SecretType::TlsCertificate(certificate))
+}
+
+/// Anchors, in PEM.
+#[must_use]
+pub fn anchors(name: &str, bundle: &str) -> Entry {
+    let context = CertificateValidationContext {
+        trusted_ca: Some(inline(bundle)),
+        ..CertificateValidationContext::default()
+    };
+    secret(name, SecretType::ValidationContext(context))
+}
+
+fn secret(name: &str, kind: SecretType) -> Entry {
+    let secret = Secret {
+        name: name.to_owned(),
+        r#type: Some(kind),
+    };
+    entry(name, &secret)
+}
+
+/// A layer of the runtime with one number in it.
+#[must_use]
+pub fn runtime(name: &str, key: &str, number: f64) -> Entry {
+    let value = Value {
+        kind: Some(Kind::NumberValue(number)),
+    };
+    let layer = Struct {
+        fields: [(key.to_owned(), value)].into(),
+    };
+    let runtime = Runtime {
+        name: name.to_owned(),
+        layer: Some(layer),
+    };
+    entry(name, &runtime)
+}
+
+fn inline(text: &str) -> DataSource {
+    DataSource {
+        specifier: Some(Specifier::InlineString(text.to_owned())),
+        ..DataSource::default()
+    }
 }

@@ -204,7 +204,7 @@ impl Cluster {
             .registry
             .scope(&format!("cluster.{}.", config.stat_name));
         let before = previous.map(|previous| &previous.sockets);
-        let sockets = Sockets::new(&config, before, &scope, &env.runtime);
+        let sockets = Sockets::new(&config, before, &scope, &env.secrets, &env.runtime);
         let checks = &state.checks;
         checks.configure(&state, &config, &sockets, env, event_logs);
         let set = previous.map_or_else(EndpointSet::empty, Self::endpoints);

@@ -18,7 +18,7 @@ use mesh_ratelimit::{LocalRateLimit, LocalRateLimitConfig, RateLimitStore};
 use mesh_telemetry::{LogSink, LogWriter, LogWriterConfig};
 use tokio::runtime::Handle;
 
-use crate::{Cluster, discovery, original_dst};
+use crate::{Cluster, Secrets, discovery, original_dst};
 
 /// What a process has once, whatever its config: clusters and what was learnt about them, stats, log
 /// files, buckets. Cloning shares it.
@@ -33,6 +33,8 @@ pub(crate) struct Env {
     pub(crate) runtime: Handle,
     /// How health checks reach endpoints.
     pub(crate) connector: Arc<dyn Connect>,
+    /// What came from a control plane.
+    pub(crate) secrets: Secrets,
 }
 
 struct Inner {
@@ -96,6 +98,7 @@ impl Mesh {
                     rng,
                     runtime: Handle::current(),
                     connector,
+                    secrets: Secrets::default(),
                 },
                 writer,
                 limits: RateLimitStore::new(),
@@ -130,6 +133,12 @@ impl Mesh {
     #[must_use]
     pub fn writer(&self) -> &LogWriter {
         &self.0.writer
+    }
+
+    /// Secrets that came from a control plane.
+    #[must_use]
+    pub fn secrets(&self) -> &Secrets {
+        &self.0.env.secrets
     }
 
     /// How health checks, and calls of this process itself, reach endpoints.
@@ -173,6 +182,7 @@ impl Mesh {
             .pushing
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        self.0.env.secrets.publish(&config.secrets);
         let old = self.0.clusters.load_full();
         // All that can fail comes first: a config that is refused changes nothing.
         let plans = config

@@ -1,6 +1,10 @@
 //! Secrets that live: certificates and anchors that follow their files.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
 use http::{HeaderMap, header};
 use mesh_config::model::{
@@ -10,10 +14,12 @@ use mesh_core::{BoxError, BoxFuture, Endpoint, Error, ErrorKind, Sent, stats::Sc
 use mesh_net::{Connect, Stream};
 use mesh_tls::{
     ContextError, FileSecret, FilesSource, Identity, KeeperStats, Secret, SecretKeeper,
-    ServerNames, SniName, TlsAcceptor, TlsConnector, TlsStats, ValidationConfig,
+    SecretSource, ServerNames, SniName, TlsAcceptor, TlsConnector, TlsStats, ValidationConfig,
     rotation::ChainPolicy,
 };
 use tokio::{runtime::Handle, task::AbortHandle};
+
+use crate::Secrets;
 
 /// What follows files for as long as somebody uses them.
 #[derive(Debug, Default)]
@@ -47,8 +53,13 @@ impl DownstreamSocket {
     ///
     /// # Errors
     /// When the config cannot be served.
-    pub fn new(tls: &DownstreamTls, scope: &Scope, runtime: &Handle) -> Result<Self, ContextError> {
-        let mut keeping = Keeping::new(scope, runtime);
+    pub fn new(
+        tls: &DownstreamTls,
+        scope: &Scope,
+        secrets: &Secrets,
+        runtime: &Handle,
+    ) -> Result<Self, ContextError> {
+        let mut keeping = Keeping::new(scope, secrets, runtime);
         let certificates = tls.certificates.iter();
         let identities: Vec<_> = certificates
             .map(|source| keeping.identity(source))
@@ -92,8 +103,13 @@ pub(crate) struct UpstreamSocket {
 }
 
 impl UpstreamSocket {
-    pub(crate) fn new(tls: &Arc<UpstreamTls>, scope: &Scope, runtime: &Handle) -> Self {
-        let mut keeping = Keeping::new(scope, runtime);
+    pub(crate) fn new(
+        tls: &Arc<UpstreamTls>,
+        scope: &Scope,
+        secrets: &Secrets,
+        runtime: &Handle,
+    ) -> Self {
+        let mut keeping = Keeping::new(scope, secrets, runtime);
         let identity = tls
             .certificate
             .as_ref()
@@ -119,6 +135,7 @@ impl UpstreamSocket {
 /// Starts what keeps secrets fresh.
 struct Keeping<'a> {
     scope: &'a Scope,
+    secrets: &'a Secrets,
     runtime: &'a Handle,
     watches: Watches,
     /// The kinds of secrets that were kept so far.
@@ -126,9 +143,10 @@ struct Keeping<'a> {
 }
 
 impl<'a> Keeping<'a> {
-    fn new(scope: &'a Scope, runtime: &'a Handle) -> Self {
+    fn new(scope: &'a Scope, secrets: &'a Secrets, runtime: &'a Handle) -> Self {
         Self {
             scope,
+            secrets,
             runtime,
             watches: Watches::default(),
             named: Vec::new(),
@@ -144,6 +162,12 @@ impl<'a> Keeping<'a> {
                 self.watch(keeper, files, folder);
                 secret
             }
+            CertificateSource::Sds(name) => {
+                let keeper = self.keeper("certificate");
+                let secret = keeper.identity();
+                self.keep(keeper, self.secrets.certificate(name));
+                secret
+            }
         }
     }
 
@@ -154,6 +178,12 @@ impl<'a> Keeping<'a> {
                 let keeper = self.keeper("validation");
                 let secret = keeper.validation();
                 self.watch(keeper, files, folder);
+                secret
+            }
+            ValidationSource::Sds { name, defaults } => {
+                let keeper = self.keeper("validation");
+                let secret = keeper.validation();
+                self.keep(keeper, self.secrets.validation(name, (**defaults).clone()));
                 secret
             }
         }
@@ -178,6 +208,17 @@ impl<'a> Keeping<'a> {
         let task = self.runtime.spawn(keeper.run(source.into_source()));
         self.watches.0.push(task.abort_handle());
     }
+
+    /// What the source has at this moment is there when this returns: a listener that has just warmed must not
+    /// refuse its first clients.
+    fn keep(&mut self, mut keeper: SecretKeeper, mut source: SecretSource) {
+        let mut cx = Context::from_waker(Waker::noop());
+        if let Poll::Ready(Some(update)) = source.as_mut().poll_next(&mut cx) {
+            keeper.on_update(update);
+        }
+        let task = self.runtime.spawn(keeper.run(source));
+        self.watches.0.push(task.abort_handle());
+    }
 }
 
 /// The ways to connect to a cluster's endpoints, each with its secrets; the same as before where their config is.
@@ -191,6 +232,7 @@ impl Sockets {
         cluster: &Cluster,
         before: Option<&Arc<Self>>,
         scope: &Scope,
+        secrets: &Secrets,
         runtime: &Handle,
     ) -> Arc<Self> {
         let own = cluster.tls.as_ref();
@@ -209,7 +251,7 @@ impl Sockets {
         let socket = |tls: &Arc<UpstreamTls>| {
             let same = known.iter().find(|known| is(known, &Some(tls)));
             let same = same.cloned().flatten();
-            same.unwrap_or_else(|| Arc::new(UpstreamSocket::new(tls, scope, runtime)))
+            same.unwrap_or_else(|| Arc::new(UpstreamSocket::new(tls, scope, secrets, runtime)))
         };
         Arc::new(Self {
             list: wanted.into_iter().map(|tls| tls.map(socket)).collect(),

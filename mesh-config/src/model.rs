@@ -35,9 +35,9 @@ pub use filters::{
     HttpFilterKind, RateLimitFilter, RouteFilterKind, RuleSelection,
 };
 pub use health::{EndpointCheck, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
-pub use source::{ControlServer, Dynamic, FileConfig, Origin, Source, StreamConfig};
+pub use source::{ControlServer, Dynamic, FileConfig, Origin, RuntimeSource, Source, StreamConfig};
 pub use tls::{
-    AutoNames, CertificateSource, DownstreamTls, TransportSocketMatch, UpstreamTls,
+    AutoNames, CertificateSource, DownstreamTls, Secret, TransportSocketMatch, UpstreamTls,
     ValidationSource,
 };
 
@@ -59,6 +59,8 @@ pub struct Config {
     pub listeners: Vec<Arc<Listener>>,
     /// The clusters, in the order of the config.
     pub clusters: Vec<Arc<Cluster>>,
+    /// The secrets that came from a control plane, by name.
+    pub secrets: BTreeMap<Arc<str>, Arc<Secret>>,
     /// Values that may change while it runs. Envoy: `layered_runtime`.
     pub runtime: Runtime,
     /// Which stats are shown, how, and to whom they are sent.
@@ -76,11 +78,13 @@ impl Config {
         let Dynamic {
             listeners,
             clusters,
+            runtime,
             ..
         } = &self.dynamic;
         let needs = |cluster: &Arc<Cluster>| !cluster.needs.is_empty();
         listeners.is_some()
             || clusters.is_some()
+            || !runtime.is_empty()
             || self.clusters.iter().any(needs)
             || !self.listeners.iter().all(|listener| listener.is_complete())
     }

@@ -108,5 +108,5 @@ pub use spiffe::{
 pub use stream::TlsStream;
 pub use validation::{
     InvalidValidation, Rejection, Role, SanKind, SanMatcher, Trust, Usage,
-    VERIFY_DEPTH_MAX_DEFAULT, ValidationConfig, Validator,
+    VERIFY_DEPTH_MAX_DEFAULT, ValidationConfig, ValidationDefaults, Validator,
 };

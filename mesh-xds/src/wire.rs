@@ -241,3 +241,13 @@ pub(crate) fn timestamp(at: std::time::SystemTime) -> Timestamp {
         nanos: since.subsec_nanos().cast_signed(),
     }
 }
+
+impl DiscoveryResponse {
+    /// One from its bytes, as a file has them.
+    ///
+    /// # Errors
+    /// When they are something else.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        Self::decode(bytes).map_err(|error| error.to_string())
+    }
+}

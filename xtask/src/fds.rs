@@ -33,7 +33,7 @@ const INCLUDES: [&str; 7] = [
 ];
 
 /// Folders and files whose every message is kept: they can be named by a config, mostly by `@type`.
-const ROOTS: [&str; 48] = [
+const ROOTS: [&str; 50] = [
     "envoy/config/accesslog/",
     "envoy/config/bootstrap/",
     "envoy/config/cluster/",
@@ -72,6 +72,8 @@ const ROOTS: [&str; 48] = [
     "envoy/extensions/tracers/",
     "envoy/extensions/transport_sockets/",
     "envoy/extensions/upstreams/",
+    "envoy/service/discovery/v3/discovery.proto",
+    "envoy/service/runtime/v3/rtds.proto",
     "envoy/type/",
     "udpa/type/",
     "xds/core/",

@@ -30,12 +30,14 @@ const RENEW: Duration = Duration::from_secs(3600);
 
 /// The order in which what was saved is taken: what names others comes before them, and so clusters once more,
 /// whose names may come from routes.
-const ORDER: [ResourceType; 5] = [
+const ORDER: [ResourceType; 7] = [
+    ResourceType::Runtime,
     ResourceType::Cluster,
     ResourceType::Listener,
     ResourceType::RouteConfiguration,
     ResourceType::Cluster,
     ResourceType::Endpoints,
+    ResourceType::Secret,
 ];
 
 mesh_core::stats! {

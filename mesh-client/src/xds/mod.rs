@@ -125,7 +125,7 @@ impl Follower {
         let open = |cache| Cache::open(cache, &assembly.node(), &scope);
         let cache = options.cache.as_ref().map(open).transpose()?;
         let node = assembly.node();
-        let sources = Sources::new(mesh, config, node.clone(), cache);
+        let sources = Sources::new(mesh, config, &assembly, cache);
         let status = Status::new(registry);
         let receiver = Receiver::new(assembly, config, sources, status, latest);
         let shared = Shared {
@@ -215,6 +215,8 @@ const fn type_of(kind: mesh_config::dynamic::Kind) -> ResourceType {
         Kind::Endpoints => ResourceType::Endpoints,
         Kind::Listener => ResourceType::Listener,
         Kind::Routes => ResourceType::RouteConfiguration,
+        Kind::Secret => ResourceType::Secret,
+        Kind::Runtime => ResourceType::Runtime,
     }
 }
 
@@ -225,6 +227,8 @@ const fn kind_of(ty: ResourceType) -> Option<mesh_config::dynamic::Kind> {
         ResourceType::Endpoints => Some(Kind::Endpoints),
         ResourceType::Listener => Some(Kind::Listener),
         ResourceType::RouteConfiguration => Some(Kind::Routes),
+        ResourceType::Secret => Some(Kind::Secret),
+        ResourceType::Runtime => Some(Kind::Runtime),
         _ => None,
     }
 }

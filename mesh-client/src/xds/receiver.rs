@@ -121,6 +121,11 @@ impl Receiver {
         }
         let now = clock::now();
         let mut steps = Vec::new();
+        for source in &dynamic.runtime {
+            let key = (Kind::Runtime, source.name.clone());
+            self.need(&key, Some(&source.origin));
+            self.awaited_parts.insert(wire_key(&key));
+        }
         for own in self.assembly.own() {
             let key = own.key();
             self.awaited_parts.insert(wire_key(&key));

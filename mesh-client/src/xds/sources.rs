@@ -1,12 +1,18 @@
 //! The streams that config comes from.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-use mesh_config::model::{Config, Source, StreamConfig};
+use mesh_config::{
+    dynamic::Assembly,
+    language::{Language, Source as TextSource, load_message},
+    model::{Config, FileConfig, Source, StreamConfig},
+};
 use mesh_xds::{
     RateLimit, Reconnect, ResourceType, Subscriber, SubscriberConfig, Variant,
-    transport::{Call, Commands, Driver, Interest, Server, Stream},
-    wire::Node,
+    transport::{
+        Call, Commands, Driver, FileDriver, FileSource, Interest, PathConfigSource, Server, Stream,
+    },
+    wire::{DiscoveryResponse, Node},
 };
 
 use tokio::task::AbortHandle;
@@ -32,6 +38,7 @@ pub(super) struct Sources {
     node: Node,
     timeout: Option<std::time::Duration>,
     cache: Option<Cache>,
+    language: Language,
     live: BTreeMap<SourceKey, Live>,
 }
 
@@ -50,13 +57,19 @@ impl Drop for Live {
 }
 
 impl Sources {
-    pub(super) fn new(mesh: &Mesh, config: &Config, node: Node, cache: Option<Cache>) -> Self {
+    pub(super) fn new(
+        mesh: &Mesh,
+        config: &Config,
+        assembly: &Assembly,
+        cache: Option<Cache>,
+    ) -> Self {
         let dynamic = &config.dynamic;
         let first = dynamic.listeners.as_ref().or(dynamic.clusters.as_ref());
         Self {
             mesh: mesh.clone(),
             ads: dynamic.ads.clone(),
-            node,
+            node: assembly.node(),
+            language: assembly.language().clone(),
             timeout: first.map_or(Some(super::INITIAL_FETCH_TIMEOUT), |origin| {
                 origin.initial_fetch_timeout
             }),
@@ -101,7 +114,7 @@ impl Sources {
         let config = match &key.0 {
             Source::Ads => self.ads.as_ref()?,
             Source::Stream(config) => config,
-            Source::File(_) => return None,
+            Source::File(config) => return self.watch(shared, key, config),
         };
         let variant = if config.delta {
             Variant::Delta
@@ -137,6 +150,50 @@ impl Sources {
         tokio::spawn(run(driver, kept, shared.clone()));
         Some(Live { commands, saving })
     }
+}
+
+impl Sources {
+    /// A file is at hand whenever this process is: it is not kept elsewhere.
+    fn watch(&self, shared: &Shared, key: &SourceKey, config: &FileConfig) -> Option<Live> {
+        let ty = key.1?;
+        let source = FileSource::new(PathConfigSource {
+            path: config.path.clone(),
+            watched_directory: config.watched_directory.clone(),
+        });
+        let failed = |reason: &str| tracing::error!("config file: {reason}");
+        let source = match source {
+            Ok(source) => source,
+            Err(error) => {
+                failed(&format!("{}: {error}", config.path.display()));
+                return None;
+            }
+        };
+        let mut settings = SubscriberConfig::new(self.node.clone(), Variant::StateOfTheWorld);
+        settings.initial_fetch_timeout = self.timeout;
+        let handler = shared.of(key, None);
+        let subscriber = Subscriber::new(settings);
+        let (driver, commands) = FileDriver::new(source, ty, subscriber, handler);
+        let language = self.language.clone();
+        let parse = move |path: &Path, bytes: &[u8]| parse(&language, path, bytes);
+        tokio::spawn(driver.run(parse, failed));
+        Some(Live {
+            commands,
+            saving: None,
+        })
+    }
+}
+
+/// A `DiscoveryResponse` in protobuf, or else in YAML or JSON, as the name of the file says.
+fn parse(language: &Language, path: &Path, bytes: &[u8]) -> Result<DiscoveryResponse, String> {
+    const MESSAGE: &str = "envoy.service.discovery.v3.DiscoveryResponse";
+    let is_binary = path.extension().is_some_and(|ext| ext == "pb");
+    if is_binary {
+        return DiscoveryResponse::parse(bytes);
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let source = TextSource::text(path.display().to_string(), text);
+    let message = load_message(&source, MESSAGE, language);
+    DiscoveryResponse::parse(&message.map_err(|error| error.to_string())?)
 }
 
 /// Takes what the cache has, and then what the control plane says.

@@ -52,8 +52,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
         fields: &[
             ("listeners", Enforced),
             ("clusters", Enforced),
-            // Whoever refers to one is reported.
-            ("secrets", Meaningless),
+            ("secrets", Enforced),
         ],
     },
     MessageSupport {
@@ -118,7 +117,10 @@ pub(super) fn convert(cx: &Context<'_>, from: &pb::Bootstrap) -> Parts {
         let address = value::address(cx, &at.field("address"), admin.address.as_ref()?)?;
         Some(Admin { address })
     });
-    let dynamic = source::dynamic(cx, from);
+    let mut dynamic = source::dynamic(cx, from);
+    if let Some(layers) = &from.layered_runtime {
+        dynamic.runtime = runtime::sources(cx, &at.field("layered_runtime"), layers);
+    }
     let load_stats = from.cluster_manager.as_ref().and_then(|manager| {
         let at = at.field("cluster_manager");
         let given = manager.load_stats_config.as_ref()?;

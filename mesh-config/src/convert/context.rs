@@ -4,7 +4,12 @@ use std::{
     fmt,
 };
 
-use envoy_types::pb::{envoy::config::route::v3::RouteConfiguration, google::protobuf::Any};
+use envoy_types::pb::{
+    envoy::{
+        config::route::v3::RouteConfiguration, extensions::transport_sockets::tls::v3::Secret,
+    },
+    google::protobuf::Any,
+};
 use mesh_core::runtime::{Layer, RuntimeKey};
 use mesh_route::SafeRegex;
 use prost::{Message, Name};
@@ -86,6 +91,18 @@ impl<'a> Context<'a> {
             || dynamic.is_some_and(|dynamic| dynamic.ads_config.is_some()),
             |frame| frame.has_ads,
         )
+    }
+
+    /// The bootstrap's own secret of that name.
+    pub(crate) fn static_secret(&self, name: &str) -> Option<Secret> {
+        match self.frame {
+            Some(frame) => frame.static_secrets.get(name).cloned(),
+            None => {
+                let resources = self.loaded.bootstrap.static_resources.iter();
+                let mut secrets = resources.flat_map(|resources| &resources.secrets);
+                secrets.find(|secret| secret.name == name).cloned()
+            }
+        }
     }
 
     /// Whether the bootstrap itself has a cluster of that name.

@@ -31,7 +31,10 @@ mod tls;
 mod upgrade;
 mod value;
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use mesh_core::runtime::Runtime;
 
@@ -93,6 +96,7 @@ pub fn convert(loaded: &Loaded, options: &LoadOptions) -> Result<Config, ConfigE
         load_stats: parts.load_stats,
         listeners: parts.listeners,
         clusters: parts.clusters,
+        secrets: BTreeMap::new(),
         runtime: options.runtime.clone(),
         stats: parts.stats,
         report,
@@ -146,6 +150,7 @@ pub fn support_table() -> SupportTable {
         route::REPLY_SUPPORT,
         tls::SUPPORT,
         tls::COMMON_SUPPORT,
+        tls::SECRET_SUPPORT,
         tls::VALIDATION_SUPPORT,
         source::SUPPORT,
         upgrade::SUPPORT,

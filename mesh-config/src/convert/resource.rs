@@ -1,17 +1,24 @@
 //! One resource on its own, as it comes beside a bootstrap.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
 
 use envoy_types::pb::envoy::config::{
     cluster::v3 as cluster_pb, endpoint::v3::ClusterLoadAssignment, listener::v3 as listener_pb,
     route::v3::RouteConfiguration,
 };
+use envoy_types::pb::envoy::{
+    extensions::transport_sockets::tls::v3 as tls_pb, service::runtime::v3::Runtime,
+};
+use mesh_core::runtime::RuntimeValue;
 use mesh_net::dns::ResolverConfig;
 
-use super::{LoadOptions, cluster, context::Context, listener};
+use super::{LoadOptions, cluster, context::Context, listener, runtime, tls};
 use crate::{
     language::{At, ConfigError, Loaded, UnsupportedReport},
-    model::{Cluster, EndpointConfig, Listener, Node},
+    model::{Cluster, EndpointConfig, Listener, Node, Secret},
 };
 
 /// What resources are converted in: the bootstrap, as far as it concerns them.
@@ -22,6 +29,7 @@ pub(crate) struct Frame {
     pub(super) static_clusters: HashSet<String>,
     /// Whatever the bootstrap is asked for, it has.
     pub(super) has_all: bool,
+    pub(super) static_secrets: HashMap<String, tls_pb::Secret>,
     node: Node,
     resolver: ResolverConfig,
 }
@@ -60,10 +68,14 @@ impl Frame {
         // What is wrong with it has been told already.
         let cx = Context::new(loaded, options);
         let resources = loaded.bootstrap.static_resources.iter();
-        let clusters = resources.flat_map(|resources| &resources.clusters);
+        let clusters = resources.clone().flat_map(|resources| &resources.clusters);
+        let secrets = resources.flat_map(|resources| &resources.secrets);
         Self {
             has_ads: cx.has_ads(),
             has_all: false,
+            static_secrets: secrets
+                .map(|secret| (secret.name.clone(), secret.clone()))
+                .collect(),
             static_clusters: clusters.map(|cluster| cluster.name.clone()).collect(),
             node: node.clone(),
             resolver: cluster::default_resolver(&cx, &loaded.bootstrap),
@@ -100,6 +112,26 @@ impl Frame {
                 .and_then(|policy| super::value::number(policy.overprovisioning_factor)),
             weighted_priority_health: policy.is_some_and(|p| p.weighted_priority_health),
         };
+        finish(cx, value)
+    }
+
+    pub(crate) fn runtime(
+        &self,
+        loaded: &Loaded,
+        from: &Runtime,
+    ) -> Result<Converted<BTreeMap<Arc<str>, RuntimeValue>>, ConfigError> {
+        let cx = Context::of_part(loaded, self, HashMap::new());
+        let value = runtime::came(&cx, &At::root(), from);
+        finish(cx, value)
+    }
+
+    pub(crate) fn secret(
+        &self,
+        loaded: &Loaded,
+        from: &tls_pb::Secret,
+    ) -> Result<Converted<Option<Secret>>, ConfigError> {
+        let cx = Context::of_part(loaded, self, HashMap::new());
+        let value = tls::secret(&cx, &At::root(), from);
         finish(cx, value)
     }
 

@@ -3,8 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use envoy_types::pb::{
-    envoy::config::bootstrap::v3::{
-        self as pb, LayeredRuntime, runtime_layer::LayerSpecifier as Specifier,
+    envoy::{
+        config::bootstrap::v3::{
+            self as pb, LayeredRuntime, runtime_layer::LayerSpecifier as Specifier,
+        },
+        service::runtime::v3::Runtime,
     },
     google::protobuf::{Struct, value::Kind},
 };
@@ -13,8 +16,11 @@ use mesh_core::{
     runtime::{Layer, RuntimeValue},
 };
 
-use super::context::Context;
-use crate::language::{At, MessageSupport, Support::Enforced};
+use super::{context::Context, source};
+use crate::{
+    language::{At, MessageSupport, Support::Enforced},
+    model::RuntimeSource,
+};
 
 pub(super) const SUPPORT: &[MessageSupport] = &[
     MessageSupport {
@@ -27,13 +33,55 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("name", Enforced),
             ("static_layer", Enforced),
             ("admin_layer", Enforced),
+            ("rtds_layer", Enforced),
         ],
+    },
+    MessageSupport {
+        message: "envoy.config.bootstrap.v3.RuntimeLayer.RtdsLayer",
+        fields: &[("name", Enforced), ("rtds_config", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.service.runtime.v3.Runtime",
+        fields: &[("name", Enforced), ("layer", Enforced)],
     },
     MessageSupport {
         message: "envoy.config.bootstrap.v3.RuntimeLayer.AdminLayer",
         fields: &[],
     },
 ];
+
+/// A layer that a control plane sends.
+pub(crate) fn came(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &Runtime,
+) -> BTreeMap<Arc<str>, RuntimeValue> {
+    let mut all = BTreeMap::new();
+    if let Some(values) = &from.layer {
+        collect(cx, &at.field("layer"), "", values, &mut all);
+    }
+    all
+}
+
+/// The layers that a control plane sends.
+pub(super) fn sources(cx: &Context<'_>, at: &At<'_>, from: &LayeredRuntime) -> Vec<RuntimeSource> {
+    let list = at.field("layers");
+    let layers = from.layers.iter().enumerate();
+    let sources = layers.filter_map(|(index, layer)| {
+        let Some(Specifier::RtdsLayer(rtds)) = &layer.layer_specifier else {
+            return None;
+        };
+        let at = list.index(index);
+        let at = at.field("rtds_layer");
+        let at = at.field("rtds_config");
+        Some(RuntimeSource {
+            layer: Arc::from(layer.name.as_str()),
+            name: rtds.name.clone(),
+            origin: source::convert(cx, &at, rtds.rtds_config.as_ref())?,
+        })
+    });
+    sources.collect()
+}
 
 /// The layers, lowest first.
 pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &LayeredRuntime) -> Vec<Layer> {
@@ -62,7 +110,7 @@ fn layer(cx: &Context<'_>, at: &At<'_>, from: &pb::RuntimeLayer) -> Layer {
             collect(cx, &at.field("static_layer"), "", values, &mut all);
             Layer::fixed(&from.name, all)
         }
-        // Reported by the table.
+        // It has nothing before something comes; a layer on disk is reported by the table.
         Some(Specifier::DiskLayer(_) | Specifier::RtdsLayer(_)) | None => {
             Layer::fixed(&from.name, BTreeMap::new())
         }

@@ -117,6 +117,7 @@ pub(super) fn dynamic(cx: &Context<'_>, from: &Bootstrap) -> Dynamic {
         ads: ads.and_then(|from| stream(cx, &at.field("ads_config"), from)),
         listeners: of("lds_config", &dynamic.lds_config),
         clusters: of("cds_config", &dynamic.cds_config),
+        runtime: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
 };
 
 use envoy_types::pb::envoy::config::{core::v3::Node, listener::v3 as listener_pb};
+use mesh_core::runtime::RuntimeValue;
 use prost::{Message, bytes::Bytes};
 
 use super::{
@@ -14,7 +15,7 @@ use crate::{
     LoadOptions,
     convert::resource::{Assignment, Frame},
     language::{ConfigError, Language, Loaded, Source, load_bootstrap},
-    model::{Cluster, Config, Discovery, Listener},
+    model::{Cluster, Config, Discovery, Listener, Secret},
 };
 
 /// A part that is right on its own and could not be put together with the rest. What was there before stays.
@@ -41,6 +42,7 @@ pub struct Assembly {
     assignments: BTreeMap<String, Arc<Assignment>>,
     listeners: BTreeMap<String, Live>,
     routes: BTreeMap<String, Bytes>,
+    secrets: BTreeMap<Arc<str>, Arc<Secret>>,
     /// For what came on its own: the names of the clusters or listeners that it is a part of.
     users: BTreeMap<Key, BTreeSet<String>>,
     /// Clusters and listeners to be put together again.
@@ -82,6 +84,7 @@ impl Assembly {
             assignments: BTreeMap::new(),
             listeners: BTreeMap::new(),
             routes: BTreeMap::new(),
+            secrets: BTreeMap::new(),
             users: BTreeMap::new(),
             changed: BTreeSet::new(),
             hashes: BTreeMap::new(),
@@ -184,6 +187,8 @@ impl Assembly {
                 self.routes.insert(name, body);
                 self.users_changed(&key);
             }
+            Part::Secret(secret) => drop(self.secrets.insert(name.into(), secret)),
+            Part::Runtime(values) => self.set_layer(&name, (*values).clone()),
         }
     }
 
@@ -211,8 +216,18 @@ impl Assembly {
                 self.routes.remove(name);
                 self.users_changed(&key);
             }
+            Kind::Secret => drop(self.secrets.remove(name)),
+            Kind::Runtime => self.set_layer(name, BTreeMap::new()),
         }
         self.changed.remove(&key);
+    }
+
+    /// Whoever holds a key of the layer sees its new value at once.
+    fn set_layer(&self, name: &str, values: BTreeMap<Arc<str>, RuntimeValue>) {
+        let sources = &self.base.dynamic.runtime;
+        if let Some(source) = sources.iter().find(|source| source.name == name) {
+            self.base.runtime.set_layer(&source.layer, values);
+        }
     }
 
     /// Whoever is made of `key` has to be made again.
@@ -271,6 +286,7 @@ impl Assembly {
         config.version = self.version().into();
         config.clusters = self.all_clusters();
         config.listeners = self.all_listeners();
+        config.secrets.clone_from(&self.secrets);
         (config, misfits)
     }
 

@@ -11,13 +11,17 @@ use envoy_types::pb::{
             listener::v3::{Filter, FilterChain, Listener, filter::ConfigType},
             route::v3::RouteConfiguration,
         },
-        extensions::filters::{
-            http::router::v3::Router,
-            network::http_connection_manager::v3::{
-                HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier,
-                http_filter,
+        extensions::{
+            filters::{
+                http::router::v3::Router,
+                network::http_connection_manager::v3::{
+                    HttpConnectionManager, HttpFilter, http_connection_manager::RouteSpecifier,
+                    http_filter,
+                },
             },
+            transport_sockets::tls::v3::Secret,
         },
+        service::runtime::v3::Runtime,
     },
     google::protobuf::{Any, BoolValue},
 };
@@ -46,6 +50,8 @@ impl Assembly {
             Kind::Endpoints => self.check_endpoints(&loaded, body)?,
             Kind::Listener => self.check_listener(&loaded, body)?,
             Kind::Routes => self.check_routes(&loaded, body)?,
+            Kind::Secret => self.check_secret(&loaded, body)?,
+            Kind::Runtime => self.check_runtime(&loaded, body)?,
         };
         Ok(Checked {
             kind,
@@ -85,6 +91,21 @@ impl Assembly {
             first: Arc::new(first),
         };
         Ok((Part::Listener(part), needs))
+    }
+
+    fn check_secret(&self, loaded: &Loaded, body: &Bytes) -> Outcome {
+        let from: Secret = decode(body)?;
+        let converted = self.frame().secret(loaded, &from);
+        let converted = self.honoured(converted, "")?;
+        let secret = converted.value.ok_or_else(unusable)?;
+        Ok((Part::Secret(Arc::new(secret)), Needs::new()))
+    }
+
+    fn check_runtime(&self, loaded: &Loaded, body: &Bytes) -> Outcome {
+        let from: Runtime = decode(body)?;
+        let converted = self.frame().runtime(loaded, &from);
+        let converted = self.honoured(converted, "")?;
+        Ok((Part::Runtime(Arc::new(converted.value)), Needs::new()))
     }
 
     /// Routes alone say nothing: they are looked at in a listener that has nothing else.

@@ -32,6 +32,10 @@ pub enum Kind {
     Listener,
     /// `RouteConfiguration`.
     Routes,
+    /// `Secret`.
+    Secret,
+    /// `Runtime`.
+    Runtime,
 }
 
 impl Kind {
@@ -43,6 +47,8 @@ impl Kind {
             Self::Endpoints => "envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::Listener => "envoy.config.listener.v3.Listener",
             Self::Routes => "envoy.config.route.v3.RouteConfiguration",
+            Self::Runtime => "envoy.service.runtime.v3.Runtime",
+            Self::Secret => "envoy.extensions.transport_sockets.tls.v3.Secret",
         }
     }
 }

@@ -1,16 +1,17 @@
 //! Resources that were checked, in the form in which they are put together.
 
 use std::{
-    collections::hash_map::DefaultHasher,
+    collections::{BTreeMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher as _},
     sync::Arc,
 };
 
+use mesh_core::runtime::RuntimeValue;
 use prost::{Message, bytes::Bytes};
 
 use crate::{
     convert::resource::Assignment,
-    model::{Cluster, Listener},
+    model::{Cluster, Listener, Secret},
 };
 
 use super::{Key, Kind, Needs};
@@ -36,6 +37,8 @@ pub(super) enum Part {
     Listener(ListenerPart),
     /// Converted anew for each listener.
     Routes(Bytes),
+    Secret(Arc<Secret>),
+    Runtime(Arc<BTreeMap<Arc<str>, RuntimeValue>>),
 }
 
 /// A listener, to be converted again when its routes change.

@@ -141,6 +141,31 @@ pub fn load_bootstrap(source: &Source) -> Result<Loaded, ConfigError> {
     })
 }
 
+/// Reads a message of that full name in YAML or JSON, as leniently as a bootstrap, and gives its bytes. What is in
+/// it is looked at when it is used.
+///
+/// # Errors
+/// With the file, path, line and reason of everything that is wrong (the first 32 problems).
+pub fn load_message(
+    source: &Source,
+    full_name: &str,
+    language: &Language,
+) -> Result<Vec<u8>, ConfigError> {
+    let fail = |problem| ConfigError::new(Arc::clone(&source.name), problem);
+    let unknown = || Problem {
+        kind: ProblemKind::Invalid,
+        path: String::new(),
+        position: None,
+        reason: format!("there is no message {full_name}"),
+    };
+    let tree = yaml::read(&source.text).map_err(fail)?;
+    let desc = language.message(full_name).ok_or_else(|| fail(unknown()))?;
+    let mut problems = Problems::new();
+    let message = decode(language, &tree, &desc, &mut problems);
+    problems.into_result(Arc::clone(&source.name))?;
+    Ok(message.encode_to_vec())
+}
+
 /// FNV-1a: tells texts apart, and is the same on every machine. No protection against forgery.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {

@@ -33,7 +33,7 @@ pub use decode::MESSAGE_BYTES_MAX;
 pub use document::{Document, Fields, Part};
 pub use dump::to_json;
 pub use error::{ConfigError, PROBLEMS_MAX, Position, Problem, ProblemKind, Problems};
-pub use load::{Loaded, Source, load_bootstrap};
+pub use load::{Loaded, Source, load_bootstrap, load_message};
 pub use path::At;
 pub use pool::Language;
 pub use support::{

@@ -11,6 +11,19 @@ pub struct Dynamic {
     pub listeners: Option<Origin>,
     /// Where clusters come from. Envoy: `cds_config`.
     pub clusters: Option<Origin>,
+    /// Layers of the runtime that come from elsewhere. Envoy: `rtds_layer`.
+    pub runtime: Vec<RuntimeSource>,
+}
+
+/// A layer of the runtime that comes from elsewhere. Envoy: `RtdsLayer`.
+#[derive(Debug, Clone)]
+pub struct RuntimeSource {
+    /// The layer's name.
+    pub layer: Arc<str>,
+    /// The name of the resource.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// Where a resource comes from, and how long somebody waits for it. Envoy: `ConfigSource`.

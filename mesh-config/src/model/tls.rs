@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use http::HeaderName;
 use mesh_core::MetadataValue;
-use mesh_tls::{DownstreamTlsConfig, FileSecret, Identity, UpstreamTlsConfig, ValidationConfig};
+use mesh_tls::{
+    DownstreamTlsConfig, FileSecret, Identity, UpstreamTlsConfig, ValidationConfig,
+    ValidationDefaults,
+};
 
 /// Envoy: `DownstreamTlsContext`.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +93,8 @@ pub enum CertificateSource {
         /// The folder.
         folder: PathBuf,
     },
+    /// From a control plane, as the [secret](super::Secret) of that name. Envoy: `SdsSecretConfig`.
+    Sds(Arc<str>),
 }
 
 /// Where the anchors and revocation lists come from. Envoy: `CertificateValidationContext`.
@@ -104,6 +109,23 @@ pub enum ValidationSource {
         /// The folder.
         folder: PathBuf,
     },
+    /// From a control plane, as the [secret](super::Secret) of that name. Envoy: `SdsSecretConfig`,
+    /// `CombinedCertificateValidationContext`.
+    Sds {
+        /// Its name.
+        name: Arc<str>,
+        /// What is asked besides.
+        defaults: Box<ValidationDefaults>,
+    },
+}
+
+/// A secret that came from a control plane. Envoy: `Secret`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Secret {
+    /// A certificate and its key. Envoy: `tls_certificate`.
+    Certificate(Box<Identity>),
+    /// What peers have to be. Envoy: `validation_context`.
+    Validation(Box<ValidationConfig>),
 }
 
 impl ValidationSource {
@@ -128,6 +150,10 @@ impl ValidationSource {
                 },
                 folder,
             },
+            Self::Sds { name, defaults } => Self::Sds {
+                name,
+                defaults: Box::new(defaults.map(change)),
+            },
             other @ Self::Watched { .. } => other,
         }
     }
@@ -141,7 +167,7 @@ impl ValidationSource {
                 files: FileSecret::Validation { base, .. },
                 ..
             } => Some(base),
-            Self::Watched { .. } => None,
+            Self::Watched { .. } | Self::Sds { .. } => None,
         }
     }
 }

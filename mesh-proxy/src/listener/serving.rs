@@ -3,12 +3,9 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
-use mesh_client::{DownstreamSocket, Manager, TcpProxy, Worker};
+use mesh_client::{DownstreamSocket, Manager, Mesh, TcpProxy, Worker};
 use mesh_config::model::{self, NetworkFilter};
-use mesh_core::{
-    ConnectionInfo,
-    stats::{Registry, Scope},
-};
+use mesh_core::{ConnectionInfo, stats::Scope};
 use tokio::{runtime::Handle, sync::watch};
 
 use super::{filters::Inspector, limit::ConnectionLimit, stats::ListenerStats};
@@ -64,15 +61,17 @@ impl ChainShared {
     /// When its certificates cannot be used.
     pub(super) fn new(
         config: &model::FilterChain,
-        registry: &Registry,
+        mesh: &Mesh,
         listener: &Scope,
     ) -> anyhow::Result<Self> {
+        let registry = mesh.registry();
         let limits = config.filters.iter().filter_map(|filter| match filter {
             NetworkFilter::ConnectionLimit(limit) => Some(ConnectionLimit::new(limit, registry)),
             _ => None,
         });
         let tls = config.tls.as_ref();
-        let tls = tls.map(|tls| DownstreamSocket::new(tls, listener, &Handle::current()));
+        let tls =
+            tls.map(|tls| DownstreamSocket::new(tls, listener, mesh.secrets(), &Handle::current()));
         Ok(Self {
             drain: Drain::new(),
             limits: limits.collect(),

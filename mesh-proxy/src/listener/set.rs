@@ -355,7 +355,7 @@ impl Inner {
             let kept = before.and_then(|entry| entry.shared.get(entry.number_of(chain)?));
             match kept {
                 Some(kept) => Ok(kept.clone()),
-                None => ChainShared::new(chain, registry, &scope),
+                None => ChainShared::new(chain, &self.mesh, &scope),
             }
         });
         let shared = shared.collect::<anyhow::Result<Vec<ChainShared>>>()?;

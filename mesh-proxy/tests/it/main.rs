@@ -20,4 +20,6 @@ mod tls_upstream;
 mod traffic;
 mod xds;
 mod xds_cache;
+mod xds_files;
+mod xds_secrets;
 mod xds_status;

@@ -1,14 +1,17 @@
 //! What the admin and the stats tell of a control plane.
 
 use e2e::{
-    resources::{broken_cluster, cluster, listener, routes},
+    resources::{broken_cluster, cluster, listener, routes, runtime},
     wait::{Deadline, until},
 };
-use mesh_xds::ResourceType::{Cluster, Listener, RouteConfiguration};
+use mesh_xds::{
+    ResourceType::{Cluster, Listener, RouteConfiguration, Runtime},
+    server::Snapshot,
+};
 use serde_json::Value;
 
 use crate::{
-    support::start,
+    support::{direct, get, start},
     xds::{NODE, Plane, ask, open},
 };
 
@@ -85,6 +88,44 @@ fn subscriptions_are_counted_under_envoys_names() {
     ] {
         assert_eq!(admin.stat(name).unwrap(), value, "{name}");
     }
+}
+
+#[test]
+fn a_layer_of_the_runtime_comes_and_changes_what_keys_say() {
+    let plane = Plane::start();
+    let publish = |share| {
+        let layer = runtime("shares", "share", share);
+        let snapshot = Snapshot::new().with(Runtime, vec![layer]);
+        plane.cache.set_snapshot(NODE, snapshot);
+    };
+    publish(100.0);
+    let dynamic = plane.bootstrap();
+    let (top, _) = dynamic.split_once("static_resources:").unwrap();
+    let (_, cluster) = dynamic.split_once("  clusters:\n").unwrap();
+    let top = top
+        .replace("  cds_config: {resource_api_version: V3, ads: {}}\n", "")
+        .replace("  lds_config: {resource_api_version: V3, ads: {}}\n", "")
+        .replace(
+            "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}\n",
+            "",
+        );
+    let top = format!(
+        "{top}\nlayered_runtime: {{layers: [{{name: rtds, rtds_layer: {{name: shares, rtds_config: {{ads: {{}}, resource_api_version: V3}}}}}}]}}"
+    );
+    // All requests take the first route, once the key is 100.
+    let text = direct(&top, "0").replace("  clusters:\n", &format!("  clusters:\n{cluster}"));
+    let proxy = start(&text);
+    let status = || {
+        let mut connection = open(&proxy, "ingress");
+        connection.send(&get("/"));
+        connection.response(false).status
+    };
+    assert_eq!(status(), 200);
+    publish(0.0);
+    let changed = until(Deadline::default(), || (status() == 204).then_some(()));
+    changed.expect("it never changes");
+    let page = proxy.admin().text("/runtime").unwrap();
+    assert!(page.contains("rtds"), "{page}");
 }
 
 #[test]

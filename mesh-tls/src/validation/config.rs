@@ -222,6 +222,73 @@ impl ValidationConfig {
     }
 }
 
+/// What is asked of peers besides what a secret that is to come will ask.
+///
+/// # Envoy
+/// `CombinedCertificateValidationContext.default_validation_context`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidationDefaults {
+    /// Anchors, pins and flags.
+    base: ValidationConfig,
+    /// Kept aside, since nobody vouches for names before the secret comes.
+    sans: Vec<SanMatcher>,
+    crls: Vec<Crl>,
+}
+
+impl ValidationDefaults {
+    /// `base`, and names and revocation lists that count together with the anchors of the secret.
+    #[must_use]
+    pub const fn new(base: ValidationConfig, sans: Vec<SanMatcher>, crls: Vec<Crl>) -> Self {
+        Self { base, sans, crls }
+    }
+
+    /// The same with a changed base.
+    #[must_use]
+    pub fn map(self, change: impl FnOnce(ValidationConfig) -> ValidationConfig) -> Self {
+        Self {
+            base: change(self.base),
+            ..self
+        }
+    }
+
+    /// Both together: lists are joined, what is single is the secret's if it says anything about it, and a flag
+    /// that one has set is set.
+    ///
+    /// # Errors
+    /// When names or lists are asked for and neither has an anchor.
+    pub fn merge(&self, secret: ValidationConfig) -> Result<ValidationConfig, InvalidValidation> {
+        let Self { base, sans, crls } = self;
+        let mut merged = secret;
+        if merged.trust == Trust::DangerousAnyone {
+            merged.trust = base.trust.clone();
+        }
+        let own = [sans, &base.sans].into_iter().flatten().cloned();
+        merged.sans = own.chain(merged.sans).collect();
+        merged.certificate_hashes.extend(&base.certificate_hashes);
+        merged.spki_hashes.extend(&base.spki_hashes);
+        if merged.crls.is_empty() {
+            merged.crls = [crls, &base.crls].into_iter().flatten().cloned().collect();
+        }
+        if merged.depth_max == VERIFY_DEPTH_MAX_DEFAULT {
+            merged.depth_max = base.depth_max;
+        }
+        merged.only_leaf_crl |= base.only_leaf_crl;
+        merged.allow_expired |= base.allow_expired;
+        merged.accept_untrusted |= base.accept_untrusted;
+        merged.match_server_name |= base.match_server_name;
+        merged.rsa_key_usage |= base.rsa_key_usage;
+        if merged.trust == Trust::DangerousAnyone {
+            if !merged.sans.is_empty() || merged.match_server_name {
+                return Err(InvalidValidation::SansWithoutTrust);
+            }
+            if !merged.crls.is_empty() {
+                return Err(InvalidValidation::CrlWithoutTrust);
+            }
+        }
+        Ok(merged)
+    }
+}
+
 fn bad_certificate_hash(text: &str) -> InvalidValidation {
     InvalidValidation::CertificateHash(text.to_owned())
 }

@@ -54,7 +54,7 @@ pub trait Handler: Accept + Send {
     }
 }
 
-enum Command {
+pub(super) enum Command {
     /// Something is in the mailbox.
     Change,
     Restore(ResourceType, Vec<Resource>),
@@ -83,6 +83,62 @@ impl fmt::Debug for Command {
             Self::Held(..) => "Held",
             Self::IsConnected(_) => "IsConnected",
         })
+    }
+}
+
+/// The driver's end of [`Commands`].
+#[derive(Debug)]
+pub(super) struct Inbox {
+    commands: mpsc::Receiver<Command>,
+    mailbox: Mailbox,
+}
+
+pub(super) fn inbox() -> (Inbox, Commands) {
+    let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+    let mailbox = Mailbox::default();
+    let inbox = Inbox {
+        commands,
+        mailbox: Arc::clone(&mailbox),
+    };
+    (inbox, Commands { sender, mailbox })
+}
+
+impl Inbox {
+    /// The next command; none when nobody can give one any more.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    pub(super) async fn recv(&mut self) -> Option<Command> {
+        self.commands.recv().await
+    }
+
+    /// Does as it is told, and what follows from it.
+    pub(super) fn obey<H: Handler>(
+        &self,
+        command: Command,
+        subscriber: &mut Subscriber,
+        handler: &mut H,
+    ) {
+        let now = clock::now();
+        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        let interest = std::mem::take(&mut *mailbox);
+        drop(mailbox);
+        let events = interest.apply(now, subscriber);
+        settle(now, subscriber, handler, events);
+        match command {
+            Command::Change => {}
+            Command::Restore(ty, resources) => {
+                let events = subscriber.restore(now, ty, resources, handler);
+                settle(now, subscriber, handler, events);
+            }
+            // Whoever asked may have gone; then nobody misses the answer.
+            Command::IsConnected(answer) => drop(answer.send(subscriber.is_connected())),
+            Command::Held(ty, answer) => {
+                let version = subscriber.version(ty).to_owned();
+                drop(answer.send((version, subscriber.all_held(ty))));
+            }
+            Command::Dump(answer) => drop(answer.send(subscriber.statuses())),
+        }
     }
 }
 
@@ -214,8 +270,7 @@ enum End {
 pub struct Driver<H> {
     subscriber: Subscriber,
     handler: H,
-    commands: mpsc::Receiver<Command>,
-    mailbox: Mailbox,
+    inbox: Inbox,
     stream: Stream,
     reconnect: Reconnect,
     rng: Rng,
@@ -239,18 +294,16 @@ impl<H: Handler> Driver<H> {
         reconnect: Reconnect,
         rng: Rng,
     ) -> (Self, Commands) {
-        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let mailbox = Mailbox::default();
+        let (inbox, commands) = inbox();
         let driver = Self {
             subscriber,
             handler,
-            commands,
-            mailbox: Arc::clone(&mailbox),
+            inbox,
             stream,
             reconnect,
             rng,
         };
-        (driver, Commands { sender, mailbox })
+        (driver, commands)
     }
 
     /// Connects, and again whenever the stream breaks, until all [`Commands`] are dropped. Gives the
@@ -312,7 +365,7 @@ impl<H: Handler> Driver<H> {
                     }
                     end => return End::Broken(last_words(end)),
                 },
-                command = self.commands.recv() => match command {
+                command = self.inbox.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => return End::Abandoned,
                 },
@@ -327,7 +380,7 @@ impl<H: Handler> Driver<H> {
             let due = self.subscriber.next_deadline();
             tokio::select! {
                 () = sleep_until(Some(at)) => return None,
-                command = self.commands.recv() => match command {
+                command = self.inbox.recv() => match command {
                     Some(command) => self.on_command(command),
                     None => return Some(End::Abandoned),
                 },
@@ -353,28 +406,8 @@ impl<H: Handler> Driver<H> {
     }
 
     fn on_command(&mut self, command: Command) {
-        let now = clock::now();
-        let mut mailbox = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner);
-        let interest = std::mem::take(&mut *mailbox);
-        drop(mailbox);
-        let events = interest.apply(now, &mut self.subscriber);
-        self.apply(now, events);
-        match command {
-            Command::Change => {}
-            Command::Restore(ty, resources) => {
-                let events = self
-                    .subscriber
-                    .restore(now, ty, resources, &mut self.handler);
-                self.apply(now, events);
-            }
-            // Whoever asked may have gone; then nobody misses the answer.
-            Command::IsConnected(answer) => drop(answer.send(self.subscriber.is_connected())),
-            Command::Held(ty, answer) => {
-                let version = self.subscriber.version(ty).to_owned();
-                drop(answer.send((version, self.subscriber.all_held(ty))));
-            }
-            Command::Dump(answer) => drop(answer.send(self.subscriber.statuses())),
-        }
+        self.inbox
+            .obey(command, &mut self.subscriber, &mut self.handler);
     }
 
     fn apply(&mut self, now: Instant, events: Vec<Event>) {

@@ -14,7 +14,10 @@ use crate::{
     wire::{DiscoveryResponse, Response},
 };
 
-use super::{Handler, client::take};
+use super::{
+    Commands, Handler,
+    client::{Inbox, inbox, settle, sleep_until, take},
+};
 
 /// The largest file that is read. What is larger is refused, and the config before it stays.
 const FILE_BYTES_MAX: u64 = super::MESSAGE_BYTES_MAX as u64;
@@ -77,9 +80,22 @@ impl FileSource {
     /// # Cancel safety
     /// A replacement that was seen by a cancelled call is not told again before the next one.
     pub async fn next(&mut self) -> io::Result<Vec<u8>> {
+        self.replaced().await?;
+        self.content().await
+    }
+
+    /// Waits for a replacement; the first time, there is one.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost.
+    async fn replaced(&mut self) -> io::Result<()> {
         if std::mem::replace(&mut self.read_once, true) {
             self.moved().await?;
         }
+        Ok(())
+    }
+
+    async fn content(&self) -> io::Result<Vec<u8>> {
         let size = tokio::fs::metadata(&self.config.path).await?.len();
         if size > FILE_BYTES_MAX {
             return Err(io::Error::other(format!(
@@ -115,26 +131,88 @@ impl FileSource {
         }
         hit
     }
+}
 
-    /// Feeds `subscriber` from the file, for ever. The subscriber is state-of-the-world and subscribed to
-    /// what is wanted of `ty`. `parse` reads what the file holds: YAML, JSON or protobuf is for the
-    /// caller to know. A file that cannot be read or parsed is reported, and what was there stays.
-    pub async fn run<H: Handler>(
-        mut self,
+/// Feeds a subscriber from a file, as a [`Driver`](super::Driver) does from a stream.
+#[derive(Debug)]
+pub struct FileDriver<H> {
+    source: FileSource,
+    ty: ResourceType,
+    subscriber: Subscriber,
+    handler: H,
+    inbox: Inbox,
+}
+
+impl<H: Handler> FileDriver<H> {
+    /// A driver of `subscriber`, which is state-of-the-world, for what the file has of `ty`.
+    pub fn new(
+        source: FileSource,
         ty: ResourceType,
-        mut subscriber: Subscriber,
-        mut handler: H,
+        subscriber: Subscriber,
+        handler: H,
+    ) -> (Self, Commands) {
+        let (inbox, commands) = inbox();
+        let driver = Self {
+            source,
+            ty,
+            subscriber,
+            handler,
+            inbox,
+        };
+        (driver, commands)
+    }
+
+    /// Takes the file whenever it is replaced, until all [`Commands`] are dropped. `parse` reads what it holds:
+    /// YAML, JSON or protobuf is for the caller to know. A file that cannot be read or parsed is reported, and
+    /// what was there stays.
+    pub async fn run(
+        mut self,
         parse: impl Fn(&Path, &[u8]) -> Result<DiscoveryResponse, String>,
         mut failed: impl FnMut(&str),
     ) {
-        subscriber.on_connected();
+        self.subscriber.on_connected();
+        let mut last: Option<DiscoveryResponse> = None;
         loop {
-            let content = self.next().await.map_err(|error| error.to_string());
-            match content.and_then(|bytes| read(ty, &self.config.path, &bytes, &parse)) {
-                Ok(response) => deliver(&mut subscriber, &mut handler, response),
-                Err(reason) => failed(&format!("{}: {reason}", self.config.path.display())),
+            let due = self.subscriber.next_deadline();
+            tokio::select! {
+                replaced = self.source.replaced() => {
+                    let content = match replaced {
+                        Ok(()) => self.source.content().await,
+                        Err(error) => Err(error),
+                    };
+                    let content = content.map_err(|error| error.to_string());
+                    let path = &self.source.config.path;
+                    match content.and_then(|bytes| read(self.ty, path, &bytes, &parse)) {
+                        Ok(response) => {
+                            self.deliver(response.clone());
+                            last = Some(response);
+                        }
+                        Err(reason) => failed(&format!("{}: {reason}", path.display())),
+                    }
+                }
+                command = self.inbox.recv() => {
+                    let Some(command) = command else { return };
+                    self.inbox.obey(command, &mut self.subscriber, &mut self.handler);
+                    // What is wanted now may have been in the file all the time.
+                    if let Some(last) = &last {
+                        self.deliver(last.clone());
+                    }
+                }
+                () = sleep_until(due) => {
+                    let now = clock::now();
+                    let events = self.subscriber.on_timer(now);
+                    settle(now, &mut self.subscriber, &mut self.handler, events);
+                }
             }
         }
+    }
+
+    fn deliver(&mut self, response: DiscoveryResponse) {
+        let now = clock::now();
+        let response = Response::Sotw(response);
+        take(now, &mut self.subscriber, &mut self.handler, response);
+        // Nobody listens to what we would ask for.
+        while self.subscriber.poll_request(now).is_some() {}
     }
 }
 
@@ -152,11 +230,4 @@ fn read(
         response.version_info = version_of(bytes);
     }
     Ok(response)
-}
-
-fn deliver<H: Handler>(subscriber: &mut Subscriber, handler: &mut H, response: DiscoveryResponse) {
-    take(clock::now(), subscriber, handler, Response::Sotw(response));
-    let now = clock::now();
-    // Nobody listens to what we would ask for.
-    while subscriber.poll_request(now).is_some() {}
 }

@@ -12,7 +12,7 @@ mod session;
 pub(crate) use codec::ProtoCodec;
 
 pub use client::{Call, Commands, Driver, Handler, Server, Stream};
-pub use file::{FileSource, PathConfigSource};
+pub use file::{FileDriver, FileSource, PathConfigSource};
 pub use interest::Interest;
 pub use load::LoadDriver;
 pub use server::{XdsService, XdsServiceBuilder};

@@ -23,8 +23,8 @@ use mesh_xds::{
     load::{ClusterLoad, EndpointLoad},
     server::{ConfigStatus, LoadSink, LrsSettings, NodeId, Snapshot, SnapshotCache},
     transport::{
-        Commands, Driver, FileSource, Handler, Interest, LoadDriver, PathConfigSource, Stream,
-        XdsService,
+        Commands, Driver, FileDriver, FileSource, Handler, Interest, LoadDriver, PathConfigSource,
+        Stream, XdsService,
     },
     wire::DiscoveryResponse,
 };
@@ -513,11 +513,10 @@ async fn a_file_is_read_when_it_is_moved_into_place() {
         DiscoveryResponse::decode(bytes).map_err(|error| error.to_string())
     };
     let recorder = Recorder { state, connections };
-    let running = tokio::spawn(
-        source.run(Cluster, subscriber, recorder, parse, move |reason| {
-            failures.send_replace(reason.to_owned());
-        }),
-    );
+    let (driver, _commands) = FileDriver::new(source, Cluster, subscriber, recorder);
+    let running = tokio::spawn(driver.run(parse, move |reason| {
+        failures.send_replace(reason.to_owned());
+    }));
     let a = (Cluster, "a".to_owned());
     let wait = async {
         states

@@ -10,7 +10,7 @@ use envoy_types::pb::envoy::{
 };
 use mesh_tls::{FileSecret, Identity, TlsParams, TlsVersion};
 
-use super::value;
+use super::{secret, value};
 use crate::{
     convert::context::Context,
     language::{
@@ -26,15 +26,15 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         fields: &[
             ("tls_params", Enforced),
             ("tls_certificates", Enforced),
-            ("tls_certificate_sds_secret_configs", Security),
+            ("tls_certificate_sds_secret_configs", Enforced),
             ("tls_certificate_provider_instance", Security),
             ("custom_tls_certificate_selector", Security),
             ("tls_certificate_certificate_provider", Security),
             ("tls_certificate_certificate_provider_instance", Security),
             ("custom_handshaker", Security),
             ("validation_context", Enforced),
-            ("validation_context_sds_secret_config", Security),
-            ("combined_validation_context", Security),
+            ("validation_context_sds_secret_config", Enforced),
+            ("combined_validation_context", Enforced),
             ("validation_context_certificate_provider", Security),
             ("validation_context_certificate_provider_instance", Security),
             ("alpn_protocols", Enforced),
@@ -103,8 +103,7 @@ pub(super) fn params(
 
 /// Whether certificates come from where this proxy cannot get them; the report says so.
 pub(super) const fn are_elsewhere(from: &CommonTlsContext) -> bool {
-    !from.tls_certificate_sds_secret_configs.is_empty()
-        || from.tls_certificate_provider_instance.is_some()
+    from.tls_certificate_provider_instance.is_some()
         || from.custom_tls_certificate_selector.is_some()
         || from.custom_handshaker.is_some()
 }
@@ -116,14 +115,16 @@ pub(super) fn certificates(
 ) -> Option<Vec<CertificateSource>> {
     let list = at.field("tls_certificates");
     let each = from.tls_certificates.iter().enumerate();
+    let inline = each.map(|(index, from)| certificate(cx, &list.index(index), from));
+    let list = at.field("tls_certificate_sds_secret_configs");
+    let each = from.tls_certificate_sds_secret_configs.iter().enumerate();
+    let elsewhere = each.map(|(index, from)| secret::certificate(cx, &list.index(index), from));
     // All of them are looked at before anything is given up.
-    let each: Vec<_> = each
-        .map(|(index, from)| certificate(cx, &list.index(index), from))
-        .collect();
+    let each: Vec<_> = inline.chain(elsewhere).collect();
     each.into_iter().collect()
 }
 
-fn certificate(
+pub(super) fn certificate(
     cx: &Context<'_>,
     at: &At<'_>,
     from: &pb::TlsCertificate,

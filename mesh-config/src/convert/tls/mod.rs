@@ -1,6 +1,7 @@
 //! `DownstreamTlsContext` and `UpstreamTlsContext`: the transport sockets that encrypt.
 
 mod common;
+mod secret;
 mod validation;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::{
 };
 
 pub(super) use common::SUPPORT as COMMON_SUPPORT;
+pub(super) use secret::{SUPPORT as SECRET_SUPPORT, convert as secret};
 pub(super) use validation::SUPPORT as VALIDATION_SUPPORT;
 
 pub(super) const SUPPORT: &[MessageSupport] = &[
@@ -186,9 +188,12 @@ pub(super) fn upstream(
             .match_server_name(from.auto_sni_san_validation)
             .enforce_rsa_key_usage(rsa)
     });
-    let dangerous = validation
-        .config()
-        .is_none_or(ValidationConfig::is_dangerous);
+    // What comes from elsewhere is looked at when it comes.
+    let comes = matches!(validation, ValidationSource::Sds { .. });
+    let dangerous = !comes
+        && validation
+            .config()
+            .is_none_or(ValidationConfig::is_dangerous);
     if from.auto_sni_san_validation && dangerous {
         let reason = "'auto_sni_san_validation' was configured without a trusted CA";
         cx.invalid(&at.field("auto_sni_san_validation"), reason);

@@ -12,10 +12,10 @@ use envoy_types::pb::envoy::{
 };
 use mesh_tls::{
     Crl, FileSecret, SanKind, SanMatcher, SpiffeBundles, Trust, TrustBundle, TrustDomain,
-    ValidationConfig,
+    ValidationConfig, ValidationDefaults,
 };
 
-use super::{common::file, value};
+use super::{common::file, secret, value};
 use crate::{
     convert::{
         context::{Context, type_name},
@@ -80,13 +80,65 @@ pub(super) fn convert(
     at: &At<'_>,
     from: &CommonTlsContext,
 ) -> Option<Option<ValidationSource>> {
-    let Some(ValidationContextType::ValidationContext(from)) = &from.validation_context_type else {
-        return Some(None);
+    use ValidationContextType::{
+        CombinedValidationContext, ValidationContext, ValidationContextSdsSecretConfig,
     };
-    validation(cx, &at.field("validation_context"), from).map(Some)
+    match &from.validation_context_type {
+        Some(ValidationContext(from)) => {
+            validation(cx, &at.field("validation_context"), from).map(Some)
+        }
+        Some(ValidationContextSdsSecretConfig(from)) => {
+            let at = at.field("validation_context_sds_secret_config");
+            let nothing = pb::CertificateValidationContext::default();
+            let defaults = defaults(cx, &at, &nothing)?;
+            secret::validation(cx, &at, from, defaults).map(Some)
+        }
+        Some(CombinedValidationContext(from)) => {
+            let at = at.field("combined_validation_context");
+            let nothing = pb::CertificateValidationContext::default();
+            let own = from.default_validation_context.as_ref();
+            let own_at = at.field("default_validation_context");
+            let defaults = defaults(cx, &own_at, own.unwrap_or(&nothing))?;
+            let at = at.field("validation_context_sds_secret_config");
+            // Without one, where the rest comes from is in the report.
+            let from = from.validation_context_sds_secret_config.as_ref()?;
+            secret::validation(cx, &at, from, defaults).map(Some)
+        }
+        _ => Some(None),
+    }
 }
 
-fn validation(
+/// What counts together with a secret that is to come: names and lists too, for which it has the anchors.
+fn defaults(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    from: &pb::CertificateValidationContext,
+) -> Option<ValidationDefaults> {
+    let mut rest = from.clone();
+    let names = std::mem::take(&mut rest.match_typed_subject_alt_names);
+    let crl = rest.crl.take();
+    let ValidationSource::Fixed(base) = validation(cx, at, &rest)? else {
+        let reason = "is not supported beside a secret from a control plane";
+        cx.invalid(&at.field("watched_directory"), reason);
+        return None;
+    };
+    let list = at.field("match_typed_subject_alt_names");
+    let sans = names.iter().enumerate();
+    let sans: Option<Vec<_>> = sans
+        .map(|(index, from)| san(cx, &list.index(index), from))
+        .collect();
+    let crls = match &crl {
+        None => Vec::new(),
+        Some(source) => {
+            let at = at.field("crl");
+            let pem = value::data_source(cx, &at, source)?;
+            cx.ok(&at, Crl::from_pem(&pem))?
+        }
+    };
+    Some(ValidationDefaults::new(*base, sans?, crls))
+}
+
+pub(super) fn validation(
     cx: &Context<'_>,
     at: &At<'_>,
     from: &pb::CertificateValidationContext,

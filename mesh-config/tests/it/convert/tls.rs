@@ -8,7 +8,7 @@ use mesh_tls::{
     dev_ca::{DevCa, DevLeaf},
 };
 
-use super::{cluster, cluster_text, config, refusal, report};
+use super::{assert_refused, cluster, cluster_text, config, refusal, report};
 
 const AT: &str = "static_resources.clusters[0].transport_socket.typed_config";
 
@@ -183,14 +183,6 @@ fn what_makes_no_sense_is_refused() {
 fn what_is_not_done_keeps_the_proxy_from_running() {
     for (context, path) in [
         (
-            "common_tls_context: {tls_certificate_sds_secret_configs: [{name: a}]}",
-            "common_tls_context.tls_certificate_sds_secret_configs",
-        ),
-        (
-            "common_tls_context: {validation_context_sds_secret_config: {name: a}}",
-            "common_tls_context.validation_context_sds_secret_config",
-        ),
-        (
             "common_tls_context: {validation_context: {system_root_certs: {}}}",
             "common_tls_context.validation_context.system_root_certs",
         ),
@@ -281,4 +273,25 @@ fn labels_pick_a_transport_socket() {
         .socket_matches
         .clone();
     assert_eq!(TransportSocketMatch::pick(any, &[]), 1);
+}
+
+#[test]
+fn a_secret_without_a_source_is_the_bootstraps_own() {
+    for (context, path) in [
+        (
+            "common_tls_context: {tls_certificate_sds_secret_configs: [{name: a}]}",
+            "common_tls_context.tls_certificate_sds_secret_configs[0].name",
+        ),
+        (
+            "common_tls_context: {validation_context_sds_secret_config: {name: a}}",
+            "common_tls_context.validation_context_sds_secret_config.name",
+        ),
+    ] {
+        assert_refused(
+            &cluster_text(&tls(context)),
+            "transport_socket",
+            &format!("{AT}.{path}"),
+            "there is no static secret \"a\", and no sds_config",
+        );
+    }
 }
