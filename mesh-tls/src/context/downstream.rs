@@ -102,8 +102,8 @@ impl DownstreamTlsConfig {
         self
     }
 
-    /// How long a session may be taken up again. Envoy: `session_timeout`, 0 s to `u32::MAX` s; 2 h by default
-    /// in TLS 1.2, and never more than 7 days in TLS 1.3.
+    /// How long after its handshake a session may be taken up again; a session that is taken up begins anew. Envoy:
+    /// `session_timeout`, 0 s to `u32::MAX` s. 2 h by default, and never more than 7 days; 0 s: not at all.
     #[must_use]
     pub const fn session_timeout(mut self, timeout: Duration) -> Self {
         self.session_timeout = Some(timeout);

@@ -3,6 +3,7 @@
 mod cache;
 mod client;
 mod downstream;
+mod expiry;
 mod names;
 mod params;
 mod resolver;

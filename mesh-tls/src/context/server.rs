@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rustls::{
     ServerConfig,
@@ -6,13 +6,19 @@ use rustls::{
     server::{NoServerSessionStorage, ServerSessionMemoryCache, WebPkiClientVerifier},
 };
 
-use super::{Clock, ContextError, DownstreamTlsConfig, WallClock, resolver::ByNameAndKey};
+use super::{
+    Clock, ContextError, DownstreamTlsConfig, WallClock, expiry::Expiry, resolver::ByNameAndKey,
+};
 use crate::{
     Identity, Validator, context::tickets::Tickets, digest::sha256, validation::DangerVerifier,
 };
 
 /// So many sessions of TLS 1.2 clients without tickets are remembered; the oldest go first.
 const SESSIONS_MAX: usize = 4096;
+/// How long a session may be taken up when config does not say: 2 h, in seconds.
+const LIFETIME_DEFAULT: u32 = 7200;
+/// The longest that TLS 1.3 allows, in seconds.
+const LIFETIME_MAX: u32 = 7 * 24 * 3600;
 
 /// A server's context with its secrets: what one handshake sees from start to end.
 #[derive(Debug)]
@@ -63,7 +69,7 @@ impl ServerContext {
         let mut server = builder.with_cert_resolver(Arc::new(resolver));
         server.alpn_protocols = config.alpn.clone();
         server.ignore_client_order = !config.prefer_client_ciphers;
-        resumption(config, validator.as_ref(), &mut server)?;
+        resumption(config, validator.as_ref(), clock, &mut server)?;
         Ok(Self {
             library: Arc::new(server),
             identities,
@@ -90,25 +96,28 @@ fn client_validator(
 fn resumption(
     config: &DownstreamTlsConfig,
     validator: Option<&Arc<Validator>>,
+    clock: &WallClock,
     server: &mut ServerConfig,
 ) -> Result<(), ContextError> {
-    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
-    let lifetime = config.session_timeout.map(seconds);
+    let lifetime = config.session_timeout.map_or(LIFETIME_DEFAULT, |time| {
+        u32::try_from(time.as_secs()).unwrap_or(LIFETIME_MAX)
+    });
+    let expiry = Expiry::new(lifetime.min(LIFETIME_MAX), clock);
     if config.tickets {
         // A ticket that was given without a certificate is worth nothing where one is asked for.
         let trust = validator.map(|one| one.config());
         let what = (trust, config.require_client_certificate);
         let context = sha256(format!("{what:?}").as_bytes());
-        let keyed = Tickets::new(&config.ticket_keys, lifetime, context.to_vec());
-        server.ticketer = match keyed {
+        let keyed = Tickets::new(&config.ticket_keys, context.to_vec());
+        server.ticketer = expiry.clone().tickets(match keyed {
             Some(tickets) => tickets,
             None => Ticketer::new().map_err(|error| ContextError::Library(error.to_string()))?,
-        };
+        });
     } else {
         server.send_tls13_tickets = 0;
     }
     server.session_storage = if config.stateful {
-        ServerSessionMemoryCache::new(SESSIONS_MAX)
+        expiry.storage(ServerSessionMemoryCache::new(SESSIONS_MAX))
     } else {
         Arc::new(NoServerSessionStorage {})
     };

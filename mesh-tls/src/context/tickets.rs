@@ -16,10 +16,6 @@ use crate::SecretError;
 pub const TICKET_KEY_LEN: usize = 80;
 /// The most session ticket keys; more are a config error.
 pub const TICKET_KEYS_MAX: usize = 32;
-/// How long a ticket is good when config does not say: 2 h, in seconds.
-pub(super) const LIFETIME_DEFAULT: u32 = 7200;
-/// The longest that TLS 1.3 allows, in seconds.
-const LIFETIME_MAX: u32 = 7 * 24 * 3600;
 
 const NAME: usize = 16;
 const IV: usize = 16;
@@ -56,7 +52,6 @@ impl fmt::Debug for TicketKey {
 /// Tickets under keys from config.
 pub(super) struct Tickets {
     keys: Vec<Sealer>,
-    lifetime: u32,
     /// Sealed along: sessions of one context are of no use in another, whose trust may differ.
     context: Vec<u8>,
 }
@@ -70,18 +65,10 @@ struct Sealer {
 
 impl Tickets {
     /// `None` when there is no key, or the library refuses one.
-    pub(super) fn new(
-        keys: &[TicketKey],
-        lifetime: Option<u32>,
-        context: Vec<u8>,
-    ) -> Option<Arc<Self>> {
+    pub(super) fn new(keys: &[TicketKey], context: Vec<u8>) -> Option<Arc<Self>> {
         let keys: Option<Vec<_>> = keys.iter().map(Sealer::new).collect();
         let keys = keys.filter(|keys| !keys.is_empty())?;
-        Some(Arc::new(Self {
-            keys,
-            lifetime: lifetime.unwrap_or(LIFETIME_DEFAULT).min(LIFETIME_MAX),
-            context,
-        }))
+        Some(Arc::new(Self { keys, context }))
     }
 }
 
@@ -112,7 +99,8 @@ impl ProducesTickets for Tickets {
     }
 
     fn lifetime(&self) -> u32 {
-        self.lifetime
+        // What is around it says how long.
+        0
     }
 
     fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
@@ -153,7 +141,7 @@ mod tests {
 
     fn tickets(keys: &[u8], context: &[u8]) -> std::sync::Arc<Tickets> {
         let keys: Vec<_> = keys.iter().copied().map(key).collect();
-        Tickets::new(&keys, None, context.to_vec()).unwrap()
+        Tickets::new(&keys, context.to_vec()).unwrap()
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! Handshakes in memory: what both ends agree on, and what each says when they do not.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use mesh_tls::{
     ContextError, DownstreamTlsConfig, Rejection, SanKind, SanMatcher, Secret, ServerNames, Stage,
@@ -424,6 +430,43 @@ async fn sessions_are_taken_up_again() {
             }
             let reused = acceptor.stats().ssl().session_reused().value();
             assert_eq!(reused, u64::from(resumes));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_not_taken_up_after_its_timeout() {
+    let ours = ca("example.org");
+    let key = TicketKey::new(&[7; TICKET_KEY_LEN]).unwrap();
+    for (version, tickets, keys) in [
+        (TlsVersion::Tls13, true, vec![key.clone()]),
+        (TlsVersion::Tls13, true, vec![]),
+        (TlsVersion::Tls12, true, vec![key]),
+        (TlsVersion::Tls12, true, vec![]),
+        (TlsVersion::Tls12, false, vec![]),
+    ] {
+        let case = format!("{version} {tickets} {}", keys.len());
+        let mut pair = Pair::of(&ours);
+        pair.server = pair
+            .server
+            .params(TlsParams::downstream())
+            .session_ticket_keys(keys)
+            .unwrap()
+            .disable_stateless_session_resumption(!tickets)
+            .disable_stateful_session_resumption(tickets)
+            .session_timeout(Duration::from_secs(60));
+        pair.client = pair.client.params(only(version));
+        let seconds = Arc::<AtomicU64>::default();
+        let clock = {
+            let seconds = Arc::clone(&seconds);
+            Arc::new(move || now() + Duration::from_secs(seconds.load(Ordering::Relaxed)))
+        };
+        let (acceptor, connector) = (pair.acceptor().with_clock(clock), pair.connector());
+        for (at, expected) in [(0, false), (59, true), (119, false)] {
+            seconds.store(at, Ordering::Relaxed);
+            let (mut a, mut b) = shake(&acceptor, &connector).await.both();
+            talk(&mut a, &mut b).await;
+            assert_eq!(a.session().resumed, expected, "{case} {at}");
         }
     }
 }
