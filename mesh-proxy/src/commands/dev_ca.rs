@@ -1,6 +1,6 @@
 //! `mesh-proxy dev-ca`: throw-away certificates on disk.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -57,6 +57,7 @@ pub(crate) fn run(flags: &DevCaFlags) -> anyhow::Result<()> {
     };
     let ids = flags.workloads.iter().map(|name| id(&ca, name));
     let ids = ids.collect::<anyhow::Result<Vec<_>>>()?;
+    have_own_folders(&ids)?;
     let lifetime = Duration::from_secs(3600 * flags.hours);
     ca.save(folder)?;
     ca.write(folder, &ids, now, lifetime)?;
@@ -74,6 +75,21 @@ pub(crate) fn run(flags: &DevCaFlags) -> anyhow::Result<()> {
             own.join("{svid,key}.pem").display(),
             flags.hours
         );
+    }
+    Ok(())
+}
+
+/// A workload's folder is named by the last part of its path: of two that share one, the second would be served as
+/// the first.
+fn have_own_folders(ids: &[SpiffeId]) -> anyhow::Result<()> {
+    let mut folders = BTreeMap::new();
+    for id in ids {
+        let folder = DevCa::folder_of(id);
+        if let Some(other) = folders.insert(folder, id) {
+            bail!(
+                "{other} and {id} would share the folder {folder:?}: make them in different DIRs"
+            );
+        }
     }
     Ok(())
 }
@@ -100,4 +116,27 @@ fn id(ca: &DevCa, name: &str) -> anyhow::Result<SpiffeId> {
         bail!("the workload {name:?} has no name of its own");
     }
     Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SpiffeId, have_own_folders};
+
+    #[test]
+    fn workloads_that_would_share_a_folder_are_refused() {
+        let ids = |names: &[&str]| -> Vec<_> {
+            let ids = names
+                .iter()
+                .map(|name| format!("spiffe://example.org/{name}"));
+            ids.map(|id| SpiffeId::new(&id).expect("an id")).collect()
+        };
+        have_own_folders(&ids(&["ns/a/sa/shop", "ns/a/sa/cart"])).expect("two folders");
+        let error =
+            have_own_folders(&ids(&["ns/a/sa/shop", "ns/b/sa/shop"])).expect_err("one folder");
+        assert_eq!(
+            error.to_string(),
+            "spiffe://example.org/ns/a/sa/shop and spiffe://example.org/ns/b/sa/shop would share the folder \
+             \"shop\": make them in different DIRs"
+        );
+    }
 }
