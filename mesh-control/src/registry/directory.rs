@@ -35,7 +35,7 @@ impl Directory {
     /// When the directory cannot be watched.
     pub fn new(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
-        let watch = Watch::new()?;
+        let mut watch = Watch::new()?;
         watch.add(&path)?;
         Ok(Self {
             name: format!("directory {}", path.display()),
@@ -48,7 +48,7 @@ impl Directory {
     }
 
     /// All files: group, path and text. Folders are watched before they are read, so nothing is missed.
-    fn files(&self) -> io::Result<Vec<(String, String, String)>> {
+    fn files(&mut self) -> io::Result<Vec<(String, String, String)>> {
         let mut files = Vec::new();
         for (group, path) in listing(&self.path)? {
             match group {

@@ -27,7 +27,7 @@ impl MeshFile {
     /// When the folder cannot be watched.
     pub fn new(path: impl Into<PathBuf>) -> std::io::Result<Self> {
         let path = path.into();
-        let watch = Watch::new()?;
+        let mut watch = Watch::new()?;
         watch.add(match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),

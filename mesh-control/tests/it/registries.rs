@@ -137,3 +137,49 @@ async fn a_resource_that_is_wrong_is_named_with_file_and_line() {
     let text = error[0].to_string();
     assert!(text.contains("c.yaml:6:1: lb_policy: "), "{text}");
 }
+
+#[tokio::test]
+async fn a_folder_that_is_a_link_is_followed_when_the_link_moves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    for version in ["v1", "v2"] {
+        fs::create_dir(at(version)).expect("created");
+    }
+    let link = |to: &str| {
+        std::os::unix::fs::symlink(to, at("next")).expect("linked");
+        fs::rename(at("next"), at("current")).expect("moved");
+    };
+    link("v1");
+    put(&at("v2").join("e.yaml"), ENDPOINTS);
+    let mut directory = Directory::new(at("current")).expect("a watch");
+    let all = |knowledge| match knowledge {
+        Ok(Knowledge::Resources(groups)) => groups.get(EVERYBODY).map_or(0, Vec::len),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(all(directory.next().await), 0);
+    link("v2");
+    assert_eq!(all(directory.next().await), 1);
+    // What changes in its place is seen too.
+    put(
+        &at("v2").join("f.yaml"),
+        &ENDPOINTS.replace("users", "shop"),
+    );
+    assert_eq!(all(directory.next().await), 2);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_replaced_is_watched_in_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = folder.path().join("mesh");
+    fs::create_dir(&own).expect("created");
+    let path = own.join("mesh.yaml");
+    put(&path, MESH);
+    let mut registry = MeshFile::new(&path).expect("a watch");
+    assert!(matches!(registry.next().await, Ok(Knowledge::Mesh(_))));
+    fs::remove_dir_all(&own).expect("removed");
+    let gone = refusal(registry.next().await);
+    assert!(gone.contains("mesh.yaml"), "{gone}");
+    fs::create_dir(&own).expect("created");
+    put(&path, MESH);
+    while registry.next().await.is_err() {}
+}
