@@ -1,5 +1,5 @@
 use std::{
-    task::Context,
+    task::{Context, Waker},
     time::{Duration, Instant},
 };
 
@@ -299,7 +299,12 @@ impl<B, C: RetryContext> Call<B, C> {
             slot: self.plan.state.take_slot().flatten(),
             request: self.request.take(),
         };
-        let idle = self.plan.per_try_idle_timeout.map(|timeout| {
+        // It begins with the end of the request: a tunnel, or a call that goes both ways, is not silent only
+        // because its answer is.
+        let cx = Context::from_waker(Waker::noop());
+        let complete = self.plan.source.poll_ended(&cx).is_ready();
+        let timeout = self.plan.per_try_idle_timeout.filter(|_| complete);
+        let idle = timeout.map(|timeout| {
             Box::new(Idle {
                 timer: Timer::at(after(clock::now(), timeout)),
                 timeout,

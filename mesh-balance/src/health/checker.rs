@@ -305,6 +305,8 @@ impl HealthSession {
     }
 
     fn settle(&self, outcome: Outcome, judge: impl FnOnce(&mut Check, CheckContext<'_>) -> Report) {
+        // Not under the lock: it is foreign code, and may hold the last of what ends this session.
+        let has_traffic = (self.checker.has_traffic)();
         let mut state = self.lock();
         if state.ended {
             return;
@@ -312,7 +314,7 @@ impl HealthSession {
         let context = CheckContext {
             config: &self.checker.config,
             endpoint: &self.endpoint.state,
-            has_traffic: (self.checker.has_traffic)(),
+            has_traffic,
             rng: &self.checker.rng,
         };
         let report = judge(&mut state.check, context);

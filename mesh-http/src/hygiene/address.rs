@@ -19,8 +19,11 @@ pub(super) fn local_address() -> IpAddr {
 }
 
 /// The entry of `x-forwarded-for` that stands `hops` places from the right, 1 being the last.
-pub(super) fn forwarded_for(value: &str, hops: usize) -> Option<IpAddr> {
-    let entry = value.rsplit(',').nth(hops.checked_sub(1)?)?.trim();
+pub(super) fn forwarded_for(value: &[u8], hops: usize) -> Option<IpAddr> {
+    let entry = value
+        .rsplit(|byte| *byte == b',')
+        .nth(hops.checked_sub(1)?)?;
+    let entry = str::from_utf8(entry).ok()?.trim();
     let bare = entry
         .strip_prefix('[')
         .and_then(|e| e.strip_suffix(']'))
@@ -37,10 +40,11 @@ mod tests {
 
     #[test]
     fn counts_entries_from_the_right() {
-        let xff = "1.1.1.1, 2.2.2.2,::3";
-        assert_eq!(forwarded_for(xff, 1), Some("::3".parse().unwrap()));
-        assert_eq!(forwarded_for(xff, 3), Some("1.1.1.1".parse().unwrap()));
-        assert_eq!(forwarded_for(xff, 4), None);
-        assert_eq!(forwarded_for("evil", 1), None);
+        let xff = b"1.1.1.1, 2.2.2.2,::3,\xff";
+        assert_eq!(forwarded_for(xff, 2), Some("::3".parse().unwrap()));
+        assert_eq!(forwarded_for(xff, 4), Some("1.1.1.1".parse().unwrap()));
+        assert_eq!(forwarded_for(xff, 1), None);
+        assert_eq!(forwarded_for(xff, 5), None);
+        assert_eq!(forwarded_for(b"evil", 1), None);
     }
 }

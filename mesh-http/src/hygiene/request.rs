@@ -334,10 +334,10 @@ fn forward_client_cert(
     {
         Xfcc::Keep => return,
         Xfcc::Remove => None,
-        Xfcc::Set(element) => Some(element),
+        Xfcc::Set(element) => Some(Bytes::from(element)),
         Xfcc::Append(element) => Some(match joined(headers, &NAME) {
-            Some(before) => format!("{before},{element}"),
-            None => element,
+            Some(before) => Bytes::from([&before, &b","[..], element.as_bytes()].concat()),
+            None => Bytes::from(element),
         }),
     };
     headers.remove(NAME);
@@ -383,20 +383,21 @@ fn addresses(
     // Whoever came through other proxies cannot prove where it came from.
     let single = match &xff {
         None => config.use_remote_address,
-        Some(xff) => !config.use_remote_address && !xff.contains(',') && hops == 0,
+        Some(xff) => !config.use_remote_address && !xff.contains(&b',') && hops == 0,
     };
     let internal = single
         && remote.is_some_and(|r| config.internal_addresses.iter().any(|c| c.contains(r.ip())));
     (remote, internal, config.use_remote_address && !internal)
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let mut values = headers
+/// All values of a header, as one. They are bytes: one that is no text is there all the same.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let values: Vec<&[u8]> = headers
         .get_all(name)
         .iter()
-        .filter_map(|value| value.to_str().ok());
-    let first = values.next()?.to_owned();
-    Some(values.fold(first, |all, next| all + "," + next))
+        .map(HeaderValue::as_bytes)
+        .collect();
+    (!values.is_empty()).then(|| values.join(&b','))
 }
 
 /// Appends an address to `x-forwarded-for`.
@@ -405,12 +406,15 @@ pub fn append_forwarded_for(headers: &mut HeaderMap, address: IpAddr) {
     append_xff(headers, xff.as_deref(), address);
 }
 
-fn append_xff(headers: &mut HeaderMap, xff: Option<&str>, ip: IpAddr) {
-    let value = match xff {
-        Some(xff) if !xff.is_empty() => format!("{xff},{ip}"),
-        _ => ip.to_string(),
-    };
-    insert(headers, FORWARDED_FOR, &value);
+fn append_xff(headers: &mut HeaderMap, xff: Option<&[u8]>, ip: IpAddr) {
+    let mut value = xff.unwrap_or_default().to_vec();
+    if !value.is_empty() {
+        value.push(b',');
+    }
+    value.extend_from_slice(ip.to_string().as_bytes());
+    if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(value)) {
+        headers.insert(FORWARDED_FOR, value);
+    }
 }
 
 fn strip_control(

@@ -67,13 +67,13 @@ fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 pub(super) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
-    let value = match headers.get(header::VIA) {
-        Some(old) => {
-            HeaderValue::from_bytes(&[old.as_bytes(), b", ", via.as_bytes()].concat()).ok()
-        }
-        None => Some(via.clone()),
-    };
-    if let Some(value) = value {
+    let mut hops: Vec<&[u8]> = headers
+        .get_all(header::VIA)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    hops.push(via.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&hops.join(&b", "[..])) {
         headers.insert(header::VIA, value);
     }
 }

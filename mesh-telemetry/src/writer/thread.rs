@@ -154,8 +154,12 @@ impl Shared {
     fn run(&self) {
         let mut tick_at = clock::now() + self.config.flush_interval;
         let mut retry_at = None;
+        let mut end_at = None;
         loop {
             let pass = self.next_pass(tick_at, retry_at);
+            if pass.closing {
+                end_at.get_or_insert_with(|| clock::now() + self.config.close_timeout);
+            }
             if pass.tick {
                 tick_at = clock::now() + self.config.flush_interval;
             }
@@ -168,7 +172,9 @@ impl Shared {
                     retry_at = Some(clock::now() + BLOCKED_RETRY);
                 }
             }
-            if self.settle(pass, clean) {
+            // A full pipe may have room in a moment: whoever waits, waits on.
+            let waits = retry_at.is_some() && end_at.is_none_or(|end_at| clock::now() < end_at);
+            if self.settle(pass, clean, waits) {
                 return;
             }
         }
@@ -179,7 +185,8 @@ impl Shared {
         let until = retry_at.map_or(tick_at, |retry_at| retry_at.min(tick_at));
         let mut state = lock(&self.state);
         let mut now = clock::now();
-        while !state.has_orders() && now < until {
+        // Orders do not make a full pipe any emptier.
+        while (retry_at.is_some() || !state.has_orders()) && now < until {
             state = self
                 .orders
                 .wait_timeout(state, until - now)
@@ -291,9 +298,10 @@ impl Shared {
         }
     }
 
-    /// Tells who waits, and closes files that nobody logs to any more; true when the thread shall end.
-    fn settle(&self, pass: Pass, clean: bool) -> bool {
-        let closing = pass.closing;
+    /// Tells who waits, unless that `waits` on, and closes files that nobody logs to any more; true when the
+    /// thread shall end.
+    fn settle(&self, pass: Pass, clean: bool, waits: bool) -> bool {
+        let closing = pass.closing && !waits;
         drop(pass.sinks);
         let gone: Vec<Arc<Sink>> = {
             let mut state = lock(&self.state);
@@ -303,7 +311,7 @@ impl Shared {
         gone.iter().for_each(|sink| self.abandon(sink));
         // Only now: who waits for the end may look at what was dropped.
         let mut state = lock(&self.state);
-        if pass.flushes > state.flushed {
+        if pass.flushes > state.flushed && !waits {
             state.flushed = pass.flushes;
             state.clean = clean;
         }

@@ -323,8 +323,8 @@ fn a_pipe_that_nobody_reads_holds_no_other_log_up() {
     let line = "x".repeat(99);
     (0..LINES).for_each(|_| log(&stuck, &line));
     log(&fine, "written");
-    assert!(!writer.flush(SOON));
-    assert_eq!(read(&path), "written\n");
+    assert!(!writer.flush(Duration::from_millis(1)));
+    wait_until(|| read(&path) == "written\n");
     assert_eq!(stat(&registry, "filesystem.write_failed"), 0);
 
     // Once somebody reads, the rest follows, and no line is cut.
@@ -338,4 +338,18 @@ fn a_pipe_that_nobody_reads_holds_no_other_log_up() {
     let text = String::from_utf8(text).unwrap();
     assert!(text.lines().all(|read| read == line));
     assert_eq!(text.lines().count(), LINES);
+
+    // And at the end, as long as somebody does.
+    (0..LINES).for_each(|_| log(&stuck, &line));
+    let reading = std::thread::spawn(move || {
+        let (mut text, start) = (Vec::new(), clock::now());
+        while text.len() < LINES * 100 && clock::now() - start < SOON {
+            let _ = reader.read_to_end(&mut text);
+            std::thread::yield_now();
+        }
+        text.len()
+    });
+    assert!(writer.flush(SOON));
+    drop((writer, stuck, fine));
+    assert_eq!(reading.join().unwrap(), LINES * 100);
 }

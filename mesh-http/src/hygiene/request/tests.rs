@@ -88,6 +88,31 @@ fn the_edge_appends_the_peer_and_trusts_only_so_many_hops() {
 }
 
 #[test]
+fn a_forwarded_for_that_is_no_text_makes_nobody_internal() {
+    let config = EdgeConfig {
+        use_remote_address: true,
+        xff_num_trusted_hops: 1,
+        internal_addresses: vec![Cidr::new("203.0.113.0".parse().unwrap(), 24).unwrap()],
+        ..EdgeConfig::default()
+    };
+    let (mut parts, ()) = Request::builder()
+        .header("x-forwarded-for", &b"\xff, 198.51.100.9"[..])
+        .header("x-envoy-retry-on", "5xx")
+        .body(())
+        .unwrap()
+        .into_parts();
+    let connection = ConnectionInfo::new(1, None, "203.0.113.7:5000".parse().ok());
+    let prepared = prepare_request(&mut parts, &config, &connection, &Rng::seeded(1)).unwrap();
+    assert_eq!(prepared.remote.unwrap().ip().to_string(), "198.51.100.9");
+    assert!(!prepared.internal);
+    assert_eq!(value(&parts, "x-envoy-retry-on"), None);
+    assert_eq!(
+        parts.headers["x-forwarded-for"].as_bytes(),
+        b"\xff, 198.51.100.9,203.0.113.7"
+    );
+}
+
+#[test]
 fn hop_by_hop_headers_end_here_but_protected_ones_cannot_be_nominated_away() {
     let headers = [
         ("connection", "keep-alive, x-drop, x-forwarded-for, host"),

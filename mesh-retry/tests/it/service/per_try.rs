@@ -180,6 +180,26 @@ async fn a_silent_attempt_is_ended_and_repeated() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_may_be_silent_while_its_request_goes_on() {
+    use http_body_util::BodyExt as _;
+    let (upload, answer) = (Gate::new(), Gate::new());
+    let request = ScriptedBody::new().data("a").wait(&upload).data("b");
+    let body = ScriptedBody::new().wait(&answer).data("x");
+    let config = usual().per_try_idle_timeout(ms(50)).build();
+    let mut bench = Bench::new(config).script([Reply::status(200).early().body(body)]);
+    let request = Request::new(Body::new(request));
+    let mut response = Body::from(bench.send(request).await.unwrap().into_body());
+    let opening = async {
+        advance(ms(100)).await;
+        answer.open();
+    };
+    let (frame, ()) = tokio::join!(response.frame(), opening);
+    assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), "x");
+    assert_eq!(bench.counter("upstream_rq_per_try_idle_timeout"), 0);
+    upload.open();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_idle_timeout_goes_on_through_the_body_and_every_frame_restarts_it() {
     use http_body_util::BodyExt as _;
     let (first, second) = (Gate::new(), Gate::new());
