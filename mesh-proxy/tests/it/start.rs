@@ -38,12 +38,12 @@ fn validate_says_what_is_good_and_exits() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("OK"));
 }
 
-/// TLS whose secrets come from where this proxy cannot get them yet.
-const TLS: &str = r#"transport_socket: {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: {tls_certificate_sds_secret_configs: [{name: own, sds_config: {ads: {}}}]}}}"#;
+/// A transport that this proxy does not have yet.
+const ALTS: &str = r#"transport_socket: {name: alts, typed_config: {"@type": type.googleapis.com/envoy.extensions.transport_sockets.alts.v3.Alts, handshaker_service: a}}"#;
 
 #[test]
 fn config_that_protects_somebody_is_not_ignored() {
-    let yaml = bootstrap(upstream().address(), "", TLS);
+    let yaml = bootstrap(upstream().address(), "", ALTS);
     let output = run(&["--config-yaml", &yaml]);
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -336,7 +336,10 @@ fn what_is_not_done_is_reported() {
             ("transport_socket.typed_config", true),
             ("common_lb_config.locality_weighted_lb_config", false),
             ("upstream_connection_options", false),
-            ("transport_socket_matches", true),
+            (
+                "transport_socket_matches[0].transport_socket.typed_config",
+                true
+            ),
             ("preconnect_policy", false),
         ]
     );

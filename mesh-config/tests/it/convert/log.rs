@@ -213,13 +213,13 @@ fn logs_that_cannot_be_written_are_reported() {
     assert_eq!(report(&text), [(format!("{AT}.typed_config"), None, false)]);
     let text = manager_text(&fields(
         STDOUT,
-        "log_format: {text_format: '%DOWNSTREAM_LOCAL_EMAIL_SAN%'}",
+        "log_format: {text_format: '%DOWNSTREAM_TLS_SESSION_ID%'}",
         "",
     ));
     let path = format!("{AT}.typed_config.log_format.text_format");
     assert_eq!(
         report(&text),
-        [(path, Some("DOWNSTREAM_LOCAL_EMAIL_SAN".to_owned()), false)]
+        [(path, Some("DOWNSTREAM_TLS_SESSION_ID".to_owned()), false)]
     );
 }
 
