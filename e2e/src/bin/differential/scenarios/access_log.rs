@@ -172,7 +172,7 @@ fn lines() -> Group {
             ..with("start")
         })
         .listener(&Hcm {
-            fields: "access_log_options: {access_log_flush_interval: 0.1s}",
+            fields: "access_log_options: {access_log_flush_interval: 0.15s}",
             ..with("periodic")
         })
         .listener(&Hcm {
