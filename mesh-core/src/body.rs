@@ -132,6 +132,47 @@ pub enum StreamEnd {
     Dropped,
 }
 
+impl Body {
+    /// This body, and with it something that stays until the body is dropped, which goes first. For what has
+    /// to be told how it ended, there is [`GuardedBody`].
+    #[must_use]
+    pub fn keeping(self, kept: impl Send + 'static) -> Self {
+        Self::new(Keeping {
+            body: self,
+            _kept: kept,
+        })
+    }
+}
+
+/// The order of the fields is the order in which they go.
+struct Keeping<T> {
+    body: Body,
+    _kept: T,
+}
+
+// The body is pinned in its own box, and nobody is pinned here.
+impl<T> Unpin for Keeping<T> {}
+
+impl<T> HttpBody for Keeping<T> {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Told once how the response body ended: where permits return, and stats and logs settle.
 pub trait EndGuard {
     /// The body ended. Dropping the guard follows at once.

@@ -324,6 +324,19 @@ impl Error {
     }
 }
 
+/// An error and its causes in one line, from the outermost in.
+#[must_use]
+pub fn with_causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
 /// A foreign error may still have one of ours, or an I/O error, somewhere down its chain.
 fn classify_foreign(error: &(dyn StdError + 'static)) -> (ErrorKind, Sent) {
     let mut next = Some(error);

@@ -62,7 +62,7 @@ pub use cidr::{Cidr, InvalidCidr};
 pub use connection::ConnectionInfo;
 pub use decision::{Decision, DecisionTrace, Reason, TRACE_MAX};
 pub use endpoint::{Address, Endpoint, EndpointState, EndpointStats, Health, HealthFlag, Locality};
-pub use error::{BoxError, Error, ErrorKind, LocalReply, Origin, Sent};
+pub use error::{BoxError, Error, ErrorKind, LocalReply, Origin, Sent, with_causes};
 pub use event::EventLine;
 pub use flag::{FLAGS_MAX, ResponseFlag, ResponseFlags};
 pub use metadata::{Metadata, MetadataValue};

@@ -115,7 +115,7 @@ fn admit(
     note_end(&body, info);
     if let Some(tunnel) = parts.extensions.get::<TunnelRequest>() {
         allow_tunnel(shared, info, tunnel)?;
-        body = Body::new(Tunnelled::new(shared, body));
+        body = body.keeping(Upgraded::new(shared));
     }
     Ok((parts, body))
 }
@@ -181,46 +181,20 @@ fn metered(body: Body, info: &Arc<RequestInfo>) -> Body {
     })
 }
 
-/// What the client of a tunnel says, which is counted as one while it lasts.
-struct Tunnelled {
-    shared: Arc<Shared>,
-    body: Body,
-}
+/// Counts a tunnel for as long as what its client says is held.
+struct Upgraded(Arc<Shared>);
 
-impl Tunnelled {
-    fn new(shared: &Arc<Shared>, body: Body) -> Self {
+impl Upgraded {
+    fn new(shared: &Arc<Shared>) -> Self {
         shared.stats.downstream_cx_upgrades_total().inc();
         shared.stats.downstream_cx_upgrades_active().inc();
-        Self {
-            shared: Arc::clone(shared),
-            body,
-        }
+        Self(Arc::clone(shared))
     }
 }
 
-impl Drop for Tunnelled {
+impl Drop for Upgraded {
     fn drop(&mut self) {
-        self.shared.stats.downstream_cx_upgrades_active().dec();
-    }
-}
-
-impl HttpBody for Tunnelled {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.stats.downstream_cx_upgrades_active().dec();
     }
 }
 

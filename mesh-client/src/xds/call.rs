@@ -1,20 +1,16 @@
 //! gRPC calls to a control plane, through the cluster that it is.
 
 use std::{
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use http_body::{Frame, SizeHint};
 use mesh_config::model::ControlServer;
-use mesh_core::{Body, BoxError, BoxFuture, Endpoint, Error, Resources, Thresholds, stats::Scope};
+use mesh_core::{Body, BoxError, BoxFuture, Endpoint, Resources, Thresholds, stats::Scope};
 use mesh_http::{
     h2::KeepaliveConfig,
     pool::{HttpVersion, Pool, PoolStats, UpstreamProtocol},
@@ -93,40 +89,16 @@ impl Call for ThroughCluster {
         Box::pin(async move {
             let pool = pool?;
             let response = pool.send(request).await?;
-            Ok(response.map(|body| Body::new(Answer { body, pool })))
+            Ok(response.map(|body| body.keeping(Ending(pool))))
         })
     }
 }
 
-/// What is answered. The connection ends with it.
-struct Answer {
-    body: Body,
-    pool: Pool,
-}
+/// The connection ends with its answer.
+struct Ending(Pool);
 
-impl Drop for Answer {
+impl Drop for Ending {
     fn drop(&mut self) {
-        self.body = Body::empty();
-        self.pool.close_idle();
-    }
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.close_idle();
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http::{Request, Response, uri::PathAndQuery};
-use mesh_core::{Body, BoxError, BoxFuture, Error, ErrorKind, Rng, clock};
+use mesh_core::{Body, BoxError, BoxFuture, Error, ErrorKind, Rng, clock, with_causes};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, body::Body as TonicBody, client::Grpc, codec::Codec, transport::Endpoint};
@@ -526,7 +526,7 @@ where
     B::Error: Into<BoxError> + Send,
 {
     let mut grpc = Grpc::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
-    let unavailable = |error: S::Error| Status::unavailable(chain(&*error.into()));
+    let unavailable = |error: S::Error| Status::unavailable(with_causes(&*error.into()));
     grpc.ready().await.map_err(unavailable)?;
     let requests = tonic::Request::new(ReceiverStream::new(requests));
     let response = grpc.streaming(requests, path, codec).await?;
@@ -538,7 +538,8 @@ pub(super) fn last_words<R>(end: Option<Result<R, Status>>) -> String {
     match end {
         None | Some(Ok(_)) => "the server closed the stream".to_owned(),
         Some(Err(status)) => {
-            let cause = std::error::Error::source(&status).map(|s| format!(" ({})", chain(s)));
+            let cause =
+                std::error::Error::source(&status).map(|s| format!(" ({})", with_causes(s)));
             format!(
                 "{}: {}{}",
                 status.code(),
@@ -547,17 +548,6 @@ pub(super) fn last_words<R>(end: Option<Result<R, Status>>) -> String {
             )
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 pub(super) async fn sleep_until(at: Option<Instant>) {

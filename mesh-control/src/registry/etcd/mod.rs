@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use http::uri::PathAndQuery;
 use mesh_config::language::{Document, Language, Problems, Source};
+use mesh_core::with_causes;
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
@@ -101,7 +102,7 @@ impl Etcd {
             let channel = server
                 .connect()
                 .await
-                .map_err(|e| Status::unavailable(chain(&e)))?;
+                .map_err(|e| Status::unavailable(with_causes(&e)))?;
             let mut client = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
             let (key, range_end) = self.range();
             let list = RangeRequest {
@@ -283,7 +284,7 @@ async fn list_all(client: &mut Grpc<Channel>, list: RangeRequest) -> Result<Rang
     client
         .ready()
         .await
-        .map_err(|e| Status::unavailable(chain(&e)))?;
+        .map_err(|e| Status::unavailable(with_causes(&e)))?;
     let path = PathAndQuery::from_static("/etcdserverpb.KV/Range");
     let codec = ProstCodec::<RangeRequest, RangeResponse>::default();
     let answer = client.unary(Request::new(list), path, codec).await?;
@@ -298,7 +299,7 @@ async fn watch(
     client
         .ready()
         .await
-        .map_err(|e| Status::unavailable(chain(&e)))?;
+        .map_err(|e| Status::unavailable(with_causes(&e)))?;
     let path = PathAndQuery::from_static("/etcdserverpb.Watch/Watch");
     let codec = ProstCodec::<WatchRequest, WatchResponse>::default();
     let request = WatchRequest {
@@ -316,17 +317,6 @@ fn watching<T>(requests: T) -> Request<T> {
     let yes = MetadataValue::from_static("true");
     request.metadata_mut().insert("hasleader", yes);
     request
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]
