@@ -8,20 +8,25 @@ use std::{
 
 use futures_core::Stream;
 use mesh_config::model;
-use mesh_tls::{SecretError, SecretSource, SecretUpdate, ValidationDefaults};
+use mesh_tls::{FolderWatcher, SecretError, SecretSource, SecretUpdate, ValidationDefaults};
 use tokio::sync::watch;
 use tokio_stream::{StreamExt as _, wrappers::WatchStream};
 
 /// The newest secret of a name, once it has come.
 type Slot = watch::Sender<Option<Arc<model::Secret>>>;
 
-/// The secrets of a process. Cloning shares them. It grows with the names that configs have.
+/// The secrets of a process. Cloning shares them.
 #[derive(Clone, Default)]
-pub struct Secrets(Arc<Mutex<HashMap<Arc<str>, Slot>>>);
+pub struct Secrets {
+    /// Grows with the names that configs have.
+    slots: Arc<Mutex<HashMap<Arc<str>, Slot>>>,
+    /// For those that are in files.
+    folders: FolderWatcher,
+}
 
 impl Secrets {
     fn of<T>(&self, name: &str, with: impl FnOnce(&Slot) -> T) -> T {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         // Names that nobody asks for any more, and that have not come.
         slots.retain(|_, slot| slot.receiver_count() > 0 || slot.borrow().is_some());
         let slot = slots.entry(name.into()).or_insert_with(|| Slot::new(None));
@@ -44,6 +49,11 @@ impl Secrets {
                 })
             });
         }
+    }
+
+    /// What watches the folders of secrets.
+    pub(crate) const fn folders(&self) -> &FolderWatcher {
+        &self.folders
     }
 
     fn stream(&self, name: &str) -> impl Stream<Item = Arc<model::Secret>> + Send + use<> {

@@ -14,8 +14,8 @@ use mesh_core::{BoxError, BoxFuture, Endpoint, Error, ErrorKind, Sent, stats::Sc
 use mesh_net::{Connect, Stream};
 use mesh_tls::{
     ContextError, FileSecret, FilesSource, Identity, KeeperStats, Secret, SecretKeeper,
-    SecretSource, ServerNames, SniName, TlsAcceptor, TlsConnector, TlsStats, ValidationConfig,
-    rotation::ChainPolicy,
+    SecretSource, SecretUpdate, ServerNames, SniName, TlsAcceptor, TlsConnector, TlsStats,
+    ValidationConfig, rotation::ChainPolicy,
 };
 use tokio::{runtime::Handle, task::AbortHandle};
 
@@ -156,10 +156,15 @@ impl<'a> Keeping<'a> {
     fn identity(&mut self, source: &CertificateSource) -> Secret<Identity> {
         match source {
             CertificateSource::Fixed(identity) => Secret::fixed((**identity).clone()),
-            CertificateSource::Watched { files, folder } => {
+            CertificateSource::Watched {
+                files,
+                folder,
+                first,
+            } => {
                 let keeper = self.keeper("certificate");
                 let secret = keeper.identity();
-                self.watch(keeper, files, folder);
+                let first = SecretUpdate::Identity(Ok((*first.0).clone()));
+                self.watch(keeper, first, files, folder);
                 secret
             }
             CertificateSource::Sds(name) => {
@@ -174,10 +179,15 @@ impl<'a> Keeping<'a> {
     fn validation(&mut self, source: &ValidationSource) -> Secret<ValidationConfig> {
         match source {
             ValidationSource::Fixed(config) => Secret::fixed((**config).clone()),
-            ValidationSource::Watched { files, folder } => {
+            ValidationSource::Watched {
+                files,
+                folder,
+                first,
+            } => {
                 let keeper = self.keeper("validation");
                 let secret = keeper.validation();
-                self.watch(keeper, files, folder);
+                let first = SecretUpdate::Validation(Ok((*first.0).clone()));
+                self.watch(keeper, first, files, folder);
                 secret
             }
             ValidationSource::Sds { name, defaults } => {
@@ -203,8 +213,19 @@ impl<'a> Keeping<'a> {
         SecretKeeper::new(scope.prefix(), ChainPolicy::Free, stats)
     }
 
-    fn watch(&mut self, keeper: SecretKeeper, files: &FileSecret, folder: &PathBuf) {
-        let source = FilesSource::new(vec![files.clone()]).watched_directory(folder);
+    /// What the files held when the config was read counts at once; whether they have changed since is seen a
+    /// moment later.
+    fn watch(
+        &mut self,
+        mut keeper: SecretKeeper,
+        first: SecretUpdate,
+        files: &FileSecret,
+        folder: &PathBuf,
+    ) {
+        keeper.on_update(first);
+        let source = FilesSource::new(vec![files.clone()])
+            .watched_directory(folder)
+            .watcher(self.secrets.folders());
         let task = self.runtime.spawn(keeper.run(source.into_source()));
         self.watches.0.push(task.abort_handle());
     }

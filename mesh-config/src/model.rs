@@ -7,7 +7,11 @@ mod health;
 mod source;
 mod tls;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::HeaderName;
 use mesh_balance::BalanceConfig;
@@ -37,7 +41,7 @@ pub use filters::{
 pub use health::{EndpointCheck, GrpcProbe, HealthCheck, HttpProbe, Probe, TcpProbe};
 pub use source::{ControlServer, Dynamic, FileConfig, Origin, RuntimeSource, Source, StreamConfig};
 pub use tls::{
-    AutoNames, CertificateSource, DownstreamTls, Secret, TransportSocketMatch, UpstreamTls,
+    AsRead, AutoNames, CertificateSource, DownstreamTls, Secret, TransportSocketMatch, UpstreamTls,
     ValidationSource,
 };
 
@@ -353,6 +357,8 @@ pub struct ConnectionLimitConfig {
 /// Envoy: `HttpConnectionManager`.
 #[derive(Debug, Clone)]
 pub struct ConnectionManager {
+    /// What its routes are converted in, when they come on their own.
+    pub(crate) place: Arc<RoutePlace>,
     /// `stat_prefix`.
     pub stat_prefix: Arc<str>,
     /// Timeouts and limits of the codec.
@@ -380,6 +386,17 @@ pub struct ConnectionManager {
     pub max_stream_duration: Option<Duration>,
     /// `access_log_options`.
     pub access_log_options: AccessLogOptions,
+}
+
+/// What routes depend on, of the connection manager that they are in.
+#[derive(Debug, Clone)]
+pub(crate) struct RoutePlace {
+    /// The path that names what belongs to the filter chain.
+    pub(crate) owner: Arc<str>,
+    /// `per_connection_buffer_limit_bytes`.
+    pub(crate) buffer_limit: u64,
+    /// The names of all its filters, known or not.
+    pub(crate) filters: HashSet<String>,
 }
 
 /// Envoy: `envoy.filters.http.router`.

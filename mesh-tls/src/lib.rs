@@ -97,8 +97,8 @@ pub use context::{
 pub use error::{HandshakeError, Side, Stage};
 pub use metrics::{SslStats, TlsStats};
 pub use secret::{
-    Crl, FILE_MAX, FileSecret, FilesSource, Identity, KeeperStats, Secret, SecretError,
-    SecretKeeper, SecretSource, SecretUpdate, SpiffeBundles, TrustBundle, inline,
+    Crl, FILE_MAX, FileSecret, FilesSource, FolderWatcher, Identity, KeeperStats, Secret,
+    SecretError, SecretKeeper, SecretSource, SecretUpdate, SpiffeBundles, TrustBundle, inline,
     readable_by_others, rotation, warn_if_readable_by_others,
 };
 pub use session::{PeerIdentity, TlsSession};

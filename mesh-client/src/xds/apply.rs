@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use mesh_config::model::{Cluster, Config};
 use mesh_core::clock;
+use mesh_xds::transport::Interest;
 use tokio::sync::watch;
 
 use super::{Listen, RETIRE_AFTER, Shared, status::ListenerManagerStats};
@@ -19,11 +20,12 @@ pub(super) struct Latest {
 /// Ends what has warmed long enough.
 pub(super) async fn keep_time(shared: Shared) {
     loop {
-        let deadline = shared.lock().warming.next_deadline();
+        let deadline = shared.lock().next_deadline();
         tokio::select! {
             () = sleep_until(deadline) => {
                 let mut receiver = shared.lock();
-                let steps = receiver.warming.on_deadline(clock::now());
+                let steps = receiver.on_deadline(clock::now());
+                receiver.flush(&shared, None, &mut Interest::default());
                 receiver.take(&shared, steps);
             }
             () = shared.changed.notified() => {}

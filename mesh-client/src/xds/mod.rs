@@ -40,6 +40,8 @@ use crate::Mesh;
 const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// What was removed stays for at most so long if something in use still refers to it.
 const RETIRE_AFTER: Duration = Duration::from_secs(15);
+/// What was accepted and cannot be used at the moment is looked at again after this time.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 use cache::Cache;
 use receiver::Receiver;

@@ -21,7 +21,7 @@ use mesh_xds::{
 use tokio::sync::watch;
 
 use super::{
-    FollowOptions, RETIRE_AFTER, Shared,
+    FollowOptions, LOOK_AGAIN, RETIRE_AFTER, Shared,
     apply::Latest,
     cache::Kept,
     kind_of,
@@ -46,6 +46,10 @@ pub(super) struct Receiver {
     needed: BTreeMap<Key, (usize, SourceKey)>,
     /// Accepted, and not yet told of.
     checked: BTreeMap<Key, Checked>,
+    /// Accepted once, told of again, and not usable at this moment: a file that it names cannot be read, for
+    /// example. Looked at again at that time.
+    unsettled: BTreeMap<Key, bytes::Bytes>,
+    look_again: Option<Instant>,
     /// Types whose first answer is awaited.
     awaited: BTreeSet<ResourceType>,
     /// What the bootstrap itself needs and has not got yet.
@@ -85,6 +89,8 @@ impl Receiver {
             needs: BTreeMap::new(),
             needed: BTreeMap::new(),
             checked: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            look_again: None,
             awaited: BTreeSet::new(),
             awaited_parts: BTreeSet::new(),
             awaited_listener: None,
@@ -240,22 +246,21 @@ impl Receiver {
                     return Vec::new();
                 };
                 let key = (kind, resource.name);
-                // What is subscribed to again may be told again.
-                let checked = match self.checked.remove(&key) {
-                    Some(checked) => checked,
-                    None => match self.check(kind, &key.1, &resource.body) {
-                        Ok(checked) => checked,
-                        Err(_) => return Vec::new(),
-                    },
-                };
-                self.update(now, key, checked)
+                self.unsettled.remove(&key);
+                match self.checked.remove(&key) {
+                    Some(checked) => self.update(now, key, checked),
+                    // What is subscribed to again may be told again.
+                    None => self.look(now, key, resource.body),
+                }
             }
             Event::Removed { ty, name, .. } => {
                 let mut steps =
                     self.warming
                         .remove(now, &(ty, name.clone()), Some(now + RETIRE_AFTER));
                 if let Some(kind) = kind_of(ty) {
-                    let needs = self.needs.remove(&(kind, name)).unwrap_or_default();
+                    let key = (kind, name);
+                    self.unsettled.remove(&key);
+                    let needs = self.needs.remove(&key).unwrap_or_default();
                     steps.extend(self.let_go(now, needs.keys()));
                 }
                 steps
@@ -273,6 +278,36 @@ impl Receiver {
                 Vec::new()
             }
         }
+    }
+
+    /// Takes what was accepted before, as soon as it can be.
+    fn look(&mut self, now: Instant, key: Key, body: bytes::Bytes) -> Vec<Step<Checked>> {
+        match self.check(key.0, &key.1, &body) {
+            Ok(checked) => self.update(now, key, checked),
+            Err(_) => {
+                self.unsettled.insert(key, body);
+                self.look_again.get_or_insert(now + LOOK_AGAIN);
+                Vec::new()
+            }
+        }
+    }
+
+    /// When [`on_deadline`](Self::on_deadline) has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let warming = self.warming.next_deadline();
+        self.look_again.into_iter().chain(warming).min()
+    }
+
+    /// Time has passed.
+    pub(super) fn on_deadline(&mut self, now: Instant) -> Vec<Step<Checked>> {
+        let mut steps = self.warming.on_deadline(now);
+        if self.look_again.is_some_and(|at| at <= now) {
+            self.look_again = None;
+            for (key, body) in mem::take(&mut self.unsettled) {
+                steps.extend(self.look(now, key, body));
+            }
+        }
+        steps
     }
 
     fn absent(&mut self, now: Instant, ty: ResourceType, name: String) -> Vec<Step<Checked>> {
@@ -372,6 +407,7 @@ impl Receiver {
             }
             let (source, ty) = (source.clone(), type_of(key.0));
             self.needed.remove(key);
+            self.unsettled.remove(key);
             self.status.on_unsubscribe(ty, &key.1);
             self.changes
                 .entry(source)
@@ -387,7 +423,12 @@ impl Receiver {
     }
 
     /// Tells the sources what is wanted now; `interest` is that of `own`.
-    fn flush(&mut self, shared: &Shared, own: Option<&SourceKey>, interest: &mut Interest) {
+    pub(super) fn flush(
+        &mut self,
+        shared: &Shared,
+        own: Option<&SourceKey>,
+        interest: &mut Interest,
+    ) {
         for (key, changes) in mem::take(&mut self.changes) {
             if Some(&key) == own {
                 interest.extend(changes);

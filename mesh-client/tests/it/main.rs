@@ -5,6 +5,7 @@ mod health;
 mod logs;
 mod mirror;
 mod redirect;
+mod secrets;
 mod support;
 mod swap;
 mod workload;

@@ -2,13 +2,11 @@ use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     fmt,
+    sync::Arc,
 };
 
 use envoy_types::pb::{
-    envoy::{
-        config::route::v3::RouteConfiguration, extensions::transport_sockets::tls::v3::Secret,
-    },
-    google::protobuf::Any,
+    envoy::extensions::transport_sockets::tls::v3::Secret, google::protobuf::Any,
 };
 use mesh_core::runtime::{Layer, RuntimeKey};
 use mesh_route::SafeRegex;
@@ -26,6 +24,9 @@ use super::{LoadOptions, resource::Frame, table};
 /// more is a config error. Only routes that have settings of their own take over any: the others share
 /// those of the virtual host.
 pub const INHERITED_MAX: usize = 200_000;
+
+/// What files held, by their path.
+pub(crate) type Files = HashMap<String, Arc<[u8]>>;
 
 /// What a conversion leans on and what it collects: everything that is wrong, and everything that is not
 /// enforced although the support table cannot tell.
@@ -46,8 +47,8 @@ pub(crate) struct Context<'a> {
     regexes: RefCell<HashMap<String, SafeRegex>>,
     /// What has to come from a control plane.
     needs: RefCell<Needs>,
-    /// Route configurations that have come from one.
-    routes: HashMap<String, RouteConfiguration>,
+    /// What files held that were read, if they are to be kept.
+    files: Option<RefCell<Files>>,
     /// Where the one resource belongs that this is about, rather than a whole bootstrap.
     frame: Option<&'a Frame>,
 }
@@ -66,22 +67,46 @@ impl<'a> Context<'a> {
             external_bytes: Cell::new(0),
             regexes: RefCell::default(),
             needs: RefCell::default(),
-            routes: HashMap::new(),
+            files: None,
             frame: None,
         }
     }
 
-    /// For one resource, which came beside a bootstrap, with the route configurations that have come.
-    pub(crate) fn of_part(
-        loaded: &'a Loaded,
-        frame: &'a Frame,
-        routes: HashMap<String, RouteConfiguration>,
-    ) -> Self {
+    /// For one resource, which came beside a bootstrap.
+    pub(crate) fn of_part(loaded: &'a Loaded, frame: &'a Frame) -> Self {
         Self {
-            routes,
             frame: Some(frame),
             ..Self::new(loaded, &frame.options)
         }
+    }
+
+    /// A file that is in `files` holds what stands there, and every other that is read is added.
+    pub(crate) fn with_files(mut self, files: Files) -> Self {
+        self.files = Some(RefCell::new(files));
+        self
+    }
+
+    /// All files that were read, if they are kept.
+    pub(crate) fn take_files(&self) -> Files {
+        self.files.as_ref().map(RefCell::take).unwrap_or_default()
+    }
+
+    /// What the file at `path` holds, or what it held when the resource was looked at first.
+    pub(crate) fn file<E>(
+        &self,
+        path: &str,
+        read: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        let Some(files) = &self.files else {
+            return read();
+        };
+        if let Some(known) = files.borrow().get(path) {
+            return Ok(known.to_vec());
+        }
+        let bytes = read()?;
+        let known = Arc::from(bytes.as_slice());
+        files.borrow_mut().insert(path.to_owned(), known);
+        Ok(bytes)
     }
 
     /// Whether there is an aggregated stream.
@@ -126,11 +151,6 @@ impl<'a> Context<'a> {
     /// All that was needed so far.
     pub(crate) fn take_needs(&self) -> Needs {
         self.needs.take()
-    }
-
-    /// The route configuration of that name, if it has come.
-    pub(crate) fn routes(&self, name: &str) -> Option<&RouteConfiguration> {
-        self.routes.get(name)
     }
 
     /// The value at `at` is wrong.

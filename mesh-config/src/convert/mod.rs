@@ -44,6 +44,7 @@ use crate::{
 };
 
 use self::context::Context;
+pub(crate) use self::context::Files;
 
 pub use self::{
     context::INHERITED_MAX,

@@ -15,10 +15,14 @@ use envoy_types::pb::envoy::{
 use mesh_core::runtime::RuntimeValue;
 use mesh_net::dns::ResolverConfig;
 
-use super::{LoadOptions, cluster, context::Context, listener, runtime, tls};
+use super::{
+    LoadOptions, cluster,
+    context::{Context, Files},
+    listener, manager, runtime, tls,
+};
 use crate::{
     language::{At, ConfigError, Loaded, UnsupportedReport},
-    model::{Cluster, EndpointConfig, Listener, Node, Secret},
+    model::{Cluster, ConnectionManager, EndpointConfig, Listener, Node, Secret},
 };
 
 /// What resources are converted in: the bootstrap, as far as it concerns them.
@@ -94,7 +98,7 @@ impl Frame {
         loaded: &Loaded,
         from: &cluster_pb::Cluster,
     ) -> Result<Converted<Option<Cluster>>, ConfigError> {
-        let cx = Context::of_part(loaded, self, HashMap::new());
+        let cx = Context::of_part(loaded, self);
         let value = cluster::convert(&cx, &At::root(), from, &self.resolver);
         finish(cx, value)
     }
@@ -104,7 +108,7 @@ impl Frame {
         loaded: &Loaded,
         from: &ClusterLoadAssignment,
     ) -> Result<Converted<Assignment>, ConfigError> {
-        let cx = Context::of_part(loaded, self, HashMap::new());
+        let cx = Context::of_part(loaded, self);
         let policy = from.policy.as_ref();
         let value = Assignment {
             endpoints: cluster::assignment(&cx, &At::root(), from),
@@ -120,7 +124,7 @@ impl Frame {
         loaded: &Loaded,
         from: &Runtime,
     ) -> Result<Converted<BTreeMap<Arc<str>, RuntimeValue>>, ConfigError> {
-        let cx = Context::of_part(loaded, self, HashMap::new());
+        let cx = Context::of_part(loaded, self);
         let value = runtime::came(&cx, &At::root(), from);
         finish(cx, value)
     }
@@ -130,39 +134,61 @@ impl Frame {
         loaded: &Loaded,
         from: &tls_pb::Secret,
     ) -> Result<Converted<Option<Secret>>, ConfigError> {
-        let cx = Context::of_part(loaded, self, HashMap::new());
+        let cx = Context::of_part(loaded, self);
         let value = tls::secret(&cx, &At::root(), from);
         finish(cx, value)
     }
 
-    /// A listener, with those of its route configurations that have come.
+    /// A listener, without routes that come on their own.
     pub(crate) fn listener(
         &self,
         loaded: &Loaded,
         from: &listener_pb::Listener,
-        routes: HashMap<String, RouteConfiguration>,
     ) -> Result<Converted<Option<Listener>>, ConfigError> {
-        let cx = Context::of_part(loaded, self, routes);
+        let cx = Context::of_part(loaded, self);
         let value = self.listener_in(&cx, from);
         finish(cx, value)
     }
 
-    /// The same of a listener that was converted before, when other route configurations had come.
-    pub(crate) fn listener_again(
+    /// A listener that routes are looked at in; also what the files held that they name.
+    pub(crate) fn routes(
         &self,
         loaded: &Loaded,
         from: &listener_pb::Listener,
-        routes: HashMap<String, RouteConfiguration>,
-    ) -> Result<Option<Listener>, ConfigError> {
-        let cx = Context::of_part(loaded, self, routes);
-        let value = self.listener_in(&cx, from);
+    ) -> Result<Converted<Files>, ConfigError> {
+        let cx = Context::of_part(loaded, self).with_files(Files::new());
+        self.listener_in(&cx, from);
+        let files = cx.take_files();
+        finish(cx, files)
+    }
+
+    /// A connection manager that was converted before, with routes that were looked at, and what their files
+    /// held then.
+    pub(crate) fn manager_with(
+        &self,
+        loaded: &Loaded,
+        manager: &ConnectionManager,
+        routes: RouteConfiguration,
+        files: &Files,
+    ) -> Result<Option<ConnectionManager>, ConfigError> {
+        let cx = Context::of_part(loaded, self).with_files(files.clone());
+        let around = listener::Surroundings {
+            owner: Arc::clone(&manager.place.owner),
+            node: &self.node,
+            clusters: &self.names(),
+            buffer_limit: manager.place.buffer_limit,
+        };
+        let value = manager::with_routes(&cx, &At::root(), manager, routes, &around);
         cx.finish_known()?;
         Ok(value)
     }
 
     fn listener_in(&self, cx: &Context<'_>, from: &listener_pb::Listener) -> Option<Listener> {
-        let clusters = self.static_clusters.iter().map(String::as_str).collect();
-        listener::one(cx, &At::root(), from, &self.node, &clusters)
+        listener::one(cx, &At::root(), from, &self.node, &self.names())
+    }
+
+    fn names(&self) -> HashSet<&str> {
+        self.static_clusters.iter().map(String::as_str).collect()
     }
 }
 

@@ -330,7 +330,8 @@ pub(crate) fn data_source(
         Specifier::InlineString(text) => text.clone().into_bytes(),
         Specifier::InlineBytes(bytes) => bytes.to_vec(),
         Specifier::Filename(path) => {
-            let read = read_file(path).map_err(|error| format!("cannot read {path:?}: {error}"));
+            let read = cx.file(path, || read_file(path));
+            let read = read.map_err(|error| format!("cannot read {path:?}: {error}"));
             cx.ok(&at.field("filename"), read)?
         }
         Specifier::EnvironmentVariable(name) => {

@@ -1,21 +1,21 @@
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
-use envoy_types::pb::envoy::config::{core::v3::Node, listener::v3 as listener_pb};
+use envoy_types::pb::envoy::config::{core::v3::Node, route::v3::RouteConfiguration};
 use mesh_core::runtime::RuntimeValue;
-use prost::{Message, bytes::Bytes};
+use prost::Message;
 
 use super::{
     Checked, Key, Kind, Needs,
-    part::{self, ListenerPart, Part},
+    part::{self, Part, RoutesPart},
 };
 use crate::{
     LoadOptions,
     convert::resource::{Assignment, Frame},
     language::{ConfigError, Language, Loaded, Source, load_bootstrap},
-    model::{Cluster, Config, Discovery, Listener, Secret},
+    model::{Cluster, Config, ConnectionManager, Discovery, Listener, NetworkFilter, Secret},
 };
 
 /// A part that is right on its own and could not be put together with the rest. What was there before stays.
@@ -41,7 +41,7 @@ pub struct Assembly {
     clusters: BTreeMap<String, ClusterPart>,
     assignments: BTreeMap<String, Arc<Assignment>>,
     listeners: BTreeMap<String, Live>,
-    routes: BTreeMap<String, Bytes>,
+    routes: BTreeMap<String, Arc<RoutesPart>>,
     secrets: BTreeMap<Arc<str>, Arc<Secret>>,
     /// For what came on its own: the names of the clusters or listeners that it is a part of.
     users: BTreeMap<Key, BTreeSet<String>>,
@@ -59,9 +59,19 @@ struct ClusterPart {
 
 #[derive(Debug)]
 struct Live {
-    part: ListenerPart,
+    /// Without its routes, if they come on their own.
+    first: Arc<Listener>,
     needs: Arc<Needs>,
     whole: Arc<Listener>,
+    /// What each connection manager is with its routes, and with which.
+    made: Vec<Made>,
+}
+
+#[derive(Debug)]
+struct Made {
+    first: Arc<ConnectionManager>,
+    routes: Arc<RoutesPart>,
+    whole: Arc<ConnectionManager>,
 }
 
 impl Assembly {
@@ -88,7 +98,7 @@ impl Assembly {
             users: BTreeMap::new(),
             changed: BTreeSet::new(),
             hashes: BTreeMap::new(),
-            own: own(loaded, config),
+            own: own(config),
         }
     }
 
@@ -165,7 +175,7 @@ impl Assembly {
                 self.clusters.insert(name, ClusterPart { template, whole });
                 self.changed.insert(key);
             }
-            Part::Listener(part) => {
+            Part::Listener(first) => {
                 self.forget_user(&key);
                 for need in checked.needs.keys() {
                     self.users
@@ -174,17 +184,22 @@ impl Assembly {
                         .insert(name.clone());
                 }
                 let before = self.listeners.remove(&name);
-                let whole = before.map_or_else(|| Arc::clone(&part.first), |live| live.whole);
-                let needs = checked.needs;
-                self.listeners.insert(name, Live { part, needs, whole });
+                let whole = before.map_or_else(|| Arc::clone(&first), |live| live.whole);
+                let live = Live {
+                    first,
+                    needs: checked.needs,
+                    whole,
+                    made: Vec::new(),
+                };
+                self.listeners.insert(name, live);
                 self.changed.insert(key);
             }
             Part::Endpoints(assignment) => {
                 self.assignments.insert(name, assignment);
                 self.users_changed(&key);
             }
-            Part::Routes(body) => {
-                self.routes.insert(name, body);
+            Part::Routes(routes) => {
+                self.routes.insert(name, routes);
                 self.users_changed(&key);
             }
             Part::Secret(secret) => drop(self.secrets.insert(name.into(), secret)),
@@ -341,34 +356,64 @@ impl Assembly {
         let Some(live) = self.listeners.get(name) else {
             return Ok(());
         };
-        let part = &live.part;
-        let mut routes = HashMap::new();
-        for manager in part.first.managers().filter(|manager| manager.rds) {
-            let name = &*manager.route_config_name;
-            if let Some(body) = self.routes.get(name) {
-                // What was checked can be decoded.
-                let message = Message::decode(body.clone()).unwrap_or_default();
-                routes.insert(name.to_owned(), message);
+        let mut made = Vec::new();
+        let mut whole = (*live.first).clone();
+        for chain in &mut whole.chains {
+            for filter in &mut chain.filters {
+                let NetworkFilter::Http(first) = filter else {
+                    continue;
+                };
+                if let Some(with) = self.with_routes(live, first)? {
+                    *filter = NetworkFilter::Http(Arc::clone(&with.whole));
+                    made.push(with);
+                }
             }
         }
-        let whole = if routes.is_empty() {
-            Arc::clone(&part.first)
-        } else {
-            let message = listener_pb::Listener::decode(part.body.clone()).unwrap_or_default();
-            let whole = self.frame.listener_again(&self.known, &message, routes)?;
-            let mut whole = whole.unwrap_or_else(|| (*part.first).clone());
-            part::same_fingerprints(&mut whole, &part.first);
-            Arc::new(whole)
-        };
         if let Some(live) = self.listeners.get_mut(name) {
-            live.whole = whole;
+            live.whole = match made.is_empty() {
+                true => Arc::clone(&live.first),
+                false => Arc::new(whole),
+            };
+            live.made = made;
         }
         Ok(())
+    }
+
+    /// A connection manager with its routes, if they come on their own and have come; the very same as before
+    /// when they are.
+    fn with_routes(
+        &self,
+        live: &Live,
+        first: &Arc<ConnectionManager>,
+    ) -> Result<Option<Made>, ConfigError> {
+        let routes = self.routes.get(&*first.route_config_name);
+        let Some(routes) = routes.filter(|_| first.rds) else {
+            return Ok(None);
+        };
+        let same =
+            |made: &&Made| Arc::ptr_eq(&made.first, first) && Arc::ptr_eq(&made.routes, routes);
+        let whole = match live.made.iter().find(same) {
+            Some(made) => Arc::clone(&made.whole),
+            None => {
+                // What was checked can be decoded.
+                let message = RouteConfiguration::decode(routes.body.clone()).unwrap_or_default();
+                let files = &routes.files;
+                let with = self
+                    .frame
+                    .manager_with(&self.known, first, message, files)?;
+                with.map_or_else(|| Arc::clone(first), Arc::new)
+            }
+        };
+        Ok(Some(Made {
+            first: Arc::clone(first),
+            routes: Arc::clone(routes),
+            whole,
+        }))
     }
 }
 
 /// The listeners and clusters of a bootstrap that need more than it has.
-fn own(loaded: &Loaded, config: &Config) -> Vec<Checked> {
+fn own(config: &Config) -> Vec<Checked> {
     let one = |kind, name: &str, needs: &Needs, part| Checked {
         kind,
         name: name.to_owned(),
@@ -382,15 +427,10 @@ fn own(loaded: &Loaded, config: &Config) -> Vec<Checked> {
         let part = Part::Cluster(Arc::clone(cluster));
         one(Kind::Cluster, &cluster.name, &cluster.needs, part)
     });
-    let resources = loaded.bootstrap.static_resources.iter();
-    let messages = resources.flat_map(|resources| &resources.listeners);
-    let listeners = config.listeners.iter().zip(messages);
-    let listeners = listeners.filter(|(listener, _)| !listener.is_complete());
-    let listeners = listeners.map(|(listener, message)| {
-        let part = Part::Listener(ListenerPart {
-            body: message.encode_to_vec().into(),
-            first: Arc::clone(listener),
-        });
+    let listeners = config.listeners.iter();
+    let listeners = listeners.filter(|listener| !listener.is_complete());
+    let listeners = listeners.map(|listener| {
+        let part = Part::Listener(Arc::clone(listener));
         one(Kind::Listener, &listener.name, &listener.needs, part)
     });
     clusters.chain(listeners).collect()

@@ -1,6 +1,6 @@
 //! Whether one resource can be used.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use envoy_types::pb::{
     envoy::{
@@ -30,7 +30,7 @@ use prost::{Message, Name, bytes::Bytes};
 use super::{
     Assembly, Checked, Kind, Needs, Refusal,
     needs::clusters_of,
-    part::{self, ListenerPart, Part},
+    part::{self, Part, RoutesPart},
 };
 use crate::{
     convert::resource::Converted,
@@ -81,16 +81,12 @@ impl Assembly {
 
     fn check_listener(&self, loaded: &Loaded, body: &Bytes) -> Outcome {
         let from: Listener = decode(body)?;
-        let converted = self.frame().listener(loaded, &from, HashMap::new());
+        let converted = self.frame().listener(loaded, &from);
         let converted = self.honoured(converted, "")?;
         let mut first = converted.value.ok_or_else(unusable)?;
         part::fingerprint(&mut first, body);
         let needs = first.needs.clone();
-        let part = ListenerPart {
-            body: body.clone(),
-            first: Arc::new(first),
-        };
-        Ok((Part::Listener(part), needs))
+        Ok((Part::Listener(Arc::new(first)), needs))
     }
 
     fn check_secret(&self, loaded: &Loaded, body: &Bytes) -> Outcome {
@@ -117,9 +113,14 @@ impl Assembly {
             .map(|name| ((Kind::Cluster, name), None));
         let needs = needs.collect();
         let listener = listener_for(routes);
-        let converted = self.frame().listener(loaded, &listener, HashMap::new());
-        self.honoured(converted, ROUTES_PATH)?;
-        Ok((Part::Routes(body.clone()), needs))
+        let converted = self.frame().routes(loaded, &listener);
+        let converted = self.honoured(converted, ROUTES_PATH)?;
+        let part = RoutesPart {
+            // Its own, so that it does not keep all alive that it came with.
+            body: Bytes::copy_from_slice(body),
+            files: converted.value,
+        };
+        Ok((Part::Routes(Arc::new(part)), needs))
     }
 
     /// What is not enforced is refused when security depends on it, or nothing may be missing.

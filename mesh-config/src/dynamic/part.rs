@@ -10,7 +10,7 @@ use mesh_core::runtime::RuntimeValue;
 use prost::{Message, bytes::Bytes};
 
 use crate::{
-    convert::resource::Assignment,
+    convert::{Files, resource::Assignment},
     model::{Cluster, Listener, Secret},
 };
 
@@ -34,19 +34,19 @@ pub(super) enum Part {
     /// Without its endpoints, if they come on their own.
     Cluster(Arc<Cluster>),
     Endpoints(Arc<Assignment>),
-    Listener(ListenerPart),
-    /// Converted anew for each listener.
-    Routes(Bytes),
+    /// Without its routes, if they come on their own.
+    Listener(Arc<Listener>),
+    Routes(Arc<RoutesPart>),
     Secret(Arc<Secret>),
     Runtime(Arc<BTreeMap<Arc<str>, RuntimeValue>>),
 }
 
-/// A listener, to be converted again when its routes change.
-#[derive(Debug, Clone)]
-pub(super) struct ListenerPart {
+/// Routes, converted for each connection manager that they are for.
+#[derive(Debug)]
+pub(super) struct RoutesPart {
     pub(super) body: Bytes,
-    /// Without its routes, if they come on their own.
-    pub(super) first: Arc<Listener>,
+    /// What files held that they name, when they were looked at.
+    pub(super) files: Files,
 }
 
 impl Checked {
@@ -66,7 +66,7 @@ impl Checked {
     #[must_use]
     pub fn listener(&self) -> Option<&Arc<Listener>> {
         match &self.part {
-            Part::Listener(listener) => Some(&listener.first),
+            Part::Listener(listener) => Some(listener),
             _ => None,
         }
     }
@@ -116,12 +116,4 @@ fn buffer_limit(body: &Bytes) -> Option<Bytes> {
     Raw::decode(body.clone())
         .ok()?
         .per_connection_buffer_limit_bytes
-}
-
-/// `listener` with the fingerprints of another that came of the same bytes.
-pub(super) fn same_fingerprints(listener: &mut Listener, first: &Listener) {
-    listener.fingerprint = first.fingerprint;
-    for (chain, first) in listener.chains.iter_mut().zip(&first.chains) {
-        chain.fingerprint = first.fingerprint;
-    }
 }

@@ -92,9 +92,22 @@ pub enum CertificateSource {
         files: FileSecret,
         /// The folder.
         folder: PathBuf,
+        /// What the files held when the config was read.
+        first: AsRead<Identity>,
     },
     /// From a control plane, as the [secret](super::Secret) of that name. Envoy: `SdsSecretConfig`.
     Sds(Arc<str>),
+}
+
+/// What watched files held when the config was read. What the config says does not depend on it: any two are
+/// equal, so that a rotation changes no config.
+#[derive(Debug, Clone)]
+pub struct AsRead<T>(pub Arc<T>);
+
+impl<T> PartialEq for AsRead<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Where the anchors and revocation lists come from. Envoy: `CertificateValidationContext`.
@@ -108,6 +121,8 @@ pub enum ValidationSource {
         files: FileSecret,
         /// The folder.
         folder: PathBuf,
+        /// All that is asked, with what the files held when the config was read.
+        first: AsRead<ValidationConfig>,
     },
     /// From a control plane, as the [secret](super::Secret) of that name. Envoy: `SdsSecretConfig`,
     /// `CombinedCertificateValidationContext`.
@@ -131,7 +146,7 @@ pub enum Secret {
 impl ValidationSource {
     /// With something else asked besides the anchors.
     #[must_use]
-    pub fn map(self, change: impl FnOnce(ValidationConfig) -> ValidationConfig) -> Self {
+    pub fn map(self, change: impl Fn(ValidationConfig) -> ValidationConfig) -> Self {
         match self {
             Self::Fixed(config) => Self::Fixed(Box::new(change(*config))),
             Self::Watched {
@@ -142,6 +157,7 @@ impl ValidationSource {
                         base,
                     },
                 folder,
+                first,
             } => Self::Watched {
                 files: FileSecret::Validation {
                     trusted_ca,
@@ -149,6 +165,7 @@ impl ValidationSource {
                     base: Box::new(change(*base)),
                 },
                 folder,
+                first: AsRead(Arc::new(change(Arc::unwrap_or_clone(first.0)))),
             },
             Self::Sds { name, defaults } => Self::Sds {
                 name,
@@ -163,11 +180,8 @@ impl ValidationSource {
     pub fn config(&self) -> Option<&ValidationConfig> {
         match self {
             Self::Fixed(config) => Some(config),
-            Self::Watched {
-                files: FileSecret::Validation { base, .. },
-                ..
-            } => Some(base),
-            Self::Watched { .. } | Self::Sds { .. } => None,
+            Self::Watched { first, .. } => Some(&first.0),
+            Self::Sds { .. } => None,
         }
     }
 }

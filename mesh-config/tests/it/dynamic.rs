@@ -1,6 +1,9 @@
 //! Resources that arrive one by one.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use envoy_types::pb::{
     envoy::{
@@ -12,9 +15,10 @@ use envoy_types::pb::{
                 },
             },
             core::v3::{
-                Address, AggregatedConfigSource, ConfigSource, SocketAddress,
-                address::Address as AddressKind, config_source::ConfigSourceSpecifier,
-                socket_address::PortSpecifier,
+                Address, AggregatedConfigSource, ConfigSource, DataSource, SocketAddress,
+                TransportSocket, address::Address as AddressKind,
+                config_source::ConfigSourceSpecifier, data_source::Specifier,
+                socket_address::PortSpecifier, transport_socket::ConfigType::TypedConfig,
             },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
@@ -26,12 +30,15 @@ use envoy_types::pb::{
                 route::Action, route_match::PathSpecifier,
             },
         },
-        extensions::filters::{
-            http::router::v3::Router,
-            network::http_connection_manager::v3::{
-                HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier,
-                http_filter,
+        extensions::{
+            filters::{
+                http::router::v3::Router,
+                network::http_connection_manager::v3::{
+                    HttpConnectionManager, HttpFilter, Rds,
+                    http_connection_manager::RouteSpecifier, http_filter,
+                },
             },
+            transport_sockets::tls::v3::{CommonTlsContext, DownstreamTlsContext, TlsCertificate},
         },
     },
     google::protobuf::{Any, UInt32Value},
@@ -42,6 +49,7 @@ use mesh_config::{
     language::{Source, load_bootstrap},
     model::{self, Config},
 };
+use mesh_tls::dev_ca::DevCa;
 use prost::{Message, Name};
 
 const BOOTSTRAP: &str = "
@@ -307,6 +315,57 @@ fn new_routes_leave_a_listener_what_it_is() {
     let (one, another_print, same_print) = routes(&mut assembly);
     assert_eq!((one, same_print), (1, chain_print));
     assert_ne!(another_print, listener_print);
+}
+
+#[test]
+fn new_routes_are_taken_while_files_cannot_be_read() {
+    let folder = std::env::temp_dir().join(format!("mesh-config-dynamic-{}", std::process::id()));
+    let now = SystemTime::now();
+    let ca = DevCa::new("example.org".parse().unwrap(), now).unwrap();
+    let id = "spiffe://example.org/a".parse().unwrap();
+    ca.write(&folder, &[id], now, Duration::from_secs(60))
+        .unwrap();
+    let body = folder.join("body.txt");
+    std::fs::write(&body, "from a file").unwrap();
+    let file = |name: &str| DataSource {
+        specifier: Some(Specifier::Filename(format!("{}/{name}", folder.display()))),
+        ..DataSource::default()
+    };
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificates: vec![TlsCertificate {
+                certificate_chain: Some(file("a/svid.pem")),
+                private_key: Some(file("a/key.pem")),
+                ..TlsCertificate::default()
+            }],
+            ..CommonTlsContext::default()
+        }),
+        ..DownstreamTlsContext::default()
+    };
+    let mut secure = listener("l", "r");
+    secure.filter_chains[0].transport_socket = Some(TransportSocket {
+        name: "tls".to_owned(),
+        config_type: Some(TypedConfig(any(&context))),
+    });
+    let mut routes = route_config("r");
+    let route = &mut routes.virtual_hosts[0].routes[0];
+    if let Some(Action::DirectResponse(response)) = &mut route.action {
+        response.body = Some(file("body.txt"));
+    }
+    let mut assembly = assembly(false);
+    put(&mut assembly, Kind::Listener, "l", &secure);
+    let first = Arc::clone(&whole(&mut assembly).listeners[0]);
+    let arrived = routes.encode_to_vec().into();
+    let checked = assembly.check(Kind::Routes, "r", &arrived).unwrap();
+    // The next certificate is half there, and the body is not.
+    std::fs::write(folder.join("a/key.pem"), "nonsense").unwrap();
+    std::fs::remove_file(body).unwrap();
+    assembly.put(checked);
+    let listener = Arc::clone(&whole(&mut assembly).listeners[0]);
+    assert_eq!(listener.manager().unwrap().routes.routes().count(), 1);
+    let tls = |listener: &model::Listener| listener.chains[0].tls.clone().unwrap();
+    assert!(Arc::ptr_eq(&tls(&listener), &tls(&first)));
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

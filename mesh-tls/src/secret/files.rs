@@ -10,7 +10,7 @@ use futures_core::Stream;
 
 use super::{
     Identity, SecretError, SecretSource, SecretUpdate, read_file, warn_if_readable_by_others,
-    watch::FolderWatch,
+    watch::{FolderWatch, FolderWatcher},
 };
 use crate::{Crl, Trust, TrustBundle, ValidationConfig};
 
@@ -35,7 +35,7 @@ pub enum FileSecret {
         trusted_ca: PathBuf,
         /// The revocation lists.
         crl: Option<PathBuf>,
-        /// Everything else.
+        /// Everything else: its anchors and revocation lists do not count.
         base: Box<ValidationConfig>,
     },
 }
@@ -48,15 +48,17 @@ pub enum FileSecret {
 pub struct FilesSource {
     secrets: Vec<FileSecret>,
     watched_directory: Option<PathBuf>,
+    watcher: FolderWatcher,
 }
 
 impl FilesSource {
     /// Reads `secrets` once.
     #[must_use]
-    pub const fn new(secrets: Vec<FileSecret>) -> Self {
+    pub fn new(secrets: Vec<FileSecret>) -> Self {
         Self {
             secrets,
             watched_directory: None,
+            watcher: FolderWatcher::default(),
         }
     }
 
@@ -64,6 +66,13 @@ impl FilesSource {
     #[must_use]
     pub fn watched_directory(mut self, folder: impl Into<PathBuf>) -> Self {
         self.watched_directory = Some(folder.into());
+        self
+    }
+
+    /// With a watcher that others use as well; its own by default.
+    #[must_use]
+    pub fn watcher(mut self, watcher: &FolderWatcher) -> Self {
+        self.watcher = watcher.clone();
         self
     }
 
@@ -96,8 +105,9 @@ impl Files {
     fn start(&mut self) {
         self.started = true;
         if let Some(folder) = self.source.watched_directory.clone() {
-            let watch = open(&folder);
-            self.next = Some(Box::pin(next_move(folder, watch)));
+            let watcher = self.source.watcher.clone();
+            let watch = open(&watcher, &folder);
+            self.next = Some(Box::pin(next_move(watcher, folder, watch)));
         }
         self.read();
     }
@@ -136,14 +146,15 @@ impl Stream for Files {
             };
             let watch = std::task::ready!(next.as_mut().poll(cx));
             let folder = self.source.watched_directory.clone().unwrap_or_default();
-            self.next = Some(Box::pin(next_move(folder, Some(watch))));
+            let watcher = self.source.watcher.clone();
+            self.next = Some(Box::pin(next_move(watcher, folder, Some(watch))));
             self.read();
         }
     }
 }
 
-fn open(folder: &Path) -> Option<FolderWatch> {
-    match FolderWatch::new(folder) {
+fn open(watcher: &FolderWatcher, folder: &Path) -> Option<FolderWatch> {
+    match watcher.watch(folder) {
         Ok(watch) => Some(watch),
         Err(error) => {
             tracing::warn!(folder = %folder.display(), %error, "a folder of secrets cannot be watched");
@@ -153,7 +164,11 @@ fn open(folder: &Path) -> Option<FolderWatch> {
 }
 
 /// Waits for a move; a folder that is not there is looked for until it is, and that counts as a move.
-async fn next_move(folder: PathBuf, watch: Option<FolderWatch>) -> FolderWatch {
+async fn next_move(
+    watcher: FolderWatcher,
+    folder: PathBuf,
+    watch: Option<FolderWatch>,
+) -> FolderWatch {
     if let Some(watch) = watch
         && watch.moved().await.unwrap_or(false)
     {
@@ -161,7 +176,7 @@ async fn next_move(folder: PathBuf, watch: Option<FolderWatch>) -> FolderWatch {
     }
     loop {
         tokio::time::sleep(RETRY).await;
-        if let Ok(watch) = FolderWatch::new(&folder) {
+        if let Ok(watch) = watcher.watch(&folder) {
             return watch;
         }
     }

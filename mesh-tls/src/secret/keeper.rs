@@ -140,8 +140,16 @@ impl SecretKeeper {
         }
     }
 
-    /// Takes one update; [`run`](Self::run) does it for each of a stream.
+    /// Takes one update; [`run`](Self::run) does it for each of a stream. The same again is no news.
     pub fn on_update(&mut self, update: SecretUpdate) {
+        let is_known = match &update {
+            SecretUpdate::Identity(Ok(identity)) => self.rotation.newest() == Some(identity),
+            SecretUpdate::Validation(Ok(validation)) => self.rotation.trust() == Some(validation),
+            _ => false,
+        };
+        if is_known {
+            return;
+        }
         self.sequence += 1;
         let now = (self.clock)();
         let change = match update {

@@ -25,6 +25,7 @@ pub use identity::Identity;
 pub(crate) use identity::provider;
 pub use keeper::{KeeperStats, Secret, SecretKeeper};
 pub use source::{SecretSource, SecretUpdate, inline};
+pub use watch::FolderWatcher;
 
 /// The longest secret file, in bytes; a longer one is refused.
 pub const FILE_MAX: u64 = 4 << 20;

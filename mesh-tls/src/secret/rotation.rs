@@ -164,6 +164,12 @@ impl<I: Held> Rotation<I> {
         }
     }
 
+    /// What came last, served or not.
+    #[must_use]
+    pub fn newest(&self) -> Option<&I> {
+        self.held.first().map(|entry| &entry.identity)
+    }
+
     /// What is served.
     #[must_use]
     pub fn serving(&self) -> Option<&I> {

@@ -131,7 +131,7 @@ pub(super) fn convert(
             .common_http_protocol_options
             .as_ref()
             .map_or(Underscores::Allow, underscores),
-        internal_only_headers: internal_only_headers(cx, at, routes),
+        internal_only_headers: internal_only_headers(cx, &at.field("route_config"), routes),
         forward_client_cert: match from.forward_client_cert_details() {
             ForwardClientCertDetails::Sanitize => ForwardClientCert::Sanitize,
             ForwardClientCertDetails::ForwardOnly => ForwardClientCert::ForwardOnly,
@@ -175,12 +175,12 @@ fn internal_addresses(
         .collect()
 }
 
-fn internal_only_headers(
+/// The part of it that stands in the routes.
+pub(super) fn internal_only_headers(
     cx: &Context<'_>,
     at: &At<'_>,
     routes: &RouteConfiguration,
 ) -> Arc<[http::HeaderName]> {
-    let at = at.field("route_config");
     let list = at.field("internal_only_headers");
     let names = routes.internal_only_headers.iter().enumerate();
     names

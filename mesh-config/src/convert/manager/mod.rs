@@ -5,18 +5,25 @@ mod server;
 
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     self as pb, http_connection_manager::RouteSpecifier,
 };
 use mesh_core::format::Captures;
 
-use super::{access_log, context::Context, filters, listener::Surroundings, route, upgrade, value};
+use super::{
+    access_log,
+    context::Context,
+    filters::{self, Chain},
+    listener::Surroundings,
+    route, upgrade, value,
+};
 use crate::{
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
     },
-    model::{AccessLogOptions, ConnectionManager},
+    model::{AccessLogOptions, ConnectionManager, RoutePlace},
 };
 
 pub(super) use edge::SUPPORT as EDGE_SUPPORT;
@@ -100,7 +107,13 @@ pub(super) fn convert(
     let mut captures = Captures::default();
     let at = at.field("route_config");
     let routes = route::convert(cx, &at, route_config, around, &chain, &mut captures);
+    let place = RoutePlace {
+        owner: Arc::clone(&around.owner),
+        buffer_limit: around.buffer_limit,
+        filters: chain.names,
+    };
     Some(ConnectionManager {
+        place: Arc::new(place),
         stat_prefix: Arc::from(from.stat_prefix.as_str()),
         server: Arc::new(server),
         edge: Arc::new(edge),
@@ -115,6 +128,33 @@ pub(super) fn convert(
         access_log,
         max_stream_duration,
         access_log_options,
+    })
+}
+
+/// `manager`, whose routes come on their own, with these: nothing else of it is converted again.
+pub(super) fn with_routes(
+    cx: &Context<'_>,
+    at: &At<'_>,
+    manager: &ConnectionManager,
+    mut routes: RouteConfiguration,
+    around: &Surroundings<'_>,
+) -> Option<ConnectionManager> {
+    let name = Arc::clone(&manager.route_config_name);
+    route::come_from_elsewhere(&mut routes, &name);
+    let chain = Chain {
+        filters: manager.http_filters.clone(),
+        names: manager.place.filters.clone(),
+        router: None,
+    };
+    let mut edge = (*manager.edge).clone();
+    edge.internal_only_headers = edge::internal_only_headers(cx, at, &routes);
+    let mut captures = Captures::default();
+    let table = route::convert(cx, at, &routes, around, &chain, &mut captures)?;
+    Some(ConnectionManager {
+        routes: Arc::new(table),
+        edge: Arc::new(edge),
+        captures,
+        ..manager.clone()
     })
 }
 

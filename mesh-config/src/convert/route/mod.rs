@@ -98,8 +98,8 @@ impl Scope<'_> {
     }
 }
 
-/// The route configuration that `rds` names: what has come, or else none, which answers 404. It may name
-/// clusters that are not there yet; they answer 503 until they are.
+/// The route configuration that `rds` names, which has to come: until then there are no routes, which
+/// answers 404.
 pub(super) fn from_elsewhere(
     cx: &Context<'_>,
     at: &At<'_>,
@@ -108,11 +108,16 @@ pub(super) fn from_elsewhere(
     let name = &rds.route_config_name;
     let origin = source::convert(cx, &at.field("config_source"), rds.config_source.as_ref())?;
     cx.need(Kind::Routes, name, origin);
-    let mut routes = cx.routes(name).cloned().unwrap_or_default();
-    routes.name.clone_from(name);
+    let mut none = pb::RouteConfiguration::default();
+    come_from_elsewhere(&mut none, name);
+    Some(none)
+}
+
+/// Routes that came by that name may name clusters that are not there yet; they answer 503 until they are.
+pub(super) fn come_from_elsewhere(routes: &mut pb::RouteConfiguration, name: &str) {
+    name.clone_into(&mut routes.name);
     let no = envoy_types::pb::google::protobuf::BoolValue { value: false };
     routes.validate_clusters.get_or_insert(no);
-    Some(routes)
 }
 
 pub(super) fn convert(

@@ -1,6 +1,6 @@
 //! `CommonTlsContext`: what both sides have, the validation aside.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use envoy_types::pb::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},
@@ -17,7 +17,7 @@ use crate::{
         At, MessageSupport,
         Support::{Enforced, EnforcedFor, Security},
     },
-    model::CertificateSource,
+    model::{AsRead, CertificateSource},
 };
 
 pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
@@ -156,6 +156,7 @@ pub(super) fn certificate(
     Some(CertificateSource::Watched {
         files: FileSecret::Identity { chain, key },
         folder: PathBuf::from(&watched.path),
+        first: AsRead(Arc::new(identity)),
     })
 }
 

@@ -1,6 +1,6 @@
 //! `CertificateValidationContext`: who a peer may be.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use envoy_types::pb::envoy::{
     config::core::v3::TypedExtensionConfig,
@@ -26,7 +26,7 @@ use crate::{
         Support::{Enforced, EnforcedFor, Security},
         is_security_type,
     },
-    model::ValidationSource,
+    model::{AsRead, ValidationSource},
 };
 
 pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
@@ -199,13 +199,22 @@ pub(super) fn validation(
         cx.invalid(&at.field("watched_directory"), reason);
         return None;
     };
+    if from.custom_validator_config.is_some() {
+        // The file's anchors would take the place of what the validator trusts.
+        let reason = "is not supported beside custom_validator_config";
+        cx.invalid(&at.field("watched_directory"), reason);
+        return None;
+    }
+    // What the files hold is no part of the config: it changes without a push.
+    let base = cx.ok(at, config.clone().with_crls(Vec::new()))?;
     Some(ValidationSource::Watched {
         files: FileSecret::Validation {
             trusted_ca,
             crl: crl.flatten(),
-            base: Box::new(config),
+            base: Box::new(base.with_trust(Trust::DangerousAnyone)),
         },
         folder: PathBuf::from(&watched.path),
+        first: AsRead(Arc::new(config)),
     })
 }
 

@@ -1,8 +1,8 @@
 //! Transport sockets.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::time::SystemTime;
 
-use mesh_config::model::{CertificateSource, TransportSocketMatch, ValidationSource};
+use mesh_config::model::{CertificateSource, TransportSocketMatch, UpstreamTls, ValidationSource};
 use mesh_tls::{
     TlsParams, TlsVersion, Trust, UpstreamTlsConfig, ValidationConfig,
     dev_ca::{DevCa, DevLeaf},
@@ -84,27 +84,39 @@ fn files_can_be_watched() {
     let now = SystemTime::now();
     let ca = DevCa::new("example.org".parse().unwrap(), now).unwrap();
     let id = "spiffe://example.org/a".parse().unwrap();
-    ca.write(&folder, &[id], now, std::time::Duration::from_secs(60))
-        .unwrap();
+    ca.write(
+        &folder,
+        std::slice::from_ref(&id),
+        now,
+        std::time::Duration::from_secs(60),
+    )
+    .unwrap();
     let at = folder.display();
     let text = format!(
         "common_tls_context: {{tls_certificates: [{{certificate_chain: {{filename: {at}/a/svid.pem}}, \
          private_key: {{filename: {at}/a/key.pem}}, watched_directory: {{path: {at}/a}}}}], \
          validation_context: {{trusted_ca: {{filename: {at}/bundle.pem}}, watched_directory: {{path: {at}}}}}}}"
     );
-    let cluster = cluster(&tls(&text));
-    let tls = cluster.tls.as_ref().unwrap();
-    let watched = |folder: &PathBuf, expected: PathBuf| assert_eq!(*folder, expected);
-    match (&tls.certificate, &tls.validation) {
+    let before = cluster(&tls(&text));
+    let socket = before.tls.as_ref().unwrap();
+    match (&socket.certificate, &socket.validation) {
         (
             Some(CertificateSource::Watched { folder: one, .. }),
             ValidationSource::Watched { folder: other, .. },
-        ) => {
-            watched(one, folder.join("a"));
-            watched(other, folder.clone());
-        }
+        ) => assert_eq!((one, other), (&folder.join("a"), &folder)),
         other => panic!("{other:?}"),
     }
+    let trust = |socket: &UpstreamTls| socket.validation.config().unwrap().trust().clone();
+    assert_eq!(trust(socket), Trust::Bundle(ca.bundle().unwrap()));
+    // Another CA, and all that comes of it, is no other config.
+    let next = DevCa::new("example.org".parse().unwrap(), now).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    next.write(&folder, &[id], now, std::time::Duration::from_secs(60))
+        .unwrap();
+    let after = cluster(&tls(&text));
+    assert_eq!(before, after);
+    let rotated = trust(after.tls.as_ref().unwrap());
+    assert_eq!(rotated, Trust::Bundle(next.bundle().unwrap()));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -217,6 +229,23 @@ fn a_spiffe_validator_has_a_bundle_for_each_trust_domain() {
     };
     let names: Vec<_> = bundles.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["a.org", "b.org"]);
+    let bundle = std::env::temp_dir().join(format!("mesh-config-ca-{}.pem", std::process::id()));
+    std::fs::write(
+        &bundle,
+        DevCa::new("a.org".parse().unwrap(), SystemTime::now())
+            .unwrap()
+            .bundle_pem(),
+    )
+    .unwrap();
+    let watched = format!(
+        "trusted_ca: {{filename: {}}}, watched_directory: {{path: /tmp}}, custom_validator_config",
+        bundle.display()
+    );
+    let error = refusal(&cluster_text(
+        &text.replace("custom_validator_config", &watched),
+    ));
+    assert!(error.contains("beside custom_validator_config"), "{error}");
+    std::fs::remove_file(bundle).unwrap();
     for (domains, reason) in [
         (
             format!("{{name: a.org, trust_bundle: {ca}}}, {{name: a.org, trust_bundle: {ca}}}"),
