@@ -1,11 +1,11 @@
 use std::{sync::Arc, time::Instant};
 
-use mesh_core::{Endpoint, Health, Rng};
+use mesh_core::{Endpoint, Rng};
 
 use crate::{
-    BalanceConfig, BalanceStats, EndpointSet, NoHealthy, PriorityCounts, PriorityLoad,
-    algorithm::{Pool, SlowStart},
-    priority_loads, set,
+    BalanceConfig, BalanceStats, EndpointSet, HashTables, NoHealthy, PriorityLoad,
+    algorithm::{HashKey, SlowStart},
+    level::{self, Level, Tables},
 };
 
 /// What one pick goes by.
@@ -18,6 +18,9 @@ pub struct PickContext<'a> {
     pub hash: Option<u64>,
     /// The time, where [`Balancer::needs_time`].
     pub now: Option<Instant>,
+    /// How many requests run in the cluster, where [`Balancer::needs_active`]; counted over the endpoints where it
+    /// is missing.
+    pub active: Option<u64>,
     /// Endpoints that had their chance, for a retry that prefers others.
     pub avoid: &'a [Arc<Endpoint>],
     /// How often an endpoint to avoid is put back for another pick; the last pick stands whatever it
@@ -33,6 +36,7 @@ impl<'a> PickContext<'a> {
             rng,
             hash: None,
             now: None,
+            active: None,
             avoid: &[],
             max_attempts: 0,
         }
@@ -42,6 +46,20 @@ impl<'a> PickContext<'a> {
     #[must_use]
     pub const fn at(mut self, now: Option<Instant>) -> Self {
         self.now = now;
+        self
+    }
+
+    /// For a request of this hash.
+    #[must_use]
+    pub const fn hashed(mut self, hash: Option<u64>) -> Self {
+        self.hash = hash;
+        self
+    }
+
+    /// While so many requests run.
+    #[must_use]
+    pub const fn while_active(mut self, active: Option<u64>) -> Self {
+        self.active = active;
         self
     }
 
@@ -67,8 +85,9 @@ impl<'a> PickContext<'a> {
 /// Picks endpoints for one worker.
 ///
 /// Each worker has its own, so that a pick takes no lock; what they must agree on, health and running
-/// requests, belongs to the endpoints. Tables are rebuilt on the first pick after the set or the health
-/// of an endpoint has changed. A pick allocates nothing.
+/// requests, belongs to the endpoints. Lists are made again on the first pick after the set or the health
+/// of an endpoint has changed, and so are the tables of hashing policies, unless they are shared:
+/// [`HashTables`]. A pick allocates nothing.
 #[derive(Debug)]
 pub struct Balancer {
     config: BalanceConfig,
@@ -76,6 +95,8 @@ pub struct Balancer {
     stats: Arc<BalanceStats>,
     /// What the tables were built from: version of the set, generation of its health.
     built: Option<(u64, u64)>,
+    /// The tables that all workers share, and the number of those that `levels` are of.
+    tables: Option<(Arc<HashTables>, u64)>,
     levels: Vec<Level>,
     panic: Option<Panic>,
 }
@@ -87,16 +108,6 @@ pub struct Panic {
     pub usable: u64,
     /// Of how many.
     pub total: u64,
-}
-
-/// One priority.
-#[derive(Debug, Default)]
-struct Level {
-    load: PriorityLoad,
-    counts: PriorityCounts,
-    healthy: Pool,
-    degraded: Pool,
-    all: Pool,
 }
 
 impl Balancer {
@@ -118,14 +129,22 @@ impl Balancer {
             set,
             stats,
             built: None,
+            tables: None,
             levels: Vec::new(),
             panic: None,
         }
     }
 
-    /// Picks from `set` from now on. Costs next to nothing when it is the same.
+    /// Picks from the sets of `tables`, by tables that others have built.
+    #[must_use]
+    pub fn with_tables(mut self, tables: Option<Arc<HashTables>>) -> Self {
+        self.tables = tables.map(|tables| (tables, 0));
+        self
+    }
+
+    /// Picks from `set` from now on, unless sets come with tables. Costs next to nothing when it is the same.
     pub fn update(&mut self, set: &Arc<EndpointSet>) {
-        if set.version() != self.set.version() {
+        if self.tables.is_none() && set.version() != self.set.version() {
             self.set = Arc::clone(set);
         }
     }
@@ -135,6 +154,19 @@ impl Balancer {
     #[must_use]
     pub const fn needs_time(&self) -> bool {
         self.config.slow_start.is_some()
+    }
+
+    /// Whether picks go by the request's hash.
+    #[must_use]
+    pub const fn needs_hash(&self) -> bool {
+        self.config.policy.goes_by_hash()
+    }
+
+    /// Whether picks depend on how many requests run in the cluster: where a hash may lead to no more than a
+    /// share of them.
+    #[must_use]
+    pub const fn needs_active(&self) -> bool {
+        self.config.hash_balance_factor.is_some() && self.needs_hash()
     }
 
     fn slow_start(&self, context: &PickContext<'_>) -> Option<SlowStart> {
@@ -216,8 +248,12 @@ impl Balancer {
         } else {
             &mut level.healthy
         };
-        let hash = (context.hash.unwrap_or_default(), skipped);
-        pool.pick(self.set.endpoints(), slow_start, hash, context.rng)
+        let key = HashKey {
+            hash: context.hash.unwrap_or_default(),
+            skipped,
+            active: context.active,
+        };
+        pool.pick(self.set.endpoints(), slow_start, key, context.rng)
     }
 
     /// The priority whose share the request falls into, and whether its degraded endpoints are meant.
@@ -247,45 +283,41 @@ impl Balancer {
     }
 
     fn refresh(&mut self, context: &PickContext<'_>) {
+        if self.tables.is_some() {
+            return self.adopt();
+        }
         // Before the flags are read: a change in between shows as a newer generation at the next pick.
         let now = (self.set.version(), self.set.generation());
         if self.built == Some(now) {
             return;
         }
         self.built = Some(now);
-        self.rebuild(context);
+        if self.config.policy.goes_by_hash() {
+            self.levels = Tables::new(&self.set, &self.config).levels();
+        } else {
+            let slow_start = self.slow_start(context);
+            let (set, config) = (&self.set, &self.config);
+            level::rebuild(&mut self.levels, set, config, slow_start, context.rng);
+        }
         self.stats.refresh(&self.set);
     }
 
-    fn rebuild(&mut self, context: &PickContext<'_>) {
-        let slow_start = self.slow_start(context);
-        let set = &self.set;
-        let counts = PriorityCounts::of(set, &self.config);
-        let loads = priority_loads(&counts, &self.config);
-        self.levels.resize_with(loads.len(), Level::default);
-        let levels = self.levels.iter_mut().zip(counts.into_iter().zip(loads));
-        for (priority, (level, (counts, load))) in levels.enumerate() {
-            let members = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<usize> {
-                let places = set.endpoints().iter().enumerate();
-                places
-                    .filter(|(_, e)| set::priority(e) as usize == priority && wanted(e))
-                    .map(|(place, _)| place)
-                    .collect()
-            };
-            let class = |health| members(&|e: &Endpoint| e.state.health() == health);
-            let all = if load.panic {
-                members(&|_| true)
-            } else {
-                Vec::new()
-            };
-            let build = |pool: &mut Pool, members| {
-                let policy = self.config.policy;
-                pool.rebuild(members, set.endpoints(), policy, slow_start, context.rng);
-            };
-            build(&mut level.healthy, class(Health::Healthy));
-            build(&mut level.degraded, class(Health::Degraded));
-            build(&mut level.all, all);
-            (level.counts, level.load) = (counts, load);
+    /// Takes over tables that have been built since the last pick, and asks for others when they are out of date.
+    fn adopt(&mut self) {
+        let Some((tables, serial)) = &mut self.tables else {
+            return;
+        };
+        if tables.serial() != *serial {
+            let (current, number) = tables.current();
+            *serial = number;
+            self.levels = current.levels();
+            self.set = Arc::clone(&current.set);
+            self.built = Some((current.set.version(), current.generation));
+            self.stats.refresh(&self.set);
+        }
+        let generation = self.set.generation();
+        if self.built.is_some_and(|(_, built)| built != generation) {
+            tables.ask(generation);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Balance`] | a tower service over `(Endpoint, Service)` pairs: most library users want this |
 //! | [`Balancer`] | picks an [`Endpoint`](mesh_core::Endpoint) and no more, for whoever keeps connections himself: one per worker, no lock, no allocation |
+//! | [`HashTables`] | the tables of ring hash and Maglev, built once for the balancers of all workers |
 //! | [`EndpointSet`] | the endpoints of a cluster at one moment |
 //! | [`priority_loads`] | how traffic splits over priorities, as a pure function |
 //! | [`health`] | active health checks |
@@ -19,7 +20,7 @@
 //! | [`RoundRobin`](LbPolicy::RoundRobin) | exact shares by weight, evenly spread | knows nothing of load: a slow endpoint gets as much |
 //! | [`LeastRequest`](LbPolicy::LeastRequest) | requests that differ in cost, endpoints that differ in speed | an endpoint that fails fast looks idle: eject such ones |
 //! | [`Random`](LbPolicy::Random) | nothing to keep in step | ignores weights; uneven when requests are few |
-//! | [`RingHash`](LbPolicy::RingHash) | the same endpoint for the same hash, and few changes when endpoints come and go | a popular hash makes a hot endpoint; give [`PickContext::hash`] |
+//! | [`RingHash`](LbPolicy::RingHash) | the same endpoint for the same hash, and few changes when endpoints come and go | a popular hash makes a hot endpoint, which [`hash_balance_factor`](BalanceConfig::hash_balance_factor) bounds; give [`PickContext::hash`] |
 //! | [`Maglev`](LbPolicy::Maglev) | the same, more even and quicker to pick | a change moves more requests than a ring would |
 //!
 //! Health belongs to the endpoint: outlier detection, active checks and the assignment write the flags of
@@ -92,9 +93,9 @@
 //! # Envoy
 //!
 //! `Cluster.lb_policy`, `common_lb_config.healthy_panic_threshold`, `ClusterLoadAssignment.policy`; stats
-//! under `cluster.<name>.`: `lb_healthy_panic`, `membership_change`, `membership_total`,
+//! under `cluster.<name>.`: `ring_hash_lb.*`, `maglev_lb.*`, `lb_healthy_panic`, `membership_change`, `membership_total`,
 //! `membership_healthy`, `membership_degraded`, `membership_excluded`. Localities do not weigh in yet: no
-//! locality weights, no zone-aware routing, no subsets, no bounded loads.
+//! locality weights, no zone-aware routing, no subsets.
 
 mod algorithm;
 mod balancer;
@@ -102,16 +103,19 @@ mod config;
 mod error;
 mod future;
 pub mod health;
+mod level;
 mod load;
 mod metrics;
 mod service;
 mod set;
+mod tables;
 
 pub use balancer::{Balancer, Panic, PickContext};
 pub use config::{
-    ActiveRequestBias, Aggression, BalanceConfig, ChoiceCount, HashFunction, InvalidChoiceCount,
-    InvalidRingSizes, InvalidTableSize, LbPolicy, LeastRequestConfig, MaglevConfig, RING_SIZE_MAX,
-    RingHashConfig, RingSizes, SelectionMethod, SlowStartConfig, TABLE_SIZE_MAX, TableSize,
+    ActiveRequestBias, Aggression, BalanceConfig, ChoiceCount, HashBalanceFactor, HashFunction,
+    InvalidChoiceCount, InvalidHashBalanceFactor, InvalidRingSizes, InvalidTableSize, LbPolicy,
+    LeastRequestConfig, MaglevConfig, RING_SIZE_MAX, RingHashConfig, RingSizes, SelectionMethod,
+    SlowStartConfig, TABLE_SIZE_MAX, TableSize,
 };
 pub use error::NoHealthy;
 pub use future::ResponseFuture;
@@ -119,3 +123,4 @@ pub use load::{PriorityCounts, PriorityLoad, priority_loads};
 pub use metrics::{BalanceStats, LbStats};
 pub use service::{ActiveRequest, Balance};
 pub use set::{EndpointSet, Membership, PRIORITY_MAX};
+pub use tables::{HashStats, HashTables, MaglevStats, RingHashStats};

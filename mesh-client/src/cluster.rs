@@ -9,7 +9,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh_balance::{BalanceStats, EndpointSet};
+use mesh_balance::{BalanceStats, EndpointSet, HashStats, HashTables};
 use mesh_breaker::export_gauges;
 use mesh_config::model::{
     self, Discovery, EndpointCheck, EndpointHealth, EndpointTarget, TransportSocketMatch,
@@ -22,7 +22,10 @@ use mesh_http::pool::PoolStats;
 use mesh_outlier::{Detector, OutlierStats};
 use mesh_retry::RetryStats;
 use mesh_telemetry::LogSink;
-use tokio::{sync::watch, task::AbortHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 
 use crate::{
     health::{Checks, Member},
@@ -39,6 +42,7 @@ pub(crate) struct ClusterState {
     pub(crate) stats: ClusterStats,
     pub(crate) retry_stats: RetryStats,
     pub(crate) balance_stats: Arc<BalanceStats>,
+    hash_stats: Mutex<Option<HashStats>>,
     detector: Mutex<Option<Watch>>,
     pub(crate) checks: Checks,
     env: Env,
@@ -66,6 +70,8 @@ pub struct Cluster {
     pub(crate) config: Arc<model::Cluster>,
     pub(crate) state: Arc<ClusterState>,
     pub(crate) set: ArcSwap<EndpointSet>,
+    /// The tables of a policy that goes by hash; never older than `set`.
+    pub(crate) tables: Option<Arc<HashTables>>,
     pub(crate) detector: Option<Arc<Detector>>,
     /// For each endpoint of the config, if it is a name. What the previous version knew of a name is known
     /// here from the start.
@@ -111,6 +117,7 @@ impl ClusterState {
             stats: ClusterStats::register(&scope),
             retry_stats: RetryStats::register(&scope),
             balance_stats: BalanceStats::register(&scope),
+            hash_stats: Mutex::default(),
             detector: Mutex::default(),
             checks: Checks::default(),
             env: env.clone(),
@@ -141,6 +148,35 @@ impl ClusterState {
         if let Some(cluster) = current {
             cluster.remove(address);
         }
+    }
+
+    /// The tables of `set`, if the policy has any. They are built again in the background when the health of an
+    /// endpoint changes, for as long as anybody has them.
+    fn tables(&self, config: &model::Cluster, set: &Arc<EndpointSet>) -> Option<Arc<HashTables>> {
+        let mut stats = lock(&self.hash_stats);
+        let policy = &config.balance.policy;
+        if !stats.as_ref().is_some_and(|stats| stats.are_of(policy)) {
+            let prefix = format!("cluster.{}.", config.stat_name);
+            *stats = HashStats::register(policy, &self.env.registry.scope(&prefix));
+        }
+        // One wish may wait while another is granted.
+        let (wish, mut wishes) = mpsc::channel(1);
+        let ask = move || {
+            let _ = wish.try_send(());
+        };
+        let tables = HashTables::new(config.balance, set, stats.clone(), ask)?;
+        let weak = Arc::downgrade(&tables);
+        self.env.runtime.spawn(async move {
+            while let Some(()) = wishes.recv().await {
+                let Some(tables) = weak.upgrade() else { return };
+                // Large ones take a while.
+                let building = tokio::task::spawn_blocking(move || tables.rebuild());
+                if let Err(error) = building.await {
+                    tracing::error!("hash tables stay as they were: {error}");
+                }
+            }
+        });
+        Some(tables)
     }
 
     fn detector(&self, config: &model::Cluster) -> Option<Arc<Detector>> {
@@ -223,9 +259,10 @@ impl Cluster {
             .filter(|e| matches!(e.target, EndpointTarget::Name(..)));
         let unsettled = watch::Sender::new(names.count());
         let cluster = Arc::new(Self {
-            config,
             sockets,
             unsettled,
+            tables: state.tables(&config, &set),
+            config,
             state,
             set: ArcSwap::new(set),
             detector,
@@ -456,6 +493,9 @@ impl Cluster {
             .collect();
         let set = EndpointSet::new(list);
         self.state.balance_stats.refresh(&set);
+        if let Some(tables) = &self.tables {
+            tables.build(&set);
+        }
         self.set.store(set);
     }
 }

@@ -204,7 +204,8 @@ impl WorkerCluster {
             cluster.config.balance,
             cluster.set.load_full(),
             Arc::clone(&cluster.state.balance_stats),
-        );
+        )
+        .with_tables(cluster.tables.clone());
         // Connections survive a push that does not change how they are made.
         let slots = match previous {
             Some(previous)
@@ -327,7 +328,10 @@ impl WorkerCluster {
         }
         balancer.update(&self.cluster.set.load());
         let now = balancer.needs_time().then(clock::now);
-        balancer.pick(&context.at(now))
+        let stats = &self.cluster.state.pool_stats.upstream;
+        let active = balancer.needs_active();
+        let active = active.then(|| stats.upstream_rq_active().value());
+        balancer.pick(&context.at(now).while_active(active))
     }
 
     /// Its connections, for the version that follows it.

@@ -28,7 +28,7 @@ use mesh_net::{
 use mesh_outlier::OutlierConfig;
 use mesh_ratelimit::RateLimitRule;
 use mesh_retry::RetryConfig;
-use mesh_route::{MirrorPolicy, RouteTable};
+use mesh_route::{HashPolicies, MirrorPolicy, RouteTable};
 use mesh_telemetry::{ExportConfig, Filter, LogFormat, StatsdConfig, Target};
 
 use crate::{dynamic::Needs, language::UnsupportedReport};
@@ -291,6 +291,9 @@ pub struct TcpProxyConfig {
     pub stat_prefix: Arc<str>,
     /// `cluster` or `weighted_clusters`.
     pub clusters: TcpClusters,
+    /// Whether the client's address decides which endpoint a connection goes to, in clusters that pick by hash. Envoy:
+    /// `hash_policy`, any.
+    pub hash_source_ip: bool,
     /// How long nothing may move in either direction; `None` is for ever. Envoy: `idle_timeout`, 1 hour.
     pub idle_timeout: Option<Duration>,
     /// At least 1. Envoy: `max_connect_attempts`, 1.
@@ -491,6 +494,10 @@ pub struct Cluster {
     pub endpoints: Vec<EndpointConfig>,
     /// How one is picked.
     pub balance: BalanceConfig,
+    /// What the hash of requests is made of, in place of what their routes say. Envoy:
+    /// `HttpProtocolOptions.hash_policy`, or that of the `consistent_hashing_lb_config` of a typed policy, which
+    /// wins.
+    pub hash: Option<HashPolicies>,
     /// `circuit_breakers` of the default priority.
     pub thresholds: Thresholds,
     /// `circuit_breakers` of the high priority.

@@ -114,10 +114,12 @@ mod mutation;
 mod table;
 
 pub use action::{
-    Action, BODY_MAX_DEFAULT, ClusterPick, ClusterSpecifier, DirectResponse, HostRewrite,
-    InternalRedirectPolicy, MaxStreamDuration, MirrorCluster, MirrorHost, MirrorPolicy,
-    PathRedirect, PathRewrite, RedirectAction, RedirectHistory, RedirectPredicate, RedirectRefusal,
-    RedirectTarget, RouteAction, SchemeRedirect, WeightedCluster, WeightedClusters, rewrite_host,
+    Action, BODY_MAX_DEFAULT, ClusterPick, ClusterSpecifier, DirectResponse, HashInput,
+    HashPolicies, HashPolicy, HashSource, HostRewrite, InternalRedirectPolicy, MaxStreamDuration,
+    MirrorCluster, MirrorHost, MirrorPolicy, PathRedirect, PathRewrite, RedirectAction,
+    RedirectHistory, RedirectPredicate, RedirectRefusal, RedirectTarget, RouteAction,
+    SchemeRedirect, SessionCookie, WeightedCluster, WeightedClusters, hash_of, hash_of_ip,
+    rewrite_host,
 };
 pub use changes::{Captured, HeaderChange, HeaderChanges, MessageChanges};
 pub use config::{

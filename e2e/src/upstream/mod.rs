@@ -195,6 +195,15 @@ impl Upstream {
         self.shared.update(State::close_connections);
     }
 
+    /// As it was when it was started.
+    pub fn start_afresh(&self) {
+        self.reset();
+        self.shared.update(|state| {
+            state.settings.clear();
+            state.close_connections();
+        });
+    }
+
     /// Starts afresh: no script, nothing seen. Connections stay, so that a proxy's pool is not
     /// disturbed; replies that wait for a word go on.
     pub fn reset(&self) {

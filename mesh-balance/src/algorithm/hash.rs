@@ -1,5 +1,3 @@
-use std::borrow::Cow;
-
 use mesh_core::Endpoint;
 use xxhash_rust::xxh64::xxh64;
 
@@ -9,11 +7,44 @@ use crate::HashFunction;
 ///
 /// # Envoy
 /// `hash_key` in the metadata, else the hostname where that is asked for, else the address
-pub(super) fn key(endpoint: &Endpoint, use_hostname: bool) -> Cow<'_, str> {
-    match endpoint.metadata.get("hash_key") {
-        Some(key) => Cow::Borrowed(key),
-        None if use_hostname => Cow::Borrowed(&endpoint.hostname),
-        None => Cow::Owned(endpoint.address().to_string()),
+pub(super) fn key(endpoint: &Endpoint, use_hostname: bool) -> &str {
+    match endpoint
+        .metadata
+        .get("hash_key")
+        .filter(|key| !key.is_empty())
+    {
+        Some(key) => key,
+        None if use_hostname => &endpoint.hostname,
+        None => endpoint.state.address_text(),
+    }
+}
+
+/// How evenly a table is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spread {
+    /// How many places it has.
+    pub(crate) size: u64,
+    /// The fewest that an endpoint has.
+    pub(crate) least: u64,
+    /// The most.
+    pub(crate) most: u64,
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self {
+            size: 0,
+            least: u64::MAX,
+            most: 0,
+        }
+    }
+}
+
+impl Spread {
+    /// One more endpoint, which has so many.
+    pub(super) fn count(&mut self, places: u64) {
+        self.least = self.least.min(places);
+        self.most = self.most.max(places);
     }
 }
 

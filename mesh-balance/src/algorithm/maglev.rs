@@ -1,6 +1,9 @@
 use xxhash_rust::xxh64::xxh64;
 
-use super::{Members, hash::key};
+use super::{
+    Members,
+    hash::{Spread, key},
+};
 use crate::MaglevConfig;
 
 /// A table whose slots the endpoints take in turn, each in an order of its own; a request looks its slot up.
@@ -21,35 +24,43 @@ struct Taker {
     /// The next slot of its order, and the step to the one after.
     next: u64,
     skip: u64,
+    taken: u64,
+}
+
+/// In an order that does not depend on that of the config.
+fn takers(config: MaglevConfig, members: &Members<'_>, shares: &[f64]) -> Vec<Taker> {
+    let size = u64::from(config.table_size.get());
+    let mut keys: Vec<_> = (0..members.len())
+        .map(|index| {
+            let key = key(members.get(index), config.use_hostname_for_hashing);
+            (key, index)
+        })
+        .collect();
+    keys.sort_unstable();
+    let taker = |(key, index): &(&str, usize)| Taker {
+        index: *index as u32,
+        weight: shares[*index],
+        target: 0.0,
+        next: xxh64(key.as_bytes(), 0) % size,
+        skip: xxh64(key.as_bytes(), 1) % (size - 1) + 1,
+        taken: 0,
+    };
+    keys.iter().map(taker).collect()
 }
 
 const FREE: u32 = u32::MAX;
 
 impl Maglev {
-    pub(super) fn new(config: MaglevConfig, members: &Members<'_>) -> Self {
+    /// `shares` are the members' weights as parts of 1: the same numbers that Envoy compares, so that what is
+    /// rounded away is the same.
+    pub(super) fn new(
+        config: MaglevConfig,
+        members: &Members<'_>,
+        shares: &[f64],
+    ) -> (Self, Spread) {
         let size = u64::from(config.table_size.get());
-        let heaviest = (0..members.len()).map(|i| members.weight(i)).max();
-        let heaviest = f64::from(heaviest.unwrap_or(1));
-        let mut keys: Vec<_> = (0..members.len())
-            .map(|index| {
-                (
-                    key(members.get(index), config.use_hostname_for_hashing),
-                    index,
-                )
-            })
-            .collect();
-        // So that the order of the config does not matter.
-        keys.sort_unstable();
-        let mut takers: Vec<Taker> = keys
-            .iter()
-            .map(|(key, index)| Taker {
-                index: *index as u32,
-                weight: f64::from(members.weight(*index)),
-                target: 0.0,
-                next: xxh64(key.as_bytes(), 0) % size,
-                skip: xxh64(key.as_bytes(), 1) % (size - 1) + 1,
-            })
-            .collect();
+        let heaviest = shares.iter().copied().fold(0.0, f64::max);
+        let mut takers = takers(config, members, shares);
         let mut slots = vec![FREE; size as usize];
         let mut left = slots.len();
         let mut round = 1.0;
@@ -63,11 +74,17 @@ impl Maglev {
                     taker.next = (taker.next + taker.skip) % size;
                 }
                 slots[taker.next as usize] = taker.index;
+                taker.taken += 1;
                 left -= 1;
             }
             round += 1.0;
         }
-        Self { slots }
+        let mut spread = Spread {
+            size,
+            ..Spread::default()
+        };
+        takers.iter().for_each(|taker| spread.count(taker.taken));
+        (Self { slots }, spread)
     }
 
     /// `skipped` is how many picks for the same request were put back before.

@@ -1,5 +1,6 @@
 //! Which endpoint of a list: one file per algorithm.
 
+mod bounded;
 mod edf;
 mod hash;
 mod least_request;
@@ -8,6 +9,7 @@ mod random;
 mod ring;
 mod round_robin;
 mod slow_start;
+mod table;
 
 use std::sync::Arc;
 
@@ -15,10 +17,9 @@ use mesh_core::{Endpoint, Rng};
 
 use crate::LbPolicy;
 use least_request::LeastRequest;
-use maglev::Maglev;
-use ring::Ring;
 use round_robin::RoundRobin;
 pub(crate) use slow_start::SlowStart;
+pub(crate) use table::{HashKey, HashTable};
 
 /// A list of candidates and where its algorithm stands in it.
 #[derive(Debug, Default)]
@@ -26,6 +27,8 @@ pub(crate) struct Pool {
     /// Places in the set.
     members: Vec<usize>,
     picker: Option<Picker>,
+    /// Room for a pick that has to look around.
+    order: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -33,11 +36,20 @@ enum Picker {
     RoundRobin(RoundRobin),
     LeastRequest(LeastRequest),
     Random,
-    Ring(Ring),
-    Maglev(Maglev),
+    /// By hash, with members of its own.
+    Hashed(Arc<HashTable>),
 }
 
 impl Pool {
+    /// Picks by a table that others may pick by too.
+    pub(crate) fn of_table(table: &Arc<HashTable>) -> Self {
+        Self {
+            members: Vec::new(),
+            order: vec![0; table.room()],
+            picker: Some(Picker::Hashed(Arc::clone(table))),
+        }
+    }
+
     /// Takes over new members, and goes on from where it stood as far as that makes sense.
     pub(crate) fn rebuild(
         &mut self,
@@ -66,20 +78,22 @@ impl Pool {
                 Picker::LeastRequest(LeastRequest::new(config, &members, rng))
             }
             (LbPolicy::Random, _) => Picker::Random,
-            (LbPolicy::RingHash(config), _) => Picker::Ring(Ring::new(config, &members)),
-            (LbPolicy::Maglev(config), _) => Picker::Maglev(Maglev::new(config, &members)),
+            // These have tables, which are not built here.
+            (LbPolicy::RingHash(_) | LbPolicy::Maglev(_), _) => return,
         });
     }
 
-    /// The place in the set of the next endpoint. `hash` is the request's, with how many picks for it were
-    /// put back before.
+    /// The place in the set of the next endpoint.
     pub(crate) fn pick(
         &mut self,
         endpoints: &[Arc<Endpoint>],
         slow_start: Option<SlowStart>,
-        (hash, skipped): (u64, u32),
+        key: HashKey,
         rng: &Rng,
     ) -> Option<usize> {
+        if let Some(Picker::Hashed(table)) = &self.picker {
+            return table.pick(endpoints, key, &mut self.order);
+        }
         let members = Members {
             places: &self.members,
             endpoints,
@@ -92,8 +106,7 @@ impl Pool {
             Picker::RoundRobin(picker) => picker.pick(&members),
             Picker::LeastRequest(picker) => picker.pick(&members, rng),
             Picker::Random => random::pick(&members, rng),
-            Picker::Ring(picker) => picker.pick(hash, skipped),
-            Picker::Maglev(picker) => picker.pick(hash, skipped),
+            Picker::Hashed(_) => return None,
         };
         self.members.get(index).copied()
     }

@@ -1,6 +1,6 @@
 use super::{
     Members,
-    hash::{hash, key},
+    hash::{Spread, hash, key},
 };
 use crate::RingHashConfig;
 
@@ -16,22 +16,24 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn new(config: RingHashConfig, members: &Members<'_>) -> Self {
-        let sum: f64 = (0..members.len())
-            .map(|i| f64::from(members.weight(i)))
-            .sum();
-        let weights = || (0..members.len()).map(|i| f64::from(members.weight(i)) / sum);
-        let least = weights().fold(1.0, f64::min);
+    /// `shares` are the members' weights as parts of 1.
+    pub(super) fn new(
+        config: RingHashConfig,
+        members: &Members<'_>,
+        shares: &[f64],
+    ) -> (Self, Spread) {
+        let least = shares.iter().copied().fold(1.0, f64::min);
         // The lightest endpoint has a whole number of places, unless that makes the ring too large.
         let sizes = config.sizes;
         let scale = (least * sizes.minimum() as f64).ceil() / least;
         let scale = scale.min(sizes.maximum() as f64);
         let mut places = Vec::with_capacity(scale.ceil() as usize);
+        let mut spread = Spread::default();
         let (mut placed, mut target) = (0.0, 0.0);
         let mut name = Vec::new();
-        for (index, weight) in weights().enumerate() {
+        for (index, share) in shares.iter().enumerate() {
             let key = key(members.get(index), config.use_hostname_for_hashing);
-            target += scale * weight;
+            target += scale * share;
             let mut number = 0u64;
             while placed < target {
                 name.clear();
@@ -42,9 +44,11 @@ impl Ring {
                 number += 1;
                 placed += 1.0;
             }
+            spread.count(number);
         }
+        spread.size = places.len() as u64;
         places.sort_unstable();
-        Self { places }
+        (Self { places }, spread)
     }
 
     /// `skipped` is how many picks for the same request were put back before.

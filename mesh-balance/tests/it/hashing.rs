@@ -1,15 +1,24 @@
 //! Ring hash and Maglev, held against numbers from an implementation of its own in another language.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use mesh_balance::{
-    Balancer, EndpointSet, HashFunction, LbPolicy, MaglevConfig, PickContext, RING_SIZE_MAX,
-    RingHashConfig, RingSizes, TableSize,
+    BalanceConfig, Balancer, EndpointSet, HashBalanceFactor, HashFunction, HashStats, HashTables,
+    LbPolicy, MaglevConfig, PickContext, RING_SIZE_MAX, RingHashConfig, RingSizes, TableSize,
 };
-use mesh_core::{Endpoint, Health, Rng};
+use mesh_core::{
+    Endpoint, Health, HealthFlag, Rng,
+    stats::{Registry, Stat, Value},
+};
 use proptest::{collection::vec, prelude::*};
 
-use crate::support::{Spec, address, endpoints};
+use crate::support::{Spec, address, endpoints, set_active};
 
 /// xxHash64 of `request 0` to `request 11`.
 const HASHES: [u64; 12] = [
@@ -152,6 +161,21 @@ fn endpoints_that_are_ill_are_not_on_the_ring() {
 }
 
 #[test]
+fn the_degraded_are_on_the_ring_only_when_nobody_is_well() {
+    let of = |health: [Health; 3]| -> Vec<Endpoint> {
+        endpoints(&health.map(|health| Spec::at(0, health)))
+    };
+    let (well, weak, ill) = (Health::Healthy, Health::Degraded, Health::Unhealthy);
+    for policy in [ring(16, 1024, HashFunction::XxHash), maglev(17)] {
+        // A third is well: less than half of the traffic is theirs, and they get all of it.
+        let picks = picks_of(policy, of([well, weak, weak]), &HASHES);
+        assert_eq!(picks, [0; HASHES.len()]);
+        let picks = picks_of(policy, of([ill, weak, weak]), &HASHES);
+        assert!(picks.contains(&1) && picks.contains(&2) && !picks.contains(&0));
+    }
+}
+
+#[test]
 fn requests_without_a_hash_go_anywhere() {
     for policy in [ring(1024, 1024, HashFunction::XxHash), maglev(65_537)] {
         let mut balancer = Balancer::new(policy.into(), EndpointSet::new(equal(4)));
@@ -230,4 +254,128 @@ proptest! {
             picks_of(maglev(251), members, &hashes)
         );
     }
+}
+
+/// A picker that shares `tables` with others.
+fn sharing(policy: LbPolicy, set: &Arc<EndpointSet>, tables: &Arc<HashTables>) -> Balancer {
+    Balancer::new(policy.into(), Arc::clone(set)).with_tables(Some(Arc::clone(tables)))
+}
+
+fn place(balancer: &mut Balancer, hash: u64) -> usize {
+    let rng = Rng::seeded(1);
+    let context = PickContext::new(&rng).hashed(Some(hash));
+    let picked = balancer.pick(&context).unwrap();
+    (0..).find(|n| address(*n) == *picked.address()).unwrap()
+}
+
+#[test]
+fn tables_are_built_once_for_all_and_never_by_a_pick() {
+    let policy = maglev(251);
+    let set = EndpointSet::new(equal(4));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let tables = HashTables::new(policy.into(), &set, None, move || {
+        count.fetch_add(1, Ordering::Relaxed);
+    });
+    let tables = tables.unwrap();
+    let mut workers = [(); 2].map(|()| sharing(policy, &set, &tables));
+    let alone = picks_of(policy, equal(4), &HASHES);
+    for worker in &mut workers {
+        let picks: Vec<usize> = HASHES.iter().map(|hash| place(worker, *hash)).collect();
+        assert_eq!(picks, alone);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 0);
+
+    // Somebody falls ill: that is noticed once, and the old table goes on.
+    let ill = &set.endpoints()[alone[0]].state;
+    ill.set_health(HealthFlag::FailedActive, true);
+    for worker in &mut workers {
+        assert_eq!(place(worker, HASHES[0]), alone[0]);
+        assert_eq!(place(worker, HASHES[0]), alone[0]);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    tables.rebuild();
+    for worker in &mut workers {
+        assert_ne!(place(worker, HASHES[0]), alone[0]);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+
+    // A new set comes with its tables; an older one never comes back.
+    let smaller = EndpointSet::new(equal(1));
+    tables.build(&smaller);
+    tables.build(&set);
+    for worker in &mut workers {
+        worker.update(&set);
+        assert_eq!(place(worker, HASHES[3]), 0);
+        assert_eq!(worker.set().version(), smaller.version());
+    }
+}
+
+#[test]
+fn how_even_tables_are_can_be_seen() {
+    let set = EndpointSet::new(of_weights(&[1, 3]));
+    let stats = |policy: LbPolicy| -> Vec<(String, u64)> {
+        let registry = Registry::new();
+        let scope = registry.scope("cluster.a.");
+        let stats = HashStats::register(&policy, &scope);
+        let tables = HashTables::new(policy.into(), &set, stats, || {});
+        let value = |stat: Stat| match stat.value {
+            Value::Gauge(value) => (stat.name, value),
+            other => panic!("{other:?}"),
+        };
+        let stats = registry.snapshot().into_iter().map(value).collect();
+        drop(tables);
+        stats
+    };
+    let named = |name: &str, value| (format!("cluster.a.{name}"), value);
+    assert_eq!(
+        stats(ring(8, 8, HashFunction::XxHash)),
+        [
+            named("ring_hash_lb.max_hashes_per_host", 6),
+            named("ring_hash_lb.min_hashes_per_host", 2),
+            named("ring_hash_lb.size", 8),
+        ]
+    );
+    assert_eq!(
+        stats(maglev(11)),
+        [
+            named("maglev_lb.max_entries_per_host", 8),
+            named("maglev_lb.min_entries_per_host", 3),
+        ]
+    );
+    assert_eq!(stats(LbPolicy::Random), []);
+}
+
+#[test]
+fn an_endpoint_that_has_its_share_leaves_the_rest_to_others() {
+    let set = EndpointSet::new(equal(4));
+    let config = BalanceConfig {
+        hash_balance_factor: Some(HashBalanceFactor::new(150).unwrap()),
+        ..maglev(251).into()
+    };
+    let mut balancer = Balancer::new(config, Arc::clone(&set));
+    assert!(balancer.needs_active());
+    let home = place(&mut balancer, HASHES[0]);
+    // 9 run, this is the tenth: 15 slots, 4 for each.
+    let others = [(); 3].map(|()| 2);
+    set_active(&set, home, 3);
+    let rest: Vec<usize> = (0..4).filter(|n| *n != home).collect();
+    for (place, active) in rest.iter().zip(others) {
+        set_active(&set, *place, active);
+    }
+    assert_eq!(place(&mut balancer, HASHES[0]), home);
+    set_active(&set, home, 30);
+    let other = place(&mut balancer, HASHES[0]);
+    assert_ne!(other, home);
+    assert_eq!(place(&mut balancer, HASHES[0]), other, "always the same");
+    // The other is full too: the next one of the hash's own order.
+    set_active(&set, other, 30);
+    let third = place(&mut balancer, HASHES[0]);
+    assert!(third != home && third != other);
+    // Whoever knows the number need not have it counted: with 100, there is room.
+    let rng = Rng::seeded(1);
+    let context = PickContext::new(&rng).hashed(Some(HASHES[0]));
+    let picked = balancer.pick(&context.while_active(Some(100))).unwrap();
+    assert_eq!(*picked.address(), address(home));
+    assert!(HashBalanceFactor::new(99).is_err());
 }

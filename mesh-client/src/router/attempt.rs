@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use mesh_balance::PickContext;
 use mesh_core::{
     Attempt, Body, Decision, Endpoint, Error, ErrorKind, GuardedBody, Http, HttpClassify, Reason,
-    RequestInfo, Sent, TunnelRequest, clock, number_value,
+    RequestInfo, Sent, TunnelRequest, clock, format::RequestView, number_value,
 };
 use mesh_http::{
     pool::{HttpVersion, Sending},
@@ -99,7 +99,7 @@ impl Service<Request<ReplayBody<WatchedBody<Body>>>> for Attempts {
         };
         let info = future.info.as_deref();
         let version = version(forwarding, &request);
-        let (endpoint, slot) = match pick(forwarding, version, request.headers(), info) {
+        let (endpoint, slot) = match pick(forwarding, version, &RequestView::of(&request), info) {
             Ok(picked) => picked,
             Err(error) => {
                 future.state = State::Refused(Some(error));
@@ -185,7 +185,7 @@ fn version(forwarding: &Forwarding, request: &Request<Body>) -> HttpVersion {
 fn pick(
     forwarding: &Forwarding,
     version: HttpVersion,
-    headers: &HeaderMap,
+    request: &RequestView<'_>,
     info: Option<&RequestInfo>,
 ) -> Result<(Arc<Endpoint>, crate::worker::Slot), Error> {
     let tried = info
@@ -194,7 +194,9 @@ fn pick(
     let Some(cluster) = forwarding.worker_cluster() else {
         return Err(Error::new(ErrorKind::NoCluster).with_sent(Sent::Nothing));
     };
-    let mut context = PickContext::new(&cluster.rng);
+    let headers = request.headers;
+    let hash = info.and_then(|info| forwarding.hash(request, info));
+    let mut context = PickContext::new(&cluster.rng).hashed(hash);
     if let (Some(tried), Some(retry)) = (&tried, &forwarding.retry) {
         context = context.avoiding(tried, retry.host_selection_retry_max_attempts);
     }

@@ -129,6 +129,7 @@ fn settle(
                         .insert(SERVICE_TIME, number_value(millis));
                 }
             }
+            forwarding.set_cookies(response.headers_mut());
             Ok(forwarding.finish(response, info))
         }
         Err(error) => {

@@ -7,6 +7,7 @@
 mod attempt;
 mod forward;
 mod future;
+mod hash;
 mod mirror;
 mod redirect;
 mod selection;

@@ -1,4 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, request::Parts};
 use mesh_config::model::{FilterOverride, RoutePolicies, UpgradeRule};
@@ -8,11 +11,11 @@ use mesh_core::{
 };
 use mesh_retry::{DEFAULT_REQUEST_BODY_BUFFER_LIMIT, RetryConfig};
 use mesh_route::{
-    Action, Found, InternalRedirectPolicy, MaxStreamDuration, MirrorPolicy, RedirectHistory,
-    RouteAction, RouteEntry, VirtualHostEntry, WeightedCluster,
+    Action, Found, HashInput, InternalRedirectPolicy, MaxStreamDuration, MirrorPolicy,
+    RedirectHistory, RouteAction, RouteEntry, VirtualHostEntry, WeightedCluster, hash_of,
 };
 
-use super::UpstreamLog;
+use super::{UpstreamLog, hash::SessionCookies};
 use crate::{manager::Shared, worker::WorkerCluster};
 
 /// What was decided about a request when its route was found; kept in its `RequestInfo`, so that every
@@ -31,6 +34,8 @@ pub(crate) struct Forwarding {
     pub(super) upstream_log: Option<Arc<UpstreamLog>>,
     /// Whether a format asks for the times of attempts.
     pub(super) timings: bool,
+    /// What clients are given to come back to the same endpoint.
+    pub(super) cookies: OnceLock<SessionCookies>,
 }
 
 enum Chosen {
@@ -66,6 +71,7 @@ pub(crate) fn resolve(
         redirects,
         upstream_log: shared.upstream_log.clone(),
         timings: shared.captures.wants_timings(),
+        cookies: OnceLock::new(),
     };
     let mut idle_timeout = None;
     let mut max_stream_duration = None;
@@ -75,7 +81,8 @@ pub(crate) fn resolve(
         if let Action::Route(action) = entry.action() {
             idle_timeout = action.idle_timeout;
             max_stream_duration = action.max_stream_duration.of(request.headers);
-            if let Some(pick) = action.cluster.pick(request.headers, info.random) {
+            let random = number(action, info, request);
+            if let Some(pick) = action.cluster.pick(request.headers, random) {
                 forwarding.weighted = pick.weighted.map(|(index, _)| index);
                 forwarding.cluster = shared.worker.cluster(pick.name);
                 cluster_name = forwarding
@@ -110,6 +117,19 @@ pub(crate) fn resolve(
     info.set_route(Arc::new(forwarding));
 }
 
+/// What decides among weighted clusters: the request's random number, or its hash where the route wants that.
+fn number(action: &RouteAction, info: &mut RequestInfo, request: &RequestView<'_>) -> u64 {
+    if !action.cluster.goes_by_hash() {
+        return info.random;
+    }
+    let input = HashInput {
+        request: *request,
+        client: info.facts_mut().remote.map(|address| address.ip()),
+    };
+    // As in Envoy, no cookie is made up before there is a cluster.
+    hash_of(&action.hash, &input, |_| None).unwrap_or(info.random)
+}
+
 impl Forwarding {
     fn entry(&self) -> Option<&RouteEntry<RoutePolicies>> {
         match &self.found {
@@ -122,7 +142,7 @@ impl Forwarding {
         self.entry().map(RouteEntry::action)
     }
 
-    fn route_action(&self) -> Option<&RouteAction> {
+    pub(super) fn route_action(&self) -> Option<&RouteAction> {
         match self.action()? {
             Action::Route(action) => Some(action),
             _ => None,
@@ -217,6 +237,7 @@ impl Forwarding {
             redirects: RedirectHistory::default(),
             upstream_log: self.upstream_log.clone(),
             timings: self.timings,
+            cookies: OnceLock::new(),
         }
     }
 

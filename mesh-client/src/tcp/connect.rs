@@ -69,7 +69,10 @@ async fn attempt_once(
     number: u32,
 ) -> Option<Option<(Stream, Upstream)>> {
     let state = &cluster.cluster.state;
-    let context = PickContext::new(&shared.worker.rng);
+    let peer = info.connection.peer;
+    let by_ip = peer.filter(|_| shared.config.hash_source_ip);
+    let hash = by_ip.map(|peer| mesh_route::hash_of_ip(peer.ip()));
+    let context = PickContext::new(&shared.worker.rng).hashed(hash);
     let meant = cluster.cluster.meant(None, &info.connection);
     let Ok((endpoint, monitor)) = cluster.pick_endpoint(&context, meant) else {
         state.stats.router.upstream_cx_none_healthy().inc();

@@ -12,6 +12,7 @@ mod bootstrap;
 mod cluster;
 mod context;
 mod filters;
+mod hash;
 mod http2;
 mod listener;
 mod manager;
@@ -123,12 +124,14 @@ pub fn support_table() -> SupportTable {
         cluster::BALANCE_SUPPORT,
         cluster::DNS_SUPPORT,
         cluster::ENDPOINT_SUPPORT,
+        cluster::HASHING_SUPPORT,
         cluster::HEALTH_SUPPORT,
         cluster::OUTLIER_SUPPORT,
         cluster::PROTOCOL_SUPPORT,
         cluster::SOCKET_SUPPORT,
         cluster::THRESHOLDS_SUPPORT,
         filters::SUPPORT,
+        hash::SUPPORT,
         http2::SUPPORT,
         listener::SUPPORT,
         listener::CHAIN_SUPPORT,

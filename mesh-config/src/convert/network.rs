@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use envoy_types::pb::envoy::extensions::filters::network::{
-    connection_limit::v3::ConnectionLimit,
-    tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier},
+use envoy_types::pb::envoy::{
+    extensions::filters::network::{
+        connection_limit::v3::ConnectionLimit,
+        tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier},
+    },
+    r#type::v3::{HashPolicy, hash_policy::PolicySpecifier},
 };
 
 use super::{access_log, context::Context, listener::Surroundings, value};
@@ -29,6 +32,7 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("max_connect_attempts", Enforced),
             ("max_downstream_connection_duration", Enforced),
             ("access_log", Enforced),
+            ("hash_policy", Enforced),
             // Envoy reads neither.
             ("downstream_idle_timeout", Meaningless),
             ("upstream_idle_timeout", Meaningless),
@@ -37,6 +41,14 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             // Something else than what the client sent would go upstream.
             ("tunneling_config", Enforced),
         ],
+    },
+    MessageSupport {
+        message: "envoy.type.v3.HashPolicy",
+        fields: &[("source_ip", Enforced), ("filter_state", Enforced)],
+    },
+    MessageSupport {
+        message: "envoy.type.v3.HashPolicy.SourceIp",
+        fields: &[],
     },
     MessageSupport {
         message: "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster",
@@ -96,8 +108,27 @@ pub(super) fn tcp_proxy(
         ),
         access_log: access_log::convert(cx, &at.field("access_log"), &from.access_log),
         buffer_limit: around.buffer_limit,
+        hash_source_ip: hash_source_ip(cx, &at.field("hash_policy"), &from.hash_policy),
         clusters: clusters(cx, at, from.cluster_specifier.as_ref()?, around)?,
     })
+}
+
+/// Whether the client's address is what connections are placed by.
+fn hash_source_ip(cx: &Context<'_>, at: &At<'_>, from: &[HashPolicy]) -> bool {
+    // The protos' own rules allow one at most.
+    match from
+        .first()
+        .and_then(|policy| policy.policy_specifier.as_ref())
+    {
+        Some(PolicySpecifier::SourceIp(_)) => true,
+        Some(PolicySpecifier::FilterState(_)) => {
+            let at = at.index(0);
+            let reason = "no filter leaves any state: connections would go to other endpoints than they should";
+            cx.invalid(&at.field("filter_state"), reason);
+            false
+        }
+        None => false,
+    }
 }
 
 fn clusters(

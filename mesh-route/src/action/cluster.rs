@@ -32,6 +32,12 @@ impl ClusterSpecifier {
         })
     }
 
+    /// Whether the request's hash stands in for its random number. Envoy: `use_hash_policy`.
+    #[must_use]
+    pub const fn goes_by_hash(&self) -> bool {
+        matches!(self, Self::WeightedClusters(clusters) if clusters.by_hash)
+    }
+
     /// The names that the config mentions, to be checked against the clusters that exist.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let (one, many) = match self {
@@ -70,6 +76,7 @@ pub struct WeightedClusters {
     clusters: Box<[WeightedCluster]>,
     total: u64,
     header_name: Option<HeaderName>,
+    by_hash: bool,
 }
 
 impl WeightedClusters {
@@ -97,6 +104,7 @@ impl WeightedClusters {
             clusters: clusters.into(),
             total,
             header_name: None,
+            by_hash: false,
         })
     }
 
@@ -104,6 +112,13 @@ impl WeightedClusters {
     #[must_use]
     pub fn by_header(mut self, header: HeaderName) -> Self {
         self.header_name = Some(header);
+        self
+    }
+
+    /// Takes the number from the request's hash, where it has one. Envoy: `use_hash_policy`.
+    #[must_use]
+    pub const fn by_hash(mut self) -> Self {
+        self.by_hash = true;
         self
     }
 

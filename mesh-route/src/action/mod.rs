@@ -2,6 +2,7 @@
 
 mod cluster;
 mod duration;
+mod hash;
 mod internal_redirect;
 mod mirror;
 mod redirect;
@@ -17,6 +18,9 @@ use crate::TIMEOUT_DEFAULT;
 
 pub use cluster::{ClusterPick, ClusterSpecifier, WeightedCluster, WeightedClusters};
 pub use duration::MaxStreamDuration;
+pub use hash::{
+    HashInput, HashPolicies, HashPolicy, HashSource, SessionCookie, hash_of, of_ip as hash_of_ip,
+};
 pub use internal_redirect::{
     InternalRedirectPolicy, RedirectHistory, RedirectPredicate, RedirectRefusal, RedirectTarget,
 };
@@ -97,6 +101,8 @@ pub struct RouteAction {
     pub priority: Priority,
     /// Who gets copies of its requests. Envoy: `request_mirror_policies`.
     pub mirrors: Arc<[MirrorPolicy]>,
+    /// What the hash of its requests is made of, for clusters that pick endpoints by it. Envoy: `hash_policy`.
+    pub hash: HashPolicies,
     /// Whether redirects of the upstream are followed; off by default. Envoy: `internal_redirect_policy`.
     pub internal_redirect: Option<Arc<InternalRedirectPolicy>>,
 }
@@ -116,6 +122,7 @@ impl RouteAction {
             idle_timeout: None,
             priority: Priority::default(),
             mirrors: Arc::from([]),
+            hash: Arc::from([]),
             internal_redirect: None,
         }
     }

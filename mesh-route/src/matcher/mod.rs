@@ -4,4 +4,5 @@ mod header;
 mod query;
 
 pub use header::{HeaderField, HeaderMatch, HeaderMatcher};
+pub(crate) use query::first_value;
 pub use query::{QueryMatch, QueryParameterMatcher};

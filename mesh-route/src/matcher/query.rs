@@ -48,7 +48,8 @@ impl QueryParameterMatcher {
     }
 }
 
-fn first_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+/// The value of the first parameter of that name, as it was sent.
+pub(crate) fn first_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (key == name).then_some(value)

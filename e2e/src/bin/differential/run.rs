@@ -50,6 +50,11 @@ impl Upstreams {
         })
     }
 
+    /// For another proxy: whatever the last one left behind goes.
+    pub(crate) fn start_afresh(&self) {
+        self.live.iter().for_each(Upstream::start_afresh);
+    }
+
     pub(crate) fn reset(&self) {
         self.live.iter().for_each(Upstream::reset);
     }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use e2e::process::{Binary, Proxy};
 
 use crate::config::Bootstrap;
@@ -82,8 +82,13 @@ fn run_group(group: Group, arms: &[Arm]) -> Vec<Outcome> {
         })
         .collect();
     let yaml = group.bootstrap.yaml();
+    // Once for all arms: where a hash leads depends on the addresses.
+    let upstreams = Upstreams::start(&yaml);
     for arm in arms {
-        if let Err(error) = run_arm(&yaml, &group.cases, arm, &mut outcomes) {
+        let upstreams = upstreams.as_ref().map_err(|error| anyhow!("{error:#}"));
+        let done = upstreams
+            .and_then(|upstreams| run_arm(&yaml, upstreams, &group.cases, arm, &mut outcomes));
+        if let Err(error) = done {
             eprintln!("{}: {error:#}", arm.label);
             for outcome in &mut outcomes {
                 let mut facts = Facts::default();
@@ -99,21 +104,23 @@ fn run_group(group: Group, arms: &[Arm]) -> Vec<Outcome> {
 
 fn run_arm(
     yaml: &str,
+    upstreams: &Upstreams,
     cases: &[(&'static str, Script)],
     arm: &Arm,
     outcomes: &mut [Outcome],
 ) -> Result<()> {
-    let upstreams = Upstreams::start(yaml)?;
     let rendered = upstreams.render(yaml);
     let proxy = Proxy::start(&arm.binary, &rendered)?;
     let mut marks = 0;
     for ((_, script), outcome) in cases.iter().zip(outcomes) {
         let began = e2e::wait::now();
-        let (facts, changed) = run_case(&upstreams, &proxy, &mut marks, *script);
+        let (facts, changed) = run_case(upstreams, &proxy, &mut marks, *script);
         outcome.arms.push(facts);
         outcome.changed.push(changed);
         outcome.took += began.elapsed();
     }
+    drop(proxy);
+    upstreams.start_afresh();
     Ok(())
 }
 

@@ -14,7 +14,9 @@ use envoy_types::pb::envoy::{
     extensions::load_balancing_policies::{
         common::v3::{LocalityLbConfig, locality_lb_config},
         least_request::v3::{LeastRequest, least_request},
+        maglev::v3::Maglev,
         random::v3::Random,
+        ring_hash::v3::RingHash,
         round_robin::v3::RoundRobin,
     },
 };
@@ -24,7 +26,9 @@ use mesh_balance::{
     SelectionMethod, SlowStartConfig,
 };
 
-use super::MESSAGE;
+use mesh_route::HashPolicies;
+
+use super::{MESSAGE, hashing};
 use crate::{
     convert::{
         context::{Context, type_name},
@@ -43,9 +47,6 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("lb_policy", Enforced),
             ("least_request_lb_config", Enforced),
             ("round_robin_lb_config", Enforced),
-            // Other policies are refused, so that these configure nothing.
-            ("ring_hash_lb_config", Meaningless),
-            ("maglev_lb_config", Meaningless),
             ("common_lb_config", Enforced),
             ("lb_subset_config", Enforced),
             ("load_balancing_policy", Enforced),
@@ -92,8 +93,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("zone_aware_lb_config", Enforced),
             // Endpoints of a config file change with the config only.
             ("update_merge_window", Meaningless),
-            // For hashing policies, which are refused.
-            ("consistent_hashing_lb_config", Meaningless),
+            ("consistent_hashing_lb_config", Enforced),
             ("ignore_new_hosts_until_first_hc", Enforced),
             // For session filters, which are reported.
             ("override_host_status", Meaningless),
@@ -169,7 +169,14 @@ const SLOW_START_FIELDS: &[(&str, Support)] = &[
     ("min_weight_percent", Enforced),
 ];
 
-pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Option<BalanceConfig> {
+/// How an endpoint is picked.
+pub(super) struct Balance {
+    pub(super) config: BalanceConfig,
+    /// The policy's own ways to hash a request.
+    pub(super) hash: Option<HashPolicies>,
+}
+
+pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Option<Balance> {
     let selectors = from
         .lb_subset_config
         .as_ref()
@@ -194,6 +201,7 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Opti
         }
         config.weighted_priority_health = assignment.weighted_priority_health;
     }
+    let mut hash = None;
     let typed = from.load_balancing_policy.as_ref();
     let uses_typed = typed.is_some() || from.lb_policy() == LbPolicyName::LoadBalancingPolicyConfig;
     config.policy = if uses_typed {
@@ -203,11 +211,12 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Opti
             &at.field("load_balancing_policy"),
             policies,
             &mut config,
+            &mut hash,
         )?
     } else {
         named_policy(cx, at, from, &mut config)?
     };
-    Some(config)
+    Some(Balance { config, hash })
 }
 
 fn apply_common(cx: &Context<'_>, at: &At<'_>, from: &CommonLbConfig, config: &mut BalanceConfig) {
@@ -239,6 +248,8 @@ fn named_policy(
         // Nobody asks the balancer of such a cluster.
         LbPolicyName::ClusterProvided if is_original_dst(from) => Some(LbPolicy::RoundRobin),
         LbPolicyName::Random => Some(LbPolicy::Random),
+        LbPolicyName::RingHash => hashing::ring_hash(cx, at, from, to),
+        LbPolicyName::Maglev => hashing::maglev(cx, at, from, to),
         LbPolicyName::LeastRequest => {
             let Some(LbConfig::LeastRequestLbConfig(config)) = &from.lb_config else {
                 return Some(LbPolicy::LeastRequest(LeastRequestConfig::default()));
@@ -304,6 +315,7 @@ fn typed_policy(
     at: &At<'_>,
     policies: &[pb::load_balancing_policy::Policy],
     config: &mut BalanceConfig,
+    hash: &mut Option<HashPolicies>,
 ) -> Option<LbPolicy> {
     let list = at.field("policies");
     let mut policies = policies.iter().enumerate().filter_map(|(index, policy)| {
@@ -328,6 +340,13 @@ fn typed_policy(
         (LbPolicy::RoundRobin, from.locality_lb_config)
     } else if let Some(from) = cx.unpack::<Random>(any) {
         (LbPolicy::Random, from.locality_lb_config)
+    } else if let Some(from) = cx.unpack::<RingHash>(any) {
+        (
+            hashing::typed_ring_hash(cx, &at, &from, config, hash)?,
+            None,
+        )
+    } else if let Some(from) = cx.unpack::<Maglev>(any) {
+        (hashing::typed_maglev(cx, &at, &from, config, hash)?, None)
     } else if let Some(from) = cx.unpack::<LeastRequest>(any) {
         let full_scan = value::flag(from.enable_full_scan, false)
             || from.selection_method() == least_request::SelectionMethod::FullScan;

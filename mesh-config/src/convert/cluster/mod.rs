@@ -3,6 +3,7 @@
 mod balance;
 mod dns;
 mod endpoint;
+mod hashing;
 mod health;
 mod outlier;
 mod protocol;
@@ -35,6 +36,7 @@ pub(super) use balance::SUPPORT as BALANCE_SUPPORT;
 pub(super) use dns::SUPPORT as DNS_SUPPORT;
 pub(super) use dns::default_resolver;
 pub(super) use endpoint::{SUPPORT as ENDPOINT_SUPPORT, assignment};
+pub(super) use hashing::SUPPORT as HASHING_SUPPORT;
 pub(super) use health::SUPPORT as HEALTH_SUPPORT;
 pub(super) use outlier::SUPPORT as OUTLIER_SUPPORT;
 pub(super) use protocol::SUPPORT as PROTOCOL_SUPPORT;
@@ -119,6 +121,7 @@ pub(super) fn convert(
     let connect_at = at.field("connect_timeout");
     let connect_timeout = value::duration(cx, &connect_at, from.connect_timeout.as_ref());
     let discovery = discovery?;
+    let balance = balance?;
     if from.eds_cluster_config.is_some() && !matches!(discovery, Discovery::Eds(_)) {
         cx.invalid(
             &at.field("eds_cluster_config"),
@@ -134,7 +137,8 @@ pub(super) fn convert(
         stat_name: stat_name.replace(':', "_"),
         discovery,
         endpoints,
-        balance: balance?,
+        balance: balance.config,
+        hash: balance.hash.or(protocol.hash),
         thresholds: thresholds.default,
         thresholds_high: thresholds.high,
         track_remaining: thresholds.track_remaining,

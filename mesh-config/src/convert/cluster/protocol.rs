@@ -11,11 +11,11 @@ use envoy_types::pb::envoy::{
 };
 use mesh_http::pool::{PoolConfig, UpstreamProtocol};
 use mesh_retry::RetryConfig;
-use mesh_route::MirrorPolicy;
+use mesh_route::{HashPolicies, MirrorPolicy};
 
 use super::{MESSAGE, socket};
 use crate::{
-    convert::{context::Context, http2, manager, mirror, retry, value},
+    convert::{context::Context, hash, http2, manager, mirror, retry, value},
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless},
@@ -49,8 +49,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("retry_policy", Enforced),
             ("request_mirror_policies", Enforced),
             ("upstream_http_protocol_options", Enforced),
-            // No balancer that is supported looks at a hash.
-            ("hash_policy", Meaningless),
+            ("hash_policy", Enforced),
         ],
     },
     MessageSupport {
@@ -81,6 +80,7 @@ pub(super) struct Protocol {
     pub(super) pool: PoolConfig,
     pub(super) retry: Option<Arc<RetryConfig>>,
     pub(super) mirrors: Arc<[MirrorPolicy]>,
+    pub(super) hash: Option<HashPolicies>,
     pub(super) auto_names: AutoNames,
 }
 
@@ -89,6 +89,7 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &pb::Cluster) -> Prot
         pool: PoolConfig::default(),
         retry: None,
         mirrors: Arc::from([]),
+        hash: None,
         auto_names: AutoNames::default(),
     };
     // The older fields count only without the typed options, as in Envoy.
@@ -170,6 +171,10 @@ fn apply(cx: &Context<'_>, at: &At<'_>, from: &HttpProtocolOptions, protocol: &m
     // Whether their clusters exist is seen when they are used, as in Envoy.
     let mirrors = at.field("request_mirror_policies");
     protocol.mirrors = mirror::convert(cx, &mirrors, &from.request_mirror_policies, |_, _| ());
+    if !from.hash_policy.is_empty() {
+        let at = at.field("hash_policy");
+        protocol.hash = Some(hash::convert(cx, &at, &from.hash_policy));
+    }
     let policy = from.retry_policy.as_ref();
     protocol.retry = policy.map(|policy| {
         let builder = retry::convert(cx, &at.field("retry_policy"), policy);

@@ -24,7 +24,7 @@ use super::{
     weighted,
 };
 use crate::{
-    convert::{context::Context, matcher, value},
+    convert::{context::Context, hash, matcher, value},
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
@@ -60,8 +60,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("request_mirror_policies", Enforced),
             ("internal_redirect_policy", Enforced),
             ("upgrade_configs", Enforced),
-            // No balancer that is supported looks at a hash.
-            ("hash_policy", Meaningless),
+            ("hash_policy", Enforced),
             // There is no early data without TLS.
             ("early_data_policy", Meaningless),
             // The upstream would see another path or host than it should.
@@ -83,6 +82,7 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
         fields: &[
             ("clusters", Enforced),
             ("header_name", Enforced),
+            ("use_hash_policy", Enforced),
             // The sum of the weights is what counts.
             ("total_weight", Meaningless),
             // No runtime layer is read.
@@ -133,6 +133,7 @@ pub(super) fn convert(
     action.append_x_forwarded_host = from.append_x_forwarded_host;
     action.mirrors = mirrors;
     action.internal_redirect = redirect.map(Arc::new);
+    action.hash = hash::convert(cx, &at.field("hash_policy"), &from.hash_policy);
     action.timeout = timeout;
     if let Some(from) = &from.max_stream_duration {
         action.max_stream_duration =

@@ -39,7 +39,9 @@ pub(super) fn convert(
             let name = value::header_name(cx, &at.field("header_name"), name)?;
             Some(clusters.by_header(name))
         }
-        // In the report, if it is on.
+        Some(RandomValueSpecifier::UseHashPolicy(by_hash)) if by_hash.value => {
+            Some(clusters.by_hash())
+        }
         Some(RandomValueSpecifier::UseHashPolicy(_)) | None => Some(clusters),
     }
 }

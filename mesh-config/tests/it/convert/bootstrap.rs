@@ -85,13 +85,13 @@ fn what_is_not_done_is_reported() {
 #[test]
 fn all_mistakes_are_told_at_once() {
     let refusal = refusal(
-        "static_resources:\n  clusters:\n  - name: a\n    type: EDS\n  - name: a\n    lb_policy: MAGLEV\n",
+        "static_resources:\n  clusters:\n  - name: a\n    type: EDS\n  - name: a\n    lb_policy: CLUSTER_PROVIDED\n",
     );
     assert_eq!(
         refusal,
         "f:3:5: static_resources.clusters[0].eds_cluster_config.eds_config: it does not say where the config comes from\n\
          f:5:5: static_resources.clusters[1].name: there is another cluster named \"a\"\n\
-         f:6:5: static_resources.clusters[1].lb_policy: MAGLEV is not supported: requests would go to other \
+         f:6:5: static_resources.clusters[1].lb_policy: CLUSTER_PROVIDED is not supported: requests would go to other \
          endpoints than they should"
     );
 }

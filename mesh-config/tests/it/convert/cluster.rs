@@ -86,6 +86,7 @@ fn typed(policies: &[(&str, &str)]) -> String {
 
 const LEAST: &str = "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest";
 const RANDOM: &str = "envoy.extensions.load_balancing_policies.random.v3.Random";
+const PICK_FIRST: &str = "envoy.extensions.load_balancing_policies.pick_first.v3.PickFirst";
 const MAGLEV: &str = "envoy.extensions.load_balancing_policies.maglev.v3.Maglev";
 
 #[test]
@@ -113,16 +114,10 @@ fn the_first_typed_policy_that_envoy_knows_decides() {
 fn a_policy_that_is_not_there_is_refused() {
     let elsewhere = "is not supported: requests would go to other endpoints than they should";
     refused(
-        "lb_policy: RING_HASH",
-        "RING_HASH",
-        ".lb_policy",
-        &format!("RING_HASH {elsewhere}"),
-    );
-    refused(
-        &typed(&[(MAGLEV, ""), (RANDOM, "")]),
-        "maglev",
+        &typed(&[(PICK_FIRST, ""), (RANDOM, "")]),
+        "pick_first",
         ".load_balancing_policy.policies[0]",
-        &format!("{MAGLEV} {elsewhere}"),
+        &format!("{PICK_FIRST} {elsewhere}"),
     );
     refused(
         &typed(&[("google.protobuf.Empty", "")]),

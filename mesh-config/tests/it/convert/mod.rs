@@ -10,6 +10,7 @@ mod dns;
 mod endpoint;
 mod fault;
 mod filters;
+mod hashing;
 mod health;
 mod listener;
 mod log;

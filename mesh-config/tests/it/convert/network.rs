@@ -91,10 +91,10 @@ fn a_tcp_proxy_that_leads_nowhere_is_refused() {
 #[test]
 fn what_a_tcp_proxy_does_not_honour_is_in_the_report() {
     let text = text(&[tcp(
-        "cluster: b, hash_policy: [{source_ip: {}}], metadata_match: {filter_metadata: {envoy.lb: {a: b}}}",
+        "cluster: b, on_demand: {}, backoff_options: {base_interval: 1s}, metadata_match: {filter_metadata: {envoy.lb: {a: b}}}",
     )]);
     let found: Vec<String> = report(&text).into_iter().map(|(path, ..)| path).collect();
-    for field in ["hash_policy", "metadata_match"] {
+    for field in ["backoff_options", "metadata_match"] {
         let path = format!("{AT}.{field}");
         assert!(
             found.iter().any(|found| found.starts_with(&path)),

@@ -1,14 +1,19 @@
 //! Routes: what they match and what they do.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, StatusCode};
-use mesh_core::{FractionalPercent, Priority, format::Format, runtime::RuntimeKey};
+use mesh_core::{
+    FractionalPercent, Priority,
+    format::{Format, RequestField},
+    runtime::RuntimeKey,
+};
 use mesh_route::{
-    Action, AppendAction, ClusterSpecifier, DirectResponse, HeaderAdd, HeaderMatch, HeaderMatcher,
-    HostRewrite, MaxStreamDuration, PathMatch, PathRedirect, PathRewrite, PathSeparatedPrefix,
-    QueryMatch, QueryParameterMatcher, RedirectAction, RegexRewrite, RouteAction, RouteMatch,
-    SafeRegex, SchemeRedirect, StringMatcher, WeightedCluster, WeightedClusters,
+    Action, AppendAction, ClusterSpecifier, DirectResponse, HashPolicy, HashSource, HeaderAdd,
+    HeaderMatch, HeaderMatcher, HostRewrite, MaxStreamDuration, PathMatch, PathRedirect,
+    PathRewrite, PathSeparatedPrefix, QueryMatch, QueryParameterMatcher, RedirectAction,
+    RegexRewrite, RouteAction, RouteMatch, SafeRegex, SchemeRedirect, StringMatcher,
+    WeightedCluster, WeightedClusters,
 };
 
 use super::{assert_refused, config, report, route, route_text};
@@ -172,6 +177,14 @@ fn everything_that_an_action_says_is_kept() {
     wanted.timeout = Duration::ZERO;
     wanted.idle_timeout = Some(Duration::from_secs(2));
     wanted.priority = Priority::High;
+    let by_header = HashSource::Header {
+        field: RequestField::from_name("a").unwrap(),
+        rewrite: None,
+    };
+    wanted.hash = Arc::from([HashPolicy {
+        source: by_header,
+        terminal: false,
+    }]);
     assert_eq!(found, wanted);
 }
 

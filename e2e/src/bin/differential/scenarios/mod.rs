@@ -11,6 +11,7 @@ mod compress;
 mod fault;
 mod filters;
 mod grpc;
+mod hashing;
 mod health_checks;
 mod http2;
 mod http_headers;
@@ -66,6 +67,7 @@ pub(crate) fn all() -> Vec<Group> {
         outlier::groups(),
         ratelimit::groups(),
         balance::groups(),
+        hashing::groups(),
         http2::groups(),
         grpc::groups(),
         upgrade::groups(),

@@ -1,6 +1,13 @@
+mod hash;
+
 use std::time::Duration;
 
 use mesh_core::Percent;
+
+pub use hash::{
+    HashBalanceFactor, HashFunction, InvalidHashBalanceFactor, InvalidRingSizes, InvalidTableSize,
+    MaglevConfig, RING_SIZE_MAX, RingHashConfig, RingSizes, TABLE_SIZE_MAX, TableSize,
+};
 
 /// How a [`Balancer`](crate::Balancer) chooses.
 ///
@@ -26,6 +33,10 @@ pub struct BalanceConfig {
     /// How endpoints that have become well get their share, with round robin and least request. Default: at
     /// once. Envoy: `slow_start_config`.
     pub slow_start: Option<SlowStartConfig>,
+    /// The share of the average load that an endpoint may have before requests whose hash leads to it go
+    /// elsewhere, with ring hash and Maglev. Default: whatever comes. Envoy:
+    /// `consistent_hashing_lb_config.hash_balance_factor`.
+    pub hash_balance_factor: Option<HashBalanceFactor>,
 }
 
 impl Default for BalanceConfig {
@@ -37,6 +48,7 @@ impl Default for BalanceConfig {
             overprovisioning_factor: 140,
             weighted_priority_health: false,
             slow_start: None,
+            hash_balance_factor: None,
         }
     }
 }
@@ -73,144 +85,6 @@ pub enum LbPolicy {
 impl LbPolicy {
     pub(crate) const fn goes_by_hash(self) -> bool {
         matches!(self, Self::RingHash(_) | Self::Maglev(_))
-    }
-}
-
-/// Envoy: `Cluster.RingHashLbConfig`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RingHashConfig {
-    /// How many places the ring has.
-    pub sizes: RingSizes,
-    /// What endpoints are placed by. `hash_function`.
-    pub hash_function: HashFunction,
-    /// Whether endpoints are known by hostname rather than by address. Default: no.
-    /// `use_hostname_for_hashing`.
-    pub use_hostname_for_hashing: bool,
-}
-
-/// The bounds of a ring's size. A ring takes 16 bytes a place, and each worker has its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RingSizes {
-    minimum: u64,
-    maximum: u64,
-}
-
-/// A ring may not have more places.
-pub const RING_SIZE_MAX: u64 = 8 * 1024 * 1024;
-
-/// Bounds that exclude each other, or are out of bounds themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "ring sizes must lie within 1 and {RING_SIZE_MAX}, the minimum below the maximum, not {minimum} and {maximum}"
-)]
-pub struct InvalidRingSizes {
-    minimum: u64,
-    maximum: u64,
-}
-
-impl RingSizes {
-    /// At least `minimum` places if no more than `maximum`; more places share more evenly. By default
-    /// 1,024 and [`RING_SIZE_MAX`]. Envoy: `minimum_ring_size`, `maximum_ring_size`.
-    ///
-    /// # Errors
-    /// When they are 0, above [`RING_SIZE_MAX`], or in the wrong order.
-    pub const fn new(minimum: u64, maximum: u64) -> Result<Self, InvalidRingSizes> {
-        if minimum == 0 || minimum > maximum || maximum > RING_SIZE_MAX {
-            Err(InvalidRingSizes { minimum, maximum })
-        } else {
-            Ok(Self { minimum, maximum })
-        }
-    }
-
-    /// The lower bound, at least 1.
-    #[must_use]
-    pub const fn minimum(self) -> u64 {
-        self.minimum
-    }
-
-    /// The upper bound, at most [`RING_SIZE_MAX`].
-    #[must_use]
-    pub const fn maximum(self) -> u64 {
-        self.maximum
-    }
-}
-
-impl Default for RingSizes {
-    fn default() -> Self {
-        Self {
-            minimum: 1024,
-            maximum: RING_SIZE_MAX,
-        }
-    }
-}
-
-/// Envoy: `HashFunction`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum HashFunction {
-    /// xxHash64. `XX_HASH`.
-    #[default]
-    XxHash,
-    /// MurmurHash64A, as libstdc++'s `std::hash` has it. `MURMUR_HASH_2`.
-    MurmurHash2,
-}
-
-/// Envoy: `Cluster.MaglevLbConfig`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct MaglevConfig {
-    /// How many slots the table has. `table_size`.
-    pub table_size: TableSize,
-    /// Whether endpoints are known by hostname rather than by address. Default: no.
-    /// `use_hostname_for_hashing`.
-    pub use_hostname_for_hashing: bool,
-}
-
-/// The slots of a Maglev table: a prime number up to [`TABLE_SIZE_MAX`], by default 65,537. It takes 4 bytes a
-/// slot, and each worker has its own; it should be much larger than the number of endpoints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableSize(u32);
-
-/// A Maglev table may not have more slots.
-pub const TABLE_SIZE_MAX: u32 = 5_000_011;
-
-/// A number of slots that is not prime, or too large.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the size of a maglev table must be a prime number up to {TABLE_SIZE_MAX}, not {0}")]
-pub struct InvalidTableSize(u32);
-
-impl TableSize {
-    /// So many slots.
-    ///
-    /// # Errors
-    /// When `size` is no prime number, or above [`TABLE_SIZE_MAX`].
-    pub const fn new(size: u32) -> Result<Self, InvalidTableSize> {
-        if size <= TABLE_SIZE_MAX && is_prime(size) {
-            Ok(Self(size))
-        } else {
-            Err(InvalidTableSize(size))
-        }
-    }
-
-    /// The number, at least 2.
-    #[must_use]
-    pub const fn get(self) -> u32 {
-        self.0
-    }
-}
-
-const fn is_prime(number: u32) -> bool {
-    let mut divisor = 2;
-    while divisor * divisor <= number {
-        if number.is_multiple_of(divisor) {
-            return false;
-        }
-        divisor += 1;
-    }
-    number >= 2
-}
-
-impl Default for TableSize {
-    fn default() -> Self {
-        Self(65_537)
     }
 }
 
