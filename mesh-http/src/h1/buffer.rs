@@ -8,11 +8,12 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
-/// One read of a body; a buffer that one read fills is taken as a sign of more.
-const READ_MIN: usize = 16 * 1024;
-const READ_MAX: usize = 64 * 1024;
+/// What one read takes at most: a head and a body of 64 KiB.
+const READ_MAX: usize = 80 * 1024;
+/// A read up to this size is copied into a buffer that is no larger; beyond, it stays where it was read.
+const READ_COPIED_MAX: usize = 16 * 1024;
 /// Pieces up to this size are copied behind the head, so that one flat write carries all.
 const COPY_MAX: usize = 16 * 1024;
 /// No more is taken from a body while so much waits to be written.
@@ -21,8 +22,8 @@ const WRITE_HIGH: usize = 64 * 1024;
 const SLICES: usize = 8;
 
 thread_local! {
-    /// Where a connection without a buffer reads into: an idle connection owns no buffer.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_MIN].into());
+    /// Where every connection reads into: one that waits owns no buffer.
+    static SCRATCH: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
 /// Bytes read and not yet understood.
@@ -30,16 +31,12 @@ thread_local! {
 pub(crate) struct ReadBuffer {
     pub(crate) bytes: BytesMut,
     eof: bool,
-    next: usize,
 }
 
 impl ReadBuffer {
     /// What somebody else has read already.
     pub(crate) fn holding(bytes: BytesMut) -> Self {
-        Self {
-            bytes,
-            ..Self::default()
-        }
+        Self { bytes, eof: false }
     }
 
     /// Whether the peer has closed its side.
@@ -47,8 +44,7 @@ impl ReadBuffer {
         self.eof
     }
 
-    /// Reads once; `Ok(0)` is the end. Small reads go through a buffer of the thread, so that the
-    /// connection allocates exactly what arrived.
+    /// Reads once; `Ok(0)` is the end.
     pub(crate) fn poll_fill<IO: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -57,46 +53,23 @@ impl ReadBuffer {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        let read = ready!(if self.next == 0 {
-            self.poll_scratch(cx, io)
-        } else {
-            self.poll_direct(cx, io)
-        })?;
+        let read = ready!(SCRATCH.with_borrow_mut(|scratch| {
+            scratch.reserve(READ_MAX);
+            let read = ready!(pin!(io.read_buf(scratch)).poll(cx));
+            if self.bytes.is_empty() && scratch.len() > READ_COPIED_MAX {
+                self.bytes = std::mem::take(scratch);
+            } else {
+                self.bytes.extend_from_slice(scratch);
+                scratch.clear();
+            }
+            Poll::Ready(read)
+        }))?;
         self.eof = read == 0;
         Poll::Ready(Ok(read))
     }
 
-    fn poll_scratch<IO: AsyncRead + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        io: &mut IO,
-    ) -> Poll<io::Result<usize>> {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(io).poll_read(cx, &mut buf))?;
-            self.bytes.extend_from_slice(buf.filled());
-            if buf.remaining() == 0 {
-                self.next = READ_MAX;
-            }
-            Poll::Ready(Ok(buf.filled().len()))
-        })
-    }
-
-    fn poll_direct<IO: AsyncRead + Unpin>(
-        &mut self,
-        cx: &mut Context<'_>,
-        io: &mut IO,
-    ) -> Poll<io::Result<usize>> {
-        self.bytes.reserve(self.next);
-        let room = self.bytes.capacity() - self.bytes.len();
-        let read = ready!(pin!(io.read_buf(&mut self.bytes)).poll(cx))?;
-        self.next = if read == room { READ_MAX } else { READ_MIN };
-        Poll::Ready(Ok(read))
-    }
-
-    /// The message is over: go back to small reads, and own nothing while nothing is buffered.
+    /// The message is over: own nothing while nothing is buffered.
     pub(crate) fn rest(&mut self) {
-        self.next = 0;
         if self.bytes.is_empty() {
             self.bytes = BytesMut::new();
         }

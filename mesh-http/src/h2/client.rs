@@ -105,11 +105,16 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<DriverEnd> {
         let this = &mut *self;
-        if let Poll::Ready(result) = Pin::new(&mut this.connection).poll(cx) {
-            return Poll::Ready(match result {
-                Err(error) if error.is_library() => DriverEnd::Protocol,
-                _ => DriverEnd::Closed,
-            });
+        loop {
+            if let Poll::Ready(result) = Pin::new(&mut this.connection).poll(cx) {
+                return Poll::Ready(match result {
+                    Err(error) if error.is_library() => DriverEnd::Protocol,
+                    _ => DriverEnd::Closed,
+                });
+            }
+            if !this.verdict.holds_back() {
+                break;
+            }
         }
         if let Some(flood) = this.verdict.flood() {
             return Poll::Ready(DriverEnd::Flooded(flood));

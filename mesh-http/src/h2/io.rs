@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::{
     config::FloodLimits,
     flood::{Flood, FloodGuard, FrameScan},
+    gather::Gather,
 };
 
 /// What a client sends before its first frame.
@@ -30,6 +31,7 @@ pub(crate) struct Verdict(Arc<Seen>);
 struct Seen {
     flood: AtomicU8,
     greeted: AtomicBool,
+    holds_back: AtomicBool,
 }
 
 // Relaxed: whoever reads it has just polled the stream that set it.
@@ -47,6 +49,12 @@ impl Verdict {
         self.0.greeted.store(true, Ordering::Relaxed);
     }
 
+    /// Whether something that was written is still here, though the peer would take it: drive the connection
+    /// once more.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.0.holds_back.load(Ordering::Relaxed)
+    }
+
     /// Whether the peer has acknowledged our settings, which it does after it has sent its own.
     pub(crate) fn is_greeted(&self) -> bool {
         self.0.greeted.load(Ordering::Relaxed)
@@ -62,7 +70,7 @@ pub(crate) enum Side {
 
 /// A stream whose frames are counted. Once they are a flood, nothing more is read.
 pub(crate) struct Watched<IO> {
-    io: IO,
+    io: Gather<IO>,
     /// Bytes that were read to find out which protocol this is.
     before: Bytes,
     inbound: FrameScan,
@@ -77,7 +85,7 @@ impl<IO> Watched<IO> {
         let verdict = Verdict::default();
         let preface = |here: Side| if here == side { PREFACE.len() } else { 0 };
         let watched = Self {
-            io,
+            io: Gather::new(io),
             before,
             inbound: FrameScan::new(preface(Side::Server)),
             outbound: FrameScan::new(preface(Side::Client)),
@@ -170,7 +178,13 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let flushed = Pin::new(&mut self.io).poll_flush(cx);
+        let holds_back = self.io.holds_back();
+        self.verdict
+            .0
+            .holds_back
+            .store(holds_back, Ordering::Relaxed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,6 +11,7 @@ pub(crate) mod client;
 mod config;
 mod error;
 mod flood;
+mod gather;
 mod head;
 mod io;
 mod keepalive;

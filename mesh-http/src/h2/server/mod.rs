@@ -264,6 +264,7 @@ where
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(this.failed(&error)),
                 Poll::Ready(None) => return Poll::Ready(this.closed()),
+                Poll::Pending if this.verdict.holds_back() => continue,
                 // What could be sent has been.
                 Poll::Pending if !this.broken.is_empty() => {
                     this.broken.drain(..).for_each(Broken::reset);
