@@ -11,6 +11,7 @@ pub mod filter_chain;
 pub mod proxy_protocol;
 pub mod relay;
 
+mod closing;
 mod connect;
 mod listen;
 mod stream;

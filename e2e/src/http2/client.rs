@@ -142,6 +142,12 @@ impl Client {
         self.went
     }
 
+    /// Whether the peer has said so already, as far as was read.
+    #[must_use]
+    pub fn was_told_to_go(&self) -> bool {
+        self.went.is_some()
+    }
+
     /// How the connection ends, when it does before the deadline.
     pub fn end(&mut self) -> Option<End> {
         self.read(Deadline::default(), |_| false);

@@ -160,6 +160,7 @@ impl Player {
             self.shared.await_word(word);
         }
         let goes_on = matches!(reply.last, Some(Then::Hang | Then::Echo));
+        let mut last_words = Fields::new();
         match reply.message {
             Message::Nothing => {}
             Message::Raw(bytes) => self.writer.bytes(&bytes),
@@ -181,14 +182,16 @@ impl Player {
                 if !body.is_empty() {
                     self.writer.data(self.stream, &body, !open);
                 }
-                if !trailers.is_empty() {
+                if reply.last == Some(Then::Echo) {
+                    last_words = trailers;
+                } else if !trailers.is_empty() {
                     self.writer.head(self.stream, &trailers, !goes_on);
                 }
             }
         }
         match reply.last {
             None | Some(Then::Hang) => {}
-            Some(Then::Echo) => self.echo(),
+            Some(Then::Echo) => self.echo(&last_words),
             Some(Then::Close) => self.writer.close(),
             Some(Then::Reset) => {
                 self.writer.linger_no_more();
@@ -211,8 +214,8 @@ impl Player {
         self.writer.head(self.stream, &head, false);
     }
 
-    /// Sends back what comes until the peer says no more.
-    fn echo(&self) {
+    /// Sends back what comes until the peer says no more, and then the trailers.
+    fn echo(&self, trailers: &Fields) {
         let mine = |r: &&Recorded| r.connection == self.connection && r.position == self.position;
         let mut sent = 0;
         loop {
@@ -226,7 +229,13 @@ impl Player {
                 return;
             };
             sent += data.len();
-            self.writer.data(self.stream, &data, over);
+            let last = over && trailers.is_empty();
+            if last || !data.is_empty() {
+                self.writer.data(self.stream, &data, last);
+            }
+            if over && !last {
+                self.writer.head(self.stream, trailers, true);
+            }
             if over {
                 return;
             }

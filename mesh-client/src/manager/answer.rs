@@ -341,6 +341,12 @@ impl HttpBody for AnswerBody {
 
 /// The answer broke off behind its head.
 fn broken(shared: &Shared, info: &RequestInfo, error: &Error) {
+    if error.kind().is_departure() {
+        shared.stats.downstream_rq_rx_reset().inc();
+        return depart(shared, info, error.kind());
+    }
+    // The reset that is sent counts as one that was received, as in Envoy.
+    shared.stats.downstream_rq_rx_reset().inc();
     shared.stats.downstream_rq_tx_reset().inc();
     if let Some(flag) = error.kind().flag() {
         info.flag(flag);
@@ -363,12 +369,7 @@ impl Abort for AnswerBody {
     fn abort(mut self: Pin<&mut Self>, error: &Error) {
         if let Some(log) = &self.log {
             count_error(&log.shared, error.kind());
-            if error.kind().is_departure() {
-                log.shared.stats.downstream_rq_rx_reset().inc();
-                depart(&log.shared, &log.info, error.kind());
-            } else {
-                broken(&log.shared, &log.info, error);
-            }
+            broken(&log.shared, &log.info, error);
         }
         self.settle();
     }
@@ -379,6 +380,7 @@ impl Drop for AnswerBody {
         if let Some(log) = &self.log
             && !self.body.is_end_stream()
         {
+            log.shared.stats.downstream_rq_rx_reset().inc();
             log.info.flag(ResponseFlag::DownstreamConnectionTermination);
             log.info.set_details("downstream_remote_disconnect");
         }

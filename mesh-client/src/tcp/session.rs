@@ -134,8 +134,20 @@ impl<'a> Session<'a> {
         }
         if let Poll::Ready(end) = polled {
             return Poll::Ready(match end {
-                RelayEnd::Finished => TcpEnd::Finished,
+                RelayEnd::Finished => {
+                    // Whoever is through last ends it.
+                    if self.relay.first_through() == Some(Side::Downstream) {
+                        self.upstream.ended_by_peer();
+                    }
+                    TcpEnd::Finished
+                }
                 RelayEnd::Failed(side, error) => {
+                    if side == Side::Upstream {
+                        self.upstream.ended_by_peer();
+                        if error.kind() == std::io::ErrorKind::ConnectionReset {
+                            self.info.flag(ResponseFlag::UpstreamRemoteReset);
+                        }
+                    }
                     tracing::debug!(connection = self.info.connection.id, ?side, "{error}");
                     TcpEnd::Failed(side)
                 }

@@ -14,6 +14,8 @@ pub(super) struct Upstream {
     opened: Instant,
     /// How much may be kept for a slow receiver.
     pub(super) buffer_limit: u64,
+    /// The endpoint has closed it, or reset it.
+    peer_ended: bool,
     _permit: Permit,
 }
 
@@ -36,8 +38,14 @@ impl Upstream {
             endpoint,
             opened: clock::now(),
             buffer_limit,
+            peer_ended: false,
             _permit: permit,
         }
+    }
+
+    /// The endpoint ended it, not we.
+    pub(super) fn ended_by_peer(&mut self) {
+        self.peer_ended = true;
     }
 
     pub(super) fn count_bytes(&self, received: u64, sent: u64) {
@@ -50,7 +58,8 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         self.stats.upstream_cx_active().dec();
         self.stats.upstream_rq_active().dec();
-        self.stats.upstream_cx_destroy().inc();
+        // Its one request lives as long as it does.
+        self.stats.count_end(self.peer_ended, true);
         let lived = (clock::now() - self.opened).as_millis();
         let lived = u64::try_from(lived).unwrap_or(u64::MAX);
         self.stats.upstream_cx_length_ms().record(lived);

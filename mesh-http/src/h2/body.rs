@@ -22,13 +22,15 @@ pub(crate) trait Hold: Send + Unpin + 'static {
     /// The body came to its end.
     fn complete(self);
 
-    /// The body failed. Dropped without either, it was given up.
-    fn failed(self, error: &Error);
+    /// The body failed; hands back what is told of it. Dropped without either, it was given up.
+    fn failed(self, error: Error) -> Error;
 }
 
 impl Hold for () {
     fn complete(self) {}
-    fn failed(self, _: &Error) {}
+    fn failed(self, error: Error) -> Error {
+        error
+    }
 }
 
 /// A body while it arrives. What is taken from it makes room in the peer's window.
@@ -118,9 +120,10 @@ impl<G: Hold> IncomingBody<G> {
             Side::Server => error::downstream(error),
             Side::Client => error::upstream(error, Sent::Some),
         };
-        if let Some(guard) = self.guard.take() {
-            guard.failed(&error);
-        }
+        let error = match self.guard.take() {
+            Some(guard) => guard.failed(error),
+            None => error,
+        };
         if let Some(activity) = self.activity.take() {
             activity.request_failed();
         }

@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
@@ -136,9 +136,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
 
 /// Whether the peer said in closing the connection that it had not looked at the stream.
 pub(crate) fn is_go_away(error: &Error) -> bool {
-    let source = std::error::Error::source(error);
-    let cause = source.and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(h2::Error::is_go_away)
+    cause(error).is_some_and(h2::Error::is_go_away)
+}
+
+/// What the library said of it.
+pub(crate) fn cause(error: &Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref::<h2::Error>()
 }
 
 /// What is held while a request and its answer are on their way.
@@ -267,11 +270,14 @@ impl<G: Guard> Exchange<G> {
             return Body::empty();
         };
         let upload = self.upload.filter(|upload| !upload.is_done());
-        let guard = Arc::new(self.guard);
         let tunnel = self.tunnel.is_some();
-        let sent = Arc::clone(&guard);
+        let both = Arc::new(Both {
+            guard: self.guard,
+            cause: Mutex::default(),
+        });
+        let sent = Arc::clone(&both);
         let held = Held {
-            guard,
+            both,
             upload: upload.map(|upload| send_on(upload, sent)),
             tunnel,
             over: false,
@@ -280,9 +286,16 @@ impl<G: Guard> Exchange<G> {
     }
 }
 
+/// What the rest of a request and its answer have in common.
+struct Both<G> {
+    guard: G,
+    /// Why the request broke off, which is why the answer did.
+    cause: Mutex<Option<Error>>,
+}
+
 /// What lives until the answer is over.
 struct Held<G: Guard> {
-    guard: Arc<G>,
+    both: Arc<Both<G>>,
     upload: Option<Upload>,
     tunnel: bool,
     over: bool,
@@ -291,15 +304,19 @@ struct Held<G: Guard> {
 impl<G: Guard> Drop for Held<G> {
     fn drop(&mut self) {
         if !self.over {
-            self.guard.broke_off(None);
+            self.both.guard.broke_off(None);
         }
     }
 }
 
 impl<G: Guard> Hold for Held<G> {
-    fn failed(mut self, error: &Error) {
+    fn failed(mut self, error: Error) -> Error {
         self.over = true;
-        self.guard.broke_off(Some(error));
+        let cause = self.both.cause.lock();
+        let cause = cause.unwrap_or_else(PoisonError::into_inner).take();
+        let error = cause.unwrap_or(error);
+        self.both.guard.broke_off(Some(&error));
+        error
     }
 
     fn complete(mut self) {
@@ -314,14 +331,16 @@ impl<G: Guard> Hold for Held<G> {
 }
 
 /// Sends the rest of a request whose answer has begun, whether or not the answer is being read.
-/// Holds `guard` until it is done.
-fn send_on<G: Send + Sync + 'static>(mut pump: Pin<Box<Pump<Body>>>, guard: Arc<G>) -> Upload {
+/// Holds `both` until it is done.
+fn send_on<G: Send + Sync + 'static>(mut pump: Pin<Box<Pump<Body>>>, both: Arc<Both<G>>) -> Upload {
     let task = tokio::spawn(async move {
         let end = std::future::poll_fn(|cx| pump.as_mut().poll(cx, || {})).await;
-        if let Pumped::Failed(_) = end {
+        if let Pumped::Failed(error) = end {
+            let cause = both.cause.lock();
+            *cause.unwrap_or_else(PoisonError::into_inner) = Some(error);
             pump.as_mut().reset(Reason::CANCEL);
         }
-        drop(guard);
+        drop(both);
     });
     Upload(Some(task.abort_handle()))
 }

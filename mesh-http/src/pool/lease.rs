@@ -2,7 +2,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use mesh_core::{Error, ErrorKind, Permit};
 
-use super::{Inner, Place, Tracked};
+use super::{Inner, Place, Tracked, tracked::Running};
 use crate::{
     h1::client::{Connection, Return},
     h2::client::Guard,
@@ -11,12 +11,15 @@ use crate::{
 /// What an exchange holds until it is over: its place among `max_requests`.
 pub(super) struct Lease {
     pool: Arc<Inner>,
+    /// What runs on its connection, it included.
+    running: Arc<Running>,
     /// Taken when the request is over.
     permit: Option<Permit>,
 }
 
 impl Lease {
-    pub(super) fn new(pool: Arc<Inner>, permit: Permit) -> Self {
+    pub(super) fn new(pool: Arc<Inner>, permit: Permit, running: Arc<Running>) -> Self {
+        running.requests.fetch_add(1, Ordering::Relaxed);
         pool.stats.upstream_rq_total().inc();
         pool.stats.upstream_rq_active().inc();
         let stats = &pool.endpoint.state.stats;
@@ -24,16 +27,18 @@ impl Lease {
         stats.rq_active.fetch_add(1, Ordering::Relaxed);
         Self {
             pool,
+            running,
             permit: Some(permit),
         }
     }
 
-    /// Ends the request in the books; `false` if it had ended before.
-    fn settle(&mut self) -> bool {
+    /// Ends the request in the books.
+    fn settle(&mut self) {
         let Some(permit) = self.permit.take() else {
-            return false;
+            return;
         };
         drop(permit);
+        self.running.requests.fetch_sub(1, Ordering::Relaxed);
         self.pool.stats.upstream_rq_active().dec();
         self.pool
             .endpoint
@@ -41,19 +46,22 @@ impl Lease {
             .stats
             .rq_active
             .fetch_sub(1, Ordering::Relaxed);
-        true
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.settle() {
-            self.pool.stats.upstream_cx_destroy_with_active_rq().inc();
-        }
+        self.settle();
     }
 }
 
 impl Return<Tracked> for Lease {
+    fn broke_off(&self, error: &Error) {
+        if error.kind() == ErrorKind::UpstreamProtocol {
+            self.pool.stats.upstream_cx_protocol_error().inc();
+        }
+    }
+
     fn give_back(mut self, connection: Option<Connection<Tracked>>) {
         // The request is over before its connection serves the next.
         self.settle();
@@ -79,13 +87,7 @@ impl StreamLease {
 
 impl Guard for StreamLease {
     fn broke_off(&self, error: Option<&Error>) {
-        let stats = &self.lease.pool.stats;
-        match error.map(Error::kind) {
-            Some(ErrorKind::RemoteReset | ErrorKind::ConnectionTermination) => {
-                stats.upstream_rq_rx_reset().inc();
-            }
-            _ => stats.upstream_rq_tx_reset().inc(),
-        }
+        self.lease.pool.count_broken(error);
     }
 }
 

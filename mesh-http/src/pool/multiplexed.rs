@@ -12,7 +12,7 @@ use http::Request;
 use mesh_core::{BoxFuture, Error, ErrorKind, TlsFacts, TunnelRequest, clock};
 use tokio::sync::watch;
 
-use super::{Inner, Pooled, State, Tracked, Waiter, open::Opening};
+use super::{Inner, Pooled, State, Tracked, Waiter, open::Opening, tracked::Running};
 use crate::h2::client::{self, Driver, DriverEnd, Streams};
 
 /// How many streams a peer takes of which nothing is known. RFC 9113, section 6.5.2, asks peers not to take
@@ -28,6 +28,7 @@ pub(super) struct Shared {
     pub(super) local: Option<SocketAddr>,
     pub(super) tls: Option<Arc<dyn TlsFacts>>,
     opened: Instant,
+    pub(super) running: Arc<Running>,
 }
 
 /// What the pool knows of an open connection.
@@ -263,6 +264,7 @@ impl Inner {
     pub(super) async fn run_multiplexed(self: Arc<Self>, tracked: Tracked, opening: Opening) {
         let (id, local, opened) = (tracked.id(), tracked.local_addr(), tracked.opened());
         let tls = tracked.tls();
+        let running = Arc::clone(tracked.running());
         let at_first = self.streams_at_first.load(Ordering::Relaxed);
         let (http2, limits) = (&self.config.http2, self.config.limits);
         let (streams, greeted, driver) =
@@ -281,6 +283,7 @@ impl Inner {
             local,
             tls,
             opened,
+            running: Arc::clone(&running),
         });
         opening.done(|state| {
             state.shared.push(Multiplexed {
@@ -297,12 +300,16 @@ impl Inner {
         let http2 = self.http2_stats.clone();
         drop(self);
         let mut driver: Driver<Tracked> = driver;
-        match (&mut driver).await {
+        let end = (&mut driver).await;
+        match end {
             DriverEnd::Closed => {}
             DriverEnd::Protocol => stats.upstream_cx_protocol_error().inc(),
             DriverEnd::KeepaliveTimeout => http2.keepalive_timeout().inc(),
             DriverEnd::Flooded(flood) => http2.count_flood(flood),
         }
+        // It ends from here only after its streams, unless nobody hears us.
+        let were_reset = end != DriverEnd::KeepaliveTimeout;
+        running.were_reset.store(were_reset, Ordering::Relaxed);
         if let Some(pool) = pool.upgrade() {
             pool.forget(id);
         }

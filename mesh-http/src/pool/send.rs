@@ -315,7 +315,8 @@ impl Sending {
         let protocol = (!raw).then_some(Version::HTTP_11);
         self.connected(protocol, io.local_addr(), io.id(), io.tls());
         let reused = connection.exchanges() > 0;
-        let lease = Lease::new(Arc::clone(&self.pool), permit);
+        let running = Arc::clone(io.running());
+        let lease = Lease::new(Arc::clone(&self.pool), permit, running);
         let exchange = if raw {
             Exchange::raw(connection, lease, &self.request, body)
         } else {
@@ -366,7 +367,8 @@ impl Sending {
         };
         let (shared, reused) = (Arc::clone(&place.shared), place.reused);
         let streams = place.streams();
-        let lease = StreamLease::new(Lease::new(Arc::clone(&self.pool), permit), place);
+        let lease = Lease::new(Arc::clone(&self.pool), permit, Arc::clone(&shared.running));
+        let lease = StreamLease::new(lease, place);
         match h2::Exchange::new(streams, &self.request, body, lease) {
             Ok(exchange) => {
                 let tls = shared.tls.clone();
@@ -452,14 +454,10 @@ impl Sending {
     }
 
     fn failed(&self, error: Error) -> Error {
-        match error.kind() {
-            ErrorKind::UpstreamProtocol => self.pool.stats.upstream_cx_protocol_error().inc(),
-            ErrorKind::ConnectionTermination | ErrorKind::RemoteReset => {
-                self.pool.stats.upstream_rq_rx_reset().inc();
-            }
-            // The peer has not looked at it: there was nothing to reset.
-            ErrorKind::RemoteRefused => {}
-            _ => self.pool.stats.upstream_rq_tx_reset().inc(),
+        if self.pool.version == HttpVersion::Http2 {
+            self.pool.count_broken(Some(&error));
+        } else if error.kind() == ErrorKind::UpstreamProtocol {
+            self.pool.stats.upstream_cx_protocol_error().inc();
         }
         tracing::debug!(endpoint = %self.pool.endpoint.address(), %error, "request failed");
         error
@@ -469,7 +467,10 @@ impl Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         match &mut self.state {
-            State::Exchanging { .. } => self.pool.stats.upstream_rq_tx_reset().inc(),
+            State::Exchanging {
+                exchange: Exchanging::Stream(_),
+                ..
+            } => self.pool.count_broken(None),
             State::Waiting { receiver, .. } => {
                 receiver.close();
                 // It was served and did not live to see it: the connection is for somebody else.
@@ -477,7 +478,38 @@ impl Drop for Sending {
                     self.pool.put_back(connection);
                 }
             }
-            State::Start(_) | State::Checking { .. } | State::Done => {}
+            // The end of a connection is in its own books.
+            State::Exchanging { .. } | State::Start(_) | State::Checking { .. } | State::Done => {}
+        }
+    }
+}
+
+impl Inner {
+    /// A stream ended before its time: by `error`, or because nobody wants more of it.
+    pub(super) fn count_broken(&self, error: Option<&Error>) {
+        let cause = error.and_then(h2::cause);
+        let by_peer = cause.is_some_and(|cause| cause.is_reset() && cause.is_remote());
+        if by_peer {
+            self.http2_stats.rx_reset().inc();
+        }
+        match error.map(Error::kind) {
+            Some(ErrorKind::RemoteReset) => self.stats.upstream_rq_rx_reset().inc(),
+            // The peer has not looked at it: there was nothing to reset.
+            Some(ErrorKind::RemoteRefused) => {}
+            Some(ErrorKind::ConnectionTermination) => {
+                self.stats.upstream_rq_pending_failure_eject().inc();
+            }
+            kind => {
+                // What ends the whole connection is counted with that.
+                let alone = !cause.is_some_and(::h2::Error::is_go_away);
+                if kind == Some(ErrorKind::UpstreamProtocol) && alone {
+                    self.stats.upstream_cx_protocol_error().inc();
+                }
+                if alone && !by_peer {
+                    self.http2_stats.tx_reset().inc();
+                }
+                self.stats.upstream_rq_tx_reset().inc();
+            }
         }
     }
 }

@@ -25,8 +25,16 @@ mesh_core::stats! {
         counter upstream_cx_max_requests,
         /// Connections closed.
         counter upstream_cx_destroy,
+        /// Connections that this side closed.
+        counter upstream_cx_destroy_local,
+        /// Connections that the upstream closed.
+        counter upstream_cx_destroy_remote,
         /// Connections closed under a request.
         counter upstream_cx_destroy_with_active_rq,
+        /// Connections that this side closed under a request.
+        counter upstream_cx_destroy_local_with_active_rq,
+        /// Connections that the upstream closed under a request.
+        counter upstream_cx_destroy_remote_with_active_rq,
         /// Answers that broke the protocol.
         counter upstream_cx_protocol_error,
         /// Bytes received.
@@ -49,16 +57,39 @@ mesh_core::stats! {
         gauge upstream_rq_pending_active,
         /// Requests refused by `max_pending_requests`.
         counter upstream_rq_pending_overflow,
-        /// Waiting requests that failed with the connection.
+        /// Waiting requests that failed with the connection, and streams that ended with theirs.
         counter upstream_rq_pending_failure_eject,
         /// Requests given up while they waited for a connection.
         counter upstream_rq_cancelled,
-        /// Requests reset by this side.
+        /// Streams reset by this side; HTTP/1 has none.
         counter upstream_rq_tx_reset,
-        /// Requests reset by the upstream.
+        /// Streams reset by the upstream; HTTP/1 has none.
         counter upstream_rq_rx_reset,
         /// Requests sent again because an idle connection had died; ours, not Envoy's.
         counter upstream_rq_idle_replay,
+    }
+}
+
+impl UpstreamStats {
+    /// Counts the end of a connection: who closed it, and whether a request was on it.
+    pub fn count_end(&self, by_peer: bool, active: bool) {
+        self.upstream_cx_destroy().inc();
+        let (ended, with_active) = if by_peer {
+            (
+                self.upstream_cx_destroy_remote(),
+                self.upstream_cx_destroy_remote_with_active_rq(),
+            )
+        } else {
+            (
+                self.upstream_cx_destroy_local(),
+                self.upstream_cx_destroy_local_with_active_rq(),
+            )
+        };
+        ended.inc();
+        if active {
+            self.upstream_cx_destroy_with_active_rq().inc();
+            with_active.inc();
+        }
     }
 }
 

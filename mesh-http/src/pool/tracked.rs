@@ -4,7 +4,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Instant,
@@ -18,6 +18,15 @@ use super::{Inner, UpstreamStats, millis};
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
+/// What runs on a connection, for the books of its end.
+#[derive(Debug, Default)]
+pub(super) struct Running {
+    /// Requests that are not over.
+    pub(super) requests: AtomicU32,
+    /// Whatever closes it from here has reset them before.
+    pub(super) were_reset: AtomicBool,
+}
+
 /// A stream that counts its bytes, and settles its permit and the books when it closes.
 ///
 /// It may outlive its pool, as idle connections do for a moment when the pool is dropped: what it counts
@@ -30,6 +39,9 @@ pub(crate) struct Tracked {
     opened: Instant,
     id: u64,
     local: Option<SocketAddr>,
+    running: Arc<Running>,
+    /// The upstream has closed it.
+    peer_ended: bool,
     /// Returned when the connection closes.
     permit: Option<Permit>,
 }
@@ -48,8 +60,22 @@ impl Tracked {
             pool: Arc::downgrade(pool),
             opened: clock::now(),
             id: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
+            running: Arc::default(),
+            peer_ended: false,
             permit: Some(permit),
         }
+    }
+
+    /// What runs on it.
+    pub(super) fn running(&self) -> &Arc<Running> {
+        &self.running
+    }
+
+    /// Who closed it, and what ran on it then.
+    fn count_end(&self) {
+        let under = self.peer_ended || !self.running.were_reset.load(Ordering::Relaxed);
+        let active = under && self.running.requests.load(Ordering::Relaxed) > 0;
+        self.stats.count_end(self.peer_ended, active);
     }
 
     /// Our end, asked for once.
@@ -80,7 +106,7 @@ impl Drop for Tracked {
         // First the permit, so that whoever waits can have it.
         drop(self.permit.take());
         self.stats.upstream_cx_active().dec();
-        self.stats.upstream_cx_destroy().inc();
+        self.count_end();
         self.stats
             .upstream_cx_length_ms()
             .record(millis(clock::now() - self.opened));
@@ -102,17 +128,20 @@ impl AsyncRead for Tracked {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        self.stats
-            .upstream_cx_rx_bytes_total()
-            .add((buf.filled().len() - before) as u64);
-        Poll::Ready(Ok(()))
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        let bytes = buf.filled().len() - before;
+        self.peer_ended |= read.is_err() || (bytes == 0 && buf.remaining() > 0);
+        self.stats.upstream_cx_rx_bytes_total().add(bytes as u64);
+        Poll::Ready(read)
     }
 }
 
 impl Tracked {
-    fn count_sent(&self, n: usize) {
-        self.stats.upstream_cx_tx_bytes_total().add(n as u64);
+    fn count_sent(&mut self, written: &io::Result<usize>) {
+        match written {
+            Ok(n) => self.stats.upstream_cx_tx_bytes_total().add(*n as u64),
+            Err(_) => self.peer_ended = true,
+        }
     }
 }
 
@@ -122,9 +151,9 @@ impl AsyncWrite for Tracked {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.count_sent(n);
-        Poll::Ready(Ok(n))
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        self.count_sent(&written);
+        Poll::Ready(written)
     }
 
     fn poll_write_vectored(
@@ -132,9 +161,9 @@ impl AsyncWrite for Tracked {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.count_sent(n);
-        Poll::Ready(Ok(n))
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        self.count_sent(&written);
+        Poll::Ready(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -79,6 +79,8 @@ pub struct Relay<D, U> {
     /// From the downstream to the upstream.
     up: Direction,
     down: Direction,
+    /// Who was through before the other.
+    first: Option<Side>,
 }
 
 impl<D, U> Relay<D, U>
@@ -95,6 +97,7 @@ where
             upstream,
             up: Direction::new(limit),
             down: Direction::new(limit),
+            first: None,
         }
     }
 
@@ -117,8 +120,21 @@ where
         if let Poll::Ready(Err(fault)) = down {
             return Poll::Ready(failed(fault, Upstream, Downstream));
         }
+        if self.first.is_none() {
+            self.first = match (up.is_ready(), down.is_ready()) {
+                (true, _) => Some(Downstream),
+                (false, true) => Some(Upstream),
+                (false, false) => None,
+            };
+        }
         let _ = (ready!(up), ready!(down));
         Poll::Ready(RelayEnd::Finished)
+    }
+
+    /// Which side was through first, once one is.
+    #[must_use]
+    pub const fn first_through(&self) -> Option<Side> {
+        self.first
     }
 
     /// What has moved so far.

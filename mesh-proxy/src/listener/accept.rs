@@ -34,7 +34,18 @@ pub(crate) async fn run(listener: Listener, mut accept: Accept) {
         }
     }
     if let Some(serving) = last {
+        if let Err(error) = listener.refuse() {
+            tracing::debug!(listener = &*serving.config.name, %error, "late clients may be reset");
+        }
         take_queued(&listener, &serving).await;
+        match listener.close() {
+            Ok(late) => {
+                for (stream, peer) in late {
+                    connection::spawn(stream, peer, &serving);
+                }
+            }
+            Err(error) => tracing::warn!(listener = &*serving.config.name, %error, "closing"),
+        }
     }
 }
 

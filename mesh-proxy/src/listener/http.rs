@@ -40,12 +40,16 @@ pub(super) async fn serve(
             Phase::Over => break Ended::Closed,
         }
         let mut next = pin!(next_phase(phase.clone()));
-        // Who is told of the next phase. As long as that is us, a look at the flag is enough.
+        // Who is told of the next phase. As long as that is us, a look at the flag is enough: but only before the
+        // first change. Whoever begins to listen while the others are still being told of one is woken for it
+        // once more, and is no longer told of the next unless it listens again.
         let mut told: Option<Waker> = None;
         let turn = poll_fn(|cx| {
-            let known = told.as_ref().is_some_and(|told| told.will_wake(cx.waker()));
+            let told_us = |told: &Waker| told.will_wake(cx.waker());
+            let known = now == Phase::Running && told.as_ref().is_some_and(told_us);
             // First, so that no request is answered as if nothing had been said.
-            if !known || phase.has_changed().unwrap_or(false) {
+            // Without a sender there may be a last phase that was not seen.
+            if !known || phase.has_changed().unwrap_or(true) {
                 if next.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(None);
                 }

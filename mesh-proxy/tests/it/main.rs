@@ -4,6 +4,7 @@ mod admin;
 mod admin_pages;
 mod commands;
 mod drain;
+mod faults;
 mod filters;
 mod health;
 mod limits;

@@ -11,7 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh_core::{Body, Error, ErrorKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Exchange, Return, TunnelState, upload::Uploading};
+use super::{Connection, Exchange, Return, TunnelState, upload::Uploading};
 use crate::h1::{chunk::Decoded, decode::BodyDecoder};
 
 impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
@@ -70,6 +70,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> Exchange<IO, R> {
         } else {
             lease.give_back(None);
         }
+    }
+
+    /// Hands out the connection, which must not be used again.
+    fn break_off(&mut self, error: &Error) -> Option<Connection<IO>> {
+        if let Some(lease) = &self.lease {
+            lease.broke_off(error);
+        }
+        self.connection.take()
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<Decoded, Error>> {
@@ -165,8 +173,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin, R: Return<IO>> HttpBody for AnswerBody<
             Err(error) => {
                 // The connection is in an unknown state: it must not be used again.
                 let connection = match &mut *self {
-                    Self::Own(exchange) => exchange.connection.take(),
-                    Self::Shared(uploading) => uploading.lock().connection.take(),
+                    Self::Own(exchange) => exchange.break_off(&error),
+                    Self::Shared(uploading) => uploading.lock().break_off(&error),
                 };
                 drop(connection);
                 Poll::Ready(Some(Err(error)))

@@ -75,6 +75,9 @@ pub trait Return<IO>: Unpin {
     /// The exchange is over. The connection comes back if it may carry another; else it has done what it
     /// was asked for, and closes. Dropped without this call, the exchange was cut short.
     fn give_back(self, connection: Option<Connection<IO>>);
+
+    /// The answer broke off behind its head.
+    fn broke_off(&self, _error: &Error) {}
 }
 
 /// One request on its way, and its answer on the way back. Holds `R`, what the pool lent with the

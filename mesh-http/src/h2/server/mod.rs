@@ -135,7 +135,7 @@ where
     fn poll_streams(&mut self, cx: &mut Context<'_>) {
         while let Poll::Ready(Some(end)) = Pin::new(&mut self.streams).poll_next(cx) {
             self.handler.observe(match end {
-                StreamEnd::Complete => CodecEvent::StreamEnded,
+                StreamEnd::Complete | StreamEnd::Gone => CodecEvent::StreamEnded,
                 StreamEnd::ResetByPeer { .. } => CodecEvent::StreamResetByPeer,
                 StreamEnd::ResetByUs | StreamEnd::Broken(_) => CodecEvent::StreamResetByUs,
             });
@@ -235,6 +235,15 @@ where
     }
 }
 
+/// Streams that end with their connection end in the books as well.
+impl<IO, H: Handler> Drop for Connection<IO, H> {
+    fn drop(&mut self) {
+        for _ in 0..self.streams.len() {
+            self.handler.observe(CodecEvent::StreamEnded);
+        }
+    }
+}
+
 /// Nothing in it is pinned in place: streams lie on the heap.
 impl<IO, H: Handler> Unpin for Connection<IO, H> {}
 
@@ -262,8 +271,14 @@ where
                     this.accept(request, respond);
                     continue;
                 }
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(this.failed(&error)),
-                Poll::Ready(None) => return Poll::Ready(this.closed()),
+                Poll::Ready(end) => {
+                    // What the client said of its streams before it left is heard by them first.
+                    this.poll_streams(cx);
+                    return Poll::Ready(match end {
+                        Some(Err(error)) => this.failed(&error),
+                        _ => this.closed(),
+                    });
+                }
                 Poll::Pending if this.verdict.holds_back() => continue,
                 // What could be sent has been.
                 Poll::Pending if !this.broken.is_empty() => {

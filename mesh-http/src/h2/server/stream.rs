@@ -39,6 +39,8 @@ pub(super) enum StreamEnd {
         /// Soon after it began, and without an answer.
         premature: bool,
     },
+    /// The client took its connection with it.
+    Gone,
     /// The answer broke off.
     ResetByUs,
     /// The answer broke off, and what there was of it goes out before the reset.
@@ -212,15 +214,17 @@ impl<H: Handler> Stream<H> {
                 let error = ready!(self.as_mut().poll_impatience(cx));
                 let kind = error.kind();
                 let this = self.as_mut().project();
-                let lived = clock::now() - this.activity.began();
+                let premature = clock::now() - this.activity.began() < PREMATURE;
                 let StateProject::Handling(exchange) = this.state.project() else {
                     return Poll::Ready(None);
                 };
                 let response = exchange.cancel(error);
-                if kind.is_departure() {
-                    return Poll::Ready(Some(StreamEnd::ResetByPeer {
-                        premature: lived < PREMATURE,
-                    }));
+                match kind {
+                    ErrorKind::DownstreamReset => {
+                        return Poll::Ready(Some(StreamEnd::ResetByPeer { premature }));
+                    }
+                    ErrorKind::DownstreamGone => return Poll::Ready(Some(StreamEnd::Gone)),
+                    _ => {}
                 }
                 response
             }
@@ -260,7 +264,10 @@ impl<H: Handler> Stream<H> {
                     None => ErrorKind::DownstreamGone,
                 };
                 pump.body().abort(&Error::new(kind));
-                return Poll::Ready(StreamEnd::ResetByPeer { premature: false });
+                return Poll::Ready(match reason {
+                    Some(_) => StreamEnd::ResetByPeer { premature: false },
+                    None => StreamEnd::Gone,
+                });
             }
             Poll::Pending => {}
         }
