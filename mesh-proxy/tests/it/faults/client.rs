@@ -54,9 +54,13 @@ fn upstream() -> Upstream {
     upstream
 }
 
-fn go(client: Client, way: Way) {
+fn go(rig: &Rig, client: Client, way: Way) {
     match (way, client) {
-        (Way::Stream, Client::Two(client, stream)) => client.writer().reset(stream, CANCEL),
+        (Way::Stream, Client::Two(client, stream)) => {
+            client.writer().reset(stream, CANCEL);
+            // The end of the connection must not overtake it.
+            rig.becomes("http.d.downstream_rq_active", 0);
+        }
         (_, client) => client.reset(),
     }
 }
@@ -109,7 +113,7 @@ fn goes(rig: &mut Rig, upstream: &Upstream, kind: Kind, stage: Stage) {
                 200
             }
         };
-        go(client, way);
+        go(rig, client, way);
         let told = rig.told(&path, up.cluster());
         assert_eq!(told, expected(status, up, way), "{path}");
         rig.serves(down, up);
@@ -157,7 +161,7 @@ fn a_client_goes_in_the_middle_of_its_head() {
             Http::One => {
                 let mut connection = Connection::open(address).unwrap();
                 connection.send(b"GET /one/x HTTP/1.1\r\nHost: a\r\nX-Half");
-                rig.opened(1);
+                rig.opened(down, 1);
                 connection.reset();
             }
             Http::Two => {
@@ -165,7 +169,7 @@ fn a_client_goes_in_the_middle_of_its_head() {
                 client.settings();
                 // A head that is not at its end: its first field is a whole one.
                 client.writer().frame(HEADERS, 0, 1, &[0x82]);
-                rig.opened(1);
+                rig.opened(down, 1);
                 client.writer().linger_no_more();
             }
         }

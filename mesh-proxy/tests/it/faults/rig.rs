@@ -133,16 +133,24 @@ impl Rig {
         text.join(" ")
     }
 
-    /// Waits until so many clients are here and one has said something.
-    pub(super) fn opened(&self, clients: i64) {
-        let opened = until(Deadline::default(), || {
-            let stats = self.proxy.admin().stats().ok()?;
-            let at = |name: &str| stats.get(name).copied().unwrap_or(0);
-            let kinds =
-                at("http.d.downstream_cx_http1_active") + at("http.d.downstream_cx_http2_active");
-            (kinds == clients).then_some(())
+    /// Waits until so many clients are here and each has said something.
+    pub(super) fn opened(&self, down: Http, clients: i64) {
+        let number = match down {
+            Http::One => 1,
+            Http::Two => 2,
+        };
+        self.becomes(
+            &format!("http.d.downstream_cx_http{number}_active"),
+            clients,
+        );
+    }
+
+    /// Waits until a gauge has this value.
+    pub(super) fn becomes(&self, name: &str, value: i64) {
+        let became = until(Deadline::default(), || {
+            (self.proxy.admin().stat(name).ok()? == value).then_some(())
         });
-        opened.expect("no connection");
+        assert!(became.is_some(), "{name} is not {value}");
     }
 
     /// Waits until nothing is held: no request, no client, no permit.
@@ -206,7 +214,7 @@ pub(super) enum Kind {
 /// A client with one request.
 pub(super) enum Client {
     One(Connection),
-    Two(http2::Client, u32),
+    Two(Box<http2::Client>, u32),
 }
 
 impl Client {
@@ -217,7 +225,7 @@ impl Client {
             Http::Two => {
                 let mut client = http2::Client::open(address, &[]).unwrap();
                 client.settings();
-                Self::Two(client, 0)
+                Self::Two(Box::new(client), 0)
             }
         }
     }
