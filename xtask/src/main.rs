@@ -11,6 +11,7 @@ mod interop;
 mod loom;
 mod parity;
 mod prometheus;
+mod soak;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ usage: cargo xtask <job>
   parity [--check]           writes, or checks, PARITY.md: which of Envoy's fields work
   prometheus                 holds /stats/prometheus against promtool, which it installs (Debian, as root)
   conformance                HTTP/2, gRPC and WebSocket as h2spec, grpcio and websockets see them, which it gets by itself
+  soak [--minutes N]         mixed load for a while (10 minutes): nothing fails, and nothing that is held grows
   loom                       interleavings of every shared atomic
   bench [ARGUMENT…]          load runs beside real peers, which it installs by itself;
                              `--quick`, `--only mesh`, `--layers` for each policy alone, `--xds` for new config
@@ -56,6 +58,7 @@ fn run(arguments: &[String]) -> Result<()> {
         ("parity", []) => parity::run(false),
         ("parity", [check]) if check == "--check" => parity::run(true),
         ("prometheus", []) => prometheus::run(),
+        ("soak", rest) => soak::run(rest),
         ("loom", []) => loom::run(),
         ("bench", rest) => bench::run(rest),
         ("fds", []) => fds::run(false),

@@ -129,7 +129,13 @@ impl Connection {
             stream,
             to_head,
         };
-        std::thread::spawn(move || player.play(reply));
+        std::thread::spawn(move || {
+            player.play(reply);
+            let (connection, position) = (player.connection, player.position);
+            player
+                .shared
+                .update(|state| state.done_with(connection, position));
+        });
     }
 }
 

@@ -73,6 +73,8 @@ struct State {
     /// Counts resets, so that what was waiting before one does not go on after it.
     epoch: usize,
     stopped: bool,
+    /// Requests that are over are not kept.
+    forgets: bool,
 }
 
 #[derive(Debug)]
@@ -162,6 +164,11 @@ impl Upstream {
             .update(|state| state.settings = settings.to_vec());
     }
 
+    /// Keeps requests only until they are over: for a long run that looks at none of them.
+    pub fn forget(&self) {
+        self.shared.update(|state| state.forgets = true);
+    }
+
     /// Lets replies go that wait for this word, now and later.
     pub fn release(&self, word: &str) {
         self.shared
@@ -221,6 +228,14 @@ impl Upstream {
 }
 
 impl State {
+    /// A request is over.
+    fn done_with(&mut self, connection: usize, position: usize) {
+        if self.forgets {
+            self.requests
+                .retain(|r| (r.connection, r.position) != (connection, position));
+        }
+    }
+
     fn close_connections(&mut self) {
         for stream in std::mem::take(&mut self.open).into_values() {
             let _ = stream.shutdown(Shutdown::Both);

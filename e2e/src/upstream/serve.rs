@@ -65,7 +65,9 @@ impl Served {
                 break;
             }
             let actions = self.record(&head, position);
-            if self.play(actions, &head, position) == Fate::End {
+            let fate = self.play(actions, &head, position);
+            shared.update(|state| state.done_with(number, position));
+            if fate == Fate::End {
                 break;
             }
             position += 1;
