@@ -286,7 +286,7 @@ impl MeshClient {
             loop {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
                 let Some(worker) = weak.upgrade() else { return };
-                worker.sweep(clock::now());
+                worker.sweep(clock::now()).await;
             }
         });
         Self {

@@ -67,7 +67,10 @@ pub(crate) type Addresses = Option<Arc<[IpAddr]>>;
 
 /// One cluster as one config version describes it.
 pub struct Cluster {
+    /// As it was when it was made: its endpoints may be others by now.
     pub(crate) config: Arc<model::Cluster>,
+    /// The same, with the endpoints of now.
+    described: Mutex<Arc<model::Cluster>>,
     pub(crate) state: Arc<ClusterState>,
     pub(crate) set: ArcSwap<EndpointSet>,
     /// The tables of a policy that goes by hash; never older than `set`.
@@ -259,6 +262,7 @@ impl Cluster {
             .filter(|e| matches!(e.target, EndpointTarget::Name(..)));
         let unsettled = watch::Sender::new(names.count());
         let cluster = Arc::new(Self {
+            described: Mutex::new(Arc::clone(&config)),
             sockets,
             unsettled,
             tables: state.tables(&config, &set),
@@ -372,6 +376,25 @@ impl Cluster {
 
     pub(crate) fn adopt(&self, task: AbortHandle) {
         lock(&self.tasks).push(task);
+    }
+
+    /// The config, with the endpoints of now.
+    pub(crate) fn described(&self) -> Arc<model::Cluster> {
+        Arc::clone(&lock(&self.described))
+    }
+
+    /// Goes on with the endpoints of `config`, all of which are addresses, and which is the same otherwise.
+    pub(crate) fn reassign(&self, config: &Arc<model::Cluster>) {
+        let before = std::mem::replace(&mut *lock(&self.described), Arc::clone(config));
+        if Arc::ptr_eq(&before.endpoints, &config.endpoints) {
+            return;
+        }
+        let endpoints = config.endpoints.iter();
+        let endpoints = endpoints.filter_map(|endpoint| match &endpoint.target {
+            EndpointTarget::Address(address) => Some((address.clone(), endpoint.clone())),
+            EndpointTarget::Name(..) => None,
+        });
+        self.assign(endpoints.collect());
     }
 
     /// Replaces the endpoints. What is known about an address that stays is kept. One that has left stays

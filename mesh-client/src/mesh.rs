@@ -5,6 +5,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -48,6 +49,9 @@ struct Inner {
     pushing: Mutex<()>,
     _membership: ComputedGuard,
 }
+
+/// How often it is looked whether what was replaced can be freed.
+const FREE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The clusters of one config version.
 #[derive(Default)]
@@ -177,6 +181,11 @@ impl Mesh {
     /// # Errors
     /// When the name servers of a cluster cannot be used, or an event log cannot be opened.
     pub fn apply(&self, config: &Config) -> io::Result<()> {
+        self.apply_beside(config, &[])
+    }
+
+    /// The same; the clusters of these names stay, as they are now, although the config has them no more.
+    pub(crate) fn apply_beside(&self, config: &Config, leaving: &[Arc<str>]) -> io::Result<()> {
         let _pushing = self
             .0
             .pushing
@@ -184,11 +193,14 @@ impl Mesh {
             .unwrap_or_else(PoisonError::into_inner);
         self.0.env.secrets.publish(&config.secrets);
         let old = self.0.clusters.load_full();
+        let kept = leaving.iter().filter_map(|name| old.by_name.get(name));
+        let kept = kept.map(|cluster| Plan::Keep(Arc::clone(cluster)));
         // All that can fail comes first: a config that is refused changes nothing.
         let plans = config
             .clusters
             .iter()
             .map(|config| Plan::prepare(config, old.by_name.get(&config.name), &self.0.writer))
+            .chain(kept.map(Ok))
             .collect::<io::Result<Vec<_>>>()?;
         let mut next = Clusters {
             generation: old.generation + 1,
@@ -210,6 +222,30 @@ impl Mesh {
         self.0.clusters.store(Arc::new(next));
         self.0.generation.store(generation, Ordering::Release);
         Ok(())
+    }
+
+    /// Gives the cluster of that name the endpoints of `config`, which differs from its own in nothing else.
+    /// Nobody else notices: what it costs does not depend on how many clusters there are.
+    pub(crate) fn reassign(&self, config: &Arc<model::Cluster>) {
+        let _pushing = self
+            .0
+            .pushing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let clusters = self.clusters();
+        if let Some(cluster) = clusters.by_name.get(&config.name) {
+            cluster.reassign(config);
+        }
+    }
+
+    /// Frees a connection manager's config, which may be large, once nobody has it any more: what connections
+    /// let go of must not hold up their worker.
+    pub(crate) fn drop_later(&self, config: Arc<model::ConnectionManager>) {
+        self.0.env.runtime.spawn(async move {
+            while Arc::strong_count(&config) > 1 {
+                tokio::time::sleep(FREE_INTERVAL).await;
+            }
+        });
     }
 
     fn commit(&self, plan: Plan) -> Arc<Cluster> {
@@ -266,7 +302,8 @@ impl Plan {
         writer: &LogWriter,
     ) -> io::Result<Self> {
         let same = |previous: &&Arc<Cluster>| {
-            Arc::ptr_eq(&previous.config, config) || previous.config == *config
+            let known = previous.described();
+            Arc::ptr_eq(&known, config) || known == *config
         };
         if let Some(kept) = previous.filter(same) {
             return Ok(Self::Keep(Arc::clone(kept)));
@@ -287,5 +324,73 @@ impl Plan {
                 .map(|target| writer.open(target))
                 .collect::<io::Result<_>>()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_config::{LoadOptions, language::Source, load};
+    use mesh_net::TcpConnector;
+
+    use super::*;
+    use crate::Worker;
+
+    fn config(ports: &[u16]) -> Config {
+        let endpoint = |port: &u16| {
+            format!(
+                "{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}"
+            )
+        };
+        let endpoints: Vec<_> = ports.iter().map(endpoint).collect();
+        let cluster = |name: &str| {
+            format!(
+                "{{name: {name}, load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}}}",
+                endpoints.join(", ")
+            )
+        };
+        let text = format!(
+            "static_resources: {{clusters: [{}, {}]}}",
+            cluster("a"),
+            cluster("b")
+        );
+        load(&Source::text("f", text), &LoadOptions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn other_endpoints_of_one_cluster_disturb_nothing_else() {
+        let connector = Arc::new(TcpConnector);
+        let logs = LogWriterConfig::default();
+        let mesh = Mesh::new(Registry::new(), Rng::seeded(1), logs, connector.clone());
+        mesh.apply(&config(&[1])).unwrap();
+        let worker = Worker::new(mesh.clone(), connector);
+        let before = worker.cluster("a").unwrap();
+        let table = mesh.clusters().clone();
+        let ports = |cluster: &Cluster| {
+            let set = cluster.endpoints();
+            set.endpoints()
+                .iter()
+                .map(|e| e.address().to_string())
+                .collect::<Vec<_>>()
+        };
+        let next = config(&[1, 2]);
+        mesh.reassign(&next.clusters[0]);
+        assert!(Arc::ptr_eq(&table, &mesh.clusters()));
+        assert!(Arc::ptr_eq(&before, &worker.cluster("a").unwrap()));
+        assert_eq!(ports(&table.by_name["a"]), ["127.0.0.1:1", "127.0.0.1:2"]);
+        assert_eq!(ports(&table.by_name["b"]), ["127.0.0.1:1"]);
+        // It is known by now: a whole config that says the same changes nothing about it.
+        mesh.apply(&next).unwrap();
+        assert!(Arc::ptr_eq(&before.cluster, &mesh.clusters().by_name["a"]));
+        let other = Arc::clone(&worker.cluster("b").unwrap().cluster);
+        assert!(Arc::ptr_eq(&other, &mesh.clusters().by_name["b"]));
+        assert_eq!(ports(&other).len(), 2);
+        // One that is gone is known to nobody, once somebody asks.
+        let mut without = next.clone();
+        without.clusters.remove(0);
+        mesh.apply_beside(&without, &["a".into()]).unwrap();
+        assert!(worker.cluster("a").is_some());
+        mesh.apply(&without).unwrap();
+        assert!(worker.cluster("a").is_none());
+        worker.sweep(clock::now()).await;
     }
 }

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use arc_swap::ArcSwap;
 use mesh_balance::{Balancer, NoHealthy, PickContext};
 use mesh_config::model::Discovery;
 use mesh_core::{ConnectionInfo, Endpoint, HealthFlag, Priority, Rng, clock};
@@ -19,6 +18,9 @@ use mesh_tls::ServerNames;
 /// How often idle connections are looked at.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
+/// So many clusters are looked at before requests get their turn again.
+const SWEPT_AT_ONCE: usize = 32;
+
 type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
 /// One worker's share of the data path: its own pools and its own place in each balancer's rotation, so
@@ -27,13 +29,14 @@ pub struct Worker {
     pub(crate) mesh: Mesh,
     pub(crate) rng: Rng,
     connector: Arc<dyn Connect>,
-    view: ArcSwap<View>,
+    /// The clusters that it was asked for: a push costs it only those, one by one as they are asked for again.
+    known: Mutex<ByName<Known>>,
 }
 
-/// The clusters as this worker sees them, made anew for each config version.
-struct View {
+/// A cluster, as it was in the config of that generation.
+struct Known {
     generation: u64,
-    clusters: ByName<Arc<WorkerCluster>>,
+    cluster: Arc<WorkerCluster>,
 }
 
 /// One worker's balancer and pools for one cluster.
@@ -126,70 +129,78 @@ impl Worker {
     #[must_use]
     pub fn new(mesh: Mesh, connector: Arc<dyn Connect>) -> Arc<Self> {
         let rng = mesh.rng().clone();
-        let view = View {
-            generation: u64::MAX,
-            clusters: HashMap::default(),
-        };
         Arc::new(Self {
             mesh,
             rng,
             connector,
-            view: ArcSwap::from_pointee(view),
+            known: Mutex::default(),
         })
+    }
+
+    fn known(&self) -> MutexGuard<'_, ByName<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The cluster of that name in the latest config.
     #[must_use]
     pub fn cluster(&self, name: &str) -> Option<Arc<WorkerCluster>> {
-        let view = self.view.load();
-        if view.generation == self.mesh.generation() {
-            return view.clusters.get(name).cloned();
+        let generation = self.mesh.generation();
+        let all = self.known();
+        if let Some(known) = all.get(name)
+            && known.generation == generation
+        {
+            return Some(Arc::clone(&known.cluster));
         }
-        drop(view);
-        self.refresh();
-        self.view.load().clusters.get(name).cloned()
+        drop(all);
+        self.look_up(name)
     }
 
-    fn refresh(&self) {
+    /// The same, of a cluster that was not asked for since the last push.
+    #[cold]
+    fn look_up(&self, name: &str) -> Option<Arc<WorkerCluster>> {
         let snapshot = self.mesh.clusters();
-        let old = self.view.load_full();
-        let clusters = snapshot
-            .by_name
-            .iter()
-            .map(|(name, cluster)| {
-                let kept = old
-                    .clusters
-                    .get(name)
-                    .filter(|w| Arc::ptr_eq(&w.cluster, cluster));
-                let next = kept.cloned().unwrap_or_else(|| {
-                    let previous = old.clusters.get(name).map(AsRef::as_ref);
-                    WorkerCluster::new(Arc::clone(cluster), self, previous)
-                });
-                (Arc::clone(name), next)
-            })
-            .collect();
-        self.view.store(Arc::new(View {
-            generation: snapshot.generation,
-            clusters,
-        }));
+        let generation = snapshot.generation;
+        let mut all = self.known();
+        let Some((name, cluster)) = snapshot.by_name.get_key_value(name) else {
+            let gone = all.remove(name);
+            drop(all);
+            drop(gone);
+            return None;
+        };
+        let before = all.get(name).map(|known| Arc::clone(&known.cluster));
+        let same = before.filter(|before| Arc::ptr_eq(&before.cluster, cluster));
+        let cluster = same.unwrap_or_else(|| {
+            let before = all.get(name).map(|known| &*known.cluster);
+            WorkerCluster::new(Arc::clone(cluster), self, before)
+        });
+        let known = Known {
+            generation,
+            cluster: Arc::clone(&cluster),
+        };
+        let before = all.insert(Arc::clone(name), known);
+        drop(all);
+        // With its last connections, maybe.
+        drop(before);
+        Some(cluster)
     }
 
-    /// Closes idle connections whose time is up or whose peer has gone. Call it every
-    /// `SWEEP_INTERVAL`.
-    pub fn sweep(&self, now: Instant) {
-        // A worker without requests would hold on to clusters that have been replaced.
-        if self.view.load().generation != self.mesh.generation() {
-            self.refresh();
-        }
-        for cluster in self.view.load().clusters.values() {
-            cluster.sweep(now);
+    /// Closes idle connections whose time is up or whose peer has gone, and lets go of clusters that were
+    /// replaced or have gone. Call it every `SWEEP_INTERVAL`; others get their turn meanwhile.
+    pub async fn sweep(&self, now: Instant) {
+        let names: Vec<Arc<str>> = self.known().keys().cloned().collect();
+        for some in names.chunks(SWEPT_AT_ONCE) {
+            for cluster in some.iter().filter_map(|name| self.cluster(name)) {
+                cluster.sweep(now);
+            }
+            tokio::task::yield_now().await;
         }
     }
 
     /// Closes all idle connections.
     pub fn close_idle(&self) {
-        for cluster in self.view.load().clusters.values() {
-            cluster
+        for known in self.known().values() {
+            known
+                .cluster
                 .lock()
                 .slots
                 .values()

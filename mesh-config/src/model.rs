@@ -103,6 +103,8 @@ pub struct StatsConfig {
     pub flush: StatsFlush,
     /// Who gets them.
     pub sinks: Vec<StatsSink>,
+    /// Whether workers say how long they keep to themselves. Envoy: `enable_dispatcher_stats`, false.
+    pub dispatcher: bool,
 }
 
 /// When stats are flushed.
@@ -491,7 +493,7 @@ pub struct Cluster {
     /// Where the endpoints come from.
     pub discovery: Discovery,
     /// `load_assignment`.
-    pub endpoints: Vec<EndpointConfig>,
+    pub endpoints: Arc<[EndpointConfig]>,
     /// How one is picked.
     pub balance: BalanceConfig,
     /// What the hash of requests is made of, in place of what their routes say. Envoy:

@@ -26,7 +26,7 @@ use crate::{
     flush::Flusher,
     listener::Listeners,
     memory, server_stats,
-    worker::{self, Handle},
+    worker::{self, DispatcherStats, Handle},
     xds,
 };
 
@@ -68,7 +68,7 @@ pub(crate) async fn run(
     };
     let mesh = Mesh::new(registry.clone(), rng, logs, Arc::new(TcpConnector));
     mesh.apply(&config)?;
-    let (listeners, workers) = start_workers(&mesh, &flags)?;
+    let (listeners, workers) = start_workers(&mesh, &flags, config.stats.dispatcher)?;
     // Addresses are taken before anything is served: a bad one ends the start with its reason.
     let complete = config
         .listeners
@@ -135,12 +135,20 @@ pub(crate) async fn run(
     Ok(())
 }
 
-fn start_workers(mesh: &Mesh, flags: &Flags) -> std::io::Result<(Listeners, Vec<Handle>)> {
+fn start_workers(
+    mesh: &Mesh,
+    flags: &Flags,
+    dispatcher_stats: bool,
+) -> std::io::Result<(Listeners, Vec<Handle>)> {
     let mut handles = Vec::new();
     let mut workers = Vec::new();
     for index in 0..flags.workers() {
         let worker = Worker::new(mesh.clone(), Arc::new(TcpConnector));
-        let handle = worker::start(index, Arc::clone(&worker))?;
+        let stats = dispatcher_stats.then(|| {
+            let prefix = format!("listener_manager.worker_{index}.dispatcher.");
+            DispatcherStats::register(&mesh.registry().scope(&prefix))
+        });
+        let handle = worker::start(index, Arc::clone(&worker), stats)?;
         workers.push((worker, handle.commands()));
         handles.push(handle);
     }

@@ -1,6 +1,12 @@
 //! A worker: one thread, one runtime, its own stacks and connections.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    cell::Cell,
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use mesh_client::Worker;
 use mesh_core::{Timer, clock, stats};
@@ -68,12 +74,27 @@ impl Drop for Handle {
     }
 }
 
-/// Starts worker number `index`.
-pub(crate) fn start(index: usize, worker: Arc<Worker>) -> io::Result<Handle> {
+mesh_core::stats! {
+    /// How busy a worker is, as `listener_manager.worker_<number>.dispatcher.<stat>`.
+    pub(crate) struct DispatcherStats {
+        /// How long it went on without looking for events, in microseconds.
+        histogram loop_duration_us,
+    }
+}
+
+/// Starts worker number `index`; it tells `stats` how busy it is, if there are any.
+pub(crate) fn start(
+    index: usize,
+    worker: Arc<Worker>,
+    stats: Option<DispatcherStats>,
+) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all();
+    if let Some(stats) = stats {
+        time(&mut builder, stats);
+    }
+    let runtime = builder.build()?;
     let thread = thread::Builder::new()
         .name(format!("wrk:{index}"))
         .spawn(move || {
@@ -88,6 +109,21 @@ pub(crate) fn start(index: usize, worker: Arc<Worker>) -> io::Result<Handle> {
         commands: Commands(commands),
         thread: Some(thread),
     })
+}
+
+/// Times what happens between two looks for events.
+fn time(builder: &mut tokio::runtime::Builder, stats: DispatcherStats) {
+    thread_local! {
+        static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    }
+    builder.on_thread_unpark(|| SINCE.set(Some(clock::now())));
+    builder.on_thread_park(move || {
+        if let Some(since) = SINCE.take() {
+            let took = clock::now().saturating_duration_since(since).as_micros();
+            let took = u64::try_from(took).unwrap_or(u64::MAX);
+            stats.loop_duration_us().record(took);
+        }
+    });
 }
 
 async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
@@ -112,6 +148,6 @@ async fn sweep(worker: Arc<Worker>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        worker.sweep(clock::now());
+        worker.sweep(clock::now()).await;
     }
 }

@@ -1,6 +1,7 @@
 //! What new config costs: mesh-proxy beside Envoy, both fed by our own control plane; and what a thousand
 //! clients cost that one.
 
+mod admin;
 mod clients;
 mod probe;
 mod resources;
@@ -36,6 +37,11 @@ const SYNCED_MAX: Duration = Duration::from_secs(120);
 /// What goes on after the last acknowledgement (old clusters leave, memory is given back) counts too.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// It has saved all that it took after this time.
+const SAVED: Duration = Duration::from_secs(5);
+/// How often it is started from its cache.
+const STARTS: usize = 5;
+
 /// How often each thing is done.
 #[derive(Debug, Clone, Copy)]
 struct Effort {
@@ -55,6 +61,10 @@ struct Measured {
     first_mib: f64,
     last_mib: f64,
     requests: Vec<Duration>,
+    /// The longest time that the worker went on without looking for events.
+    loop_ms: f64,
+    /// From the start to the first answer, with a config cache and no control plane.
+    from_cache: Vec<Duration>,
 }
 
 pub(crate) fn run(flags: &Flags, out: &Path) -> Result<()> {
@@ -83,6 +93,7 @@ pub(crate) fn run(flags: &Flags, out: &Path) -> Result<()> {
     if !all.is_empty() {
         print!("{}", table(&all));
     }
+    let missed = missed_bars(&all);
     let mut json: Vec<_> = all.iter().map(Measured::json).collect();
     if wanted("clients") {
         let clients = clients::measure(flags.quick)?;
@@ -92,7 +103,48 @@ pub(crate) fn run(flags: &Flags, out: &Path) -> Result<()> {
     let path = out.join("xds.json");
     fs::write(&path, format!("{:#}\n", json!(json)))?;
     println!("\nwritten: {}", path.display());
+    for bar in &missed {
+        println!("missed: {bar}");
+    }
+    if flags.check && !missed.is_empty() {
+        bail!("{} bars were missed", missed.len());
+    }
     Ok(())
+}
+
+/// A worker may go on for so long without looking for events, whatever is pushed.
+const LOOP_MS_MAX: f64 = 2.0;
+/// The first answer after a start from the cache.
+const FROM_CACHE_MS_MAX: f64 = 200.0;
+/// Shares of what Envoy takes: processor time of a change of one endpoint, and memory.
+const ONE_CPU_SHARE_MAX: f64 = 0.5;
+const MEMORY_SHARE_MAX: f64 = 0.25;
+
+/// What mesh takes more of than it should. Shares need Envoy to have been measured too.
+fn missed_bars(all: &[Measured]) -> Vec<String> {
+    let of = |name| all.iter().find(|one| one.name == name);
+    let Some(mesh) = of("mesh") else {
+        return Vec::new();
+    };
+    let from_cache = percentile(&mesh.from_cache, 50);
+    let mut bars = vec![
+        ("longest loop of a worker, ms", mesh.loop_ms, LOOP_MS_MAX),
+        (
+            "first answer from the cache, ms",
+            from_cache,
+            FROM_CACHE_MS_MAX,
+        ),
+    ];
+    if let Some(envoy) = of("envoy") {
+        let cpu = ONE_CPU_SHARE_MAX * envoy.cpu_one_ms;
+        bars.push(("CPU for one endpoint, ms", mesh.cpu_one_ms, cpu));
+        let memory = MEMORY_SHARE_MAX * envoy.last_mib;
+        bars.push(("memory, MiB", mesh.last_mib, memory));
+    }
+    let missed = bars.into_iter().filter(|(_, is, bar)| is > bar);
+    missed
+        .map(|(what, is, bar)| format!("{what}: {is:.2}, and the bar is {bar:.2}"))
+        .collect()
 }
 
 fn measure(
@@ -114,16 +166,14 @@ fn measure(
     };
     let config = out.join(format!("xds-{name}.yaml"));
     fs::write(&config, bootstrap(xds))?;
+    let admin = out.join(format!("xds-{name}.admin"));
+    let cache_folder = out.join(format!("xds-{name}.cache"));
     let mut command = Command::new(program);
     command
-        .args([
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-            "-l",
-            "error",
-            "-c",
-        ])
+        .args(["--concurrency", "1", "--disable-hot-restart", "-l", "error"])
+        .arg("--admin-address-path")
+        .arg(&admin)
+        .arg("-c")
         .arg(&config);
     let log = out.join(format!("xds-{name}.out"));
     let mut proxy = Process::start(&command, cores, &log)?;
@@ -174,8 +224,20 @@ fn measure(
     })?;
     pause(SETTLE);
     let last_mib = mib(&proxy)?;
-    drop((proxy, stop));
+    let loop_ms = admin::longest_loop(&admin)?;
+    drop(proxy);
+    let caches = name == "mesh";
+    if caches {
+        let _ = fs::remove_dir_all(&cache_folder);
+        command.arg("--config-cache").arg(&cache_folder);
+        fill_cache(&command, cores, &log, &world)?;
+    }
+    drop(stop);
     let _ = thread.join();
+    let from_cache = match caches {
+        true => start_from_cache(&command, cores, &log, &world)?,
+        false => Vec::new(),
+    };
     Ok(Measured {
         name,
         first,
@@ -187,7 +249,36 @@ fn measure(
         first_mib,
         last_mib,
         requests,
+        loop_ms,
+        from_cache,
     })
+}
+
+/// Lets a proxy take all from the control plane, and keep it.
+fn fill_cache(command: &Command, cores: Cores, log: &Path, world: &World) -> Result<()> {
+    let mut proxy = Process::start(command, cores, log)?;
+    let mut probe = Probe::new(world.listen);
+    let wanted = world.version.to_string();
+    probe.until("/version", &wanted, clock::now(), || proxy.check())?;
+    pause(SAVED);
+    Ok(())
+}
+
+/// How long it takes from the start to the first answer when nobody but the cache knows the config.
+fn start_from_cache(
+    command: &Command,
+    cores: Cores,
+    log: &Path,
+    world: &World,
+) -> Result<Vec<Duration>> {
+    let start = || {
+        let since = clock::now();
+        let mut proxy = Process::start(command, cores, log)?;
+        let mut probe = Probe::new(world.listen);
+        let wanted = world.version.to_string();
+        probe.until("/version", &wanted, since, || proxy.check())
+    };
+    (0..STARTS).map(|_| start()).collect()
 }
 
 fn serve(server: &tokio::runtime::Handle, cache: &SnapshotCache) -> Result<SocketAddr> {
@@ -278,6 +369,8 @@ impl Measured {
                 "p99": percentile(&self.requests, 99),
                 "max": percentile(&self.requests, 100),
             },
+            "loop_max_ms": self.loop_ms,
+            "from_cache_ms": percentile(&self.from_cache, 50),
         })
     }
 }
@@ -292,6 +385,8 @@ fn table(all: &[Measured]) -> Table {
         "CPU ms ",
         "RSS MiB idle / first / last",
         "request p50 / p99 / max ms",
+        "longest loop ms",
+        "from cache ms",
     ]);
     for of in all {
         table.row([
@@ -319,6 +414,11 @@ fn table(all: &[Measured]) -> Table {
                 percentile(&of.requests, 99),
                 percentile(&of.requests, 100)
             ),
+            format!("{:.1}", of.loop_ms),
+            match of.from_cache.is_empty() {
+                true => "-".to_owned(),
+                false => format!("{:.0}", percentile(&of.from_cache, 50)),
+            },
         ]);
     }
     table

@@ -93,9 +93,13 @@ impl Manager {
         Stack::new(&self.shared.worker, config, version).map(NextManager)
     }
 
-    /// From their next request on, all clones are `next`.
-    pub fn replace(&self, next: NextManager) {
+    /// This is `next` from now on, and so are all clones from their next request on.
+    pub fn replace(&mut self, next: NextManager) {
+        self.refresh();
+        let before = Arc::clone(&self.shared.config);
         self.newest.publish(next.0);
+        self.refresh();
+        self.shared.worker.mesh.drop_later(before);
     }
 
     /// Becomes the newest version, if it is not.

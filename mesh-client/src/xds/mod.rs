@@ -29,10 +29,7 @@ use mesh_config::{
 };
 use mesh_core::stats::ComputedGuard;
 use mesh_xds::{ResourceStatus, ResourceType, warming::Waiting};
-use tokio::{
-    sync::{Notify, watch},
-    task::AbortHandle,
-};
+use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::Mesh;
 
@@ -121,7 +118,7 @@ impl Follower {
         listen: Arc<dyn Listen>,
         options: &FollowOptions,
     ) -> io::Result<Self> {
-        let (latest, newest) = watch::channel(apply::Latest::default());
+        let news = apply::News::default();
         let registry = mesh.registry();
         let scope = registry.scope("config_cache.");
         let open = |cache| Cache::open(cache, &assembly.node(), &scope);
@@ -129,7 +126,7 @@ impl Follower {
         let node = assembly.node();
         let sources = Sources::new(mesh, config, &assembly, cache);
         let status = Status::new(registry);
-        let receiver = Receiver::new(assembly, config, sources, status, latest);
+        let receiver = Receiver::new(assembly, config, sources, status, news.clone());
         let shared = Shared {
             receiver: Arc::new(Mutex::new(receiver)),
             listen: Arc::clone(&listen),
@@ -140,7 +137,7 @@ impl Follower {
             let report = load::report(mesh.clone(), Arc::clone(config), node);
             tokio::spawn(report).abort_handle()
         });
-        let applying = apply::Applier::new(mesh, config, listen).run(newest);
+        let applying = apply::Applier::new(mesh, config, listen).run(news);
         let mut tasks = vec![
             keeping_time.abort_handle(),
             tokio::spawn(applying).abort_handle(),

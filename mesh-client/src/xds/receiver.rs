@@ -8,7 +8,7 @@ use std::{
 };
 
 use mesh_config::{
-    dynamic::{Assembly, Checked, Key, Kind, Needs},
+    dynamic::{Assembly, Change, Checked, Key, Kind, Needs},
     language::Language,
     model::{Config, Origin, Source},
 };
@@ -18,11 +18,10 @@ use mesh_xds::{
     transport::{Commands, Handler, Interest},
     warming::{self, Step, Warming},
 };
-use tokio::sync::watch;
 
 use super::{
     FollowOptions, LOOK_AGAIN, RETIRE_AFTER, Shared,
-    apply::Latest,
+    apply::News,
     cache::Kept,
     kind_of,
     sources::{SourceKey, Sources},
@@ -62,7 +61,7 @@ pub(super) struct Receiver {
     sources: Sources,
     /// Changes of what is wanted from other sources than the one whose turn it is.
     changes: BTreeMap<SourceKey, Interest>,
-    latest: watch::Sender<Latest>,
+    news: News,
 }
 
 impl Receiver {
@@ -71,7 +70,7 @@ impl Receiver {
         config: &Config,
         sources: Sources,
         status: Status,
-        latest: watch::Sender<Latest>,
+        news: News,
     ) -> Self {
         let mut warming = Warming::new();
         for cluster in &config.clusters {
@@ -98,7 +97,7 @@ impl Receiver {
             clusters_by_name: false,
             sources,
             changes: BTreeMap::new(),
-            latest,
+            news,
         }
     }
 
@@ -465,8 +464,12 @@ impl Receiver {
                 }
             }
         }
-        let config = changed.then(|| {
-            let (config, misfits) = self.assembly.config();
+        let change = changed.then(|| self.assembly.change());
+        self.publish(change);
+    }
+
+    fn publish(&self, change: Option<Change>) {
+        if let Some(Change::Whole(_, misfits)) = &change {
             for misfit in misfits {
                 tracing::error!(
                     "listener {:?} stays as it was: {}",
@@ -474,18 +477,24 @@ impl Receiver {
                     misfit.error
                 );
             }
-            Arc::new(config)
-        });
-        self.publish(config);
-    }
-
-    fn publish(&self, config: Option<Arc<Config>>) {
+        }
         let settled = self.is_settled();
-        self.latest.send_if_modified(|latest| {
-            let news = config.is_some() || settled != latest.settled;
-            // A config that nobody has taken yet is superseded, not lost.
-            latest.config = config.or_else(|| latest.config.take());
+        self.news.publish(|latest| {
+            let news = change.is_some() || settled != latest.settled;
             latest.settled |= settled;
+            match change {
+                // One that nobody has taken yet is superseded, not lost.
+                Some(Change::Whole(config, _)) => {
+                    latest.config = Some(Arc::new(*config));
+                    latest.endpoints.clear();
+                }
+                Some(Change::Endpoints(clusters)) => {
+                    let named = clusters.into_iter();
+                    let named = named.map(|cluster| (Arc::clone(&cluster.name), cluster));
+                    latest.endpoints.extend(named);
+                }
+                None => {}
+            }
             news
         });
     }

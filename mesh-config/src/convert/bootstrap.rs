@@ -36,6 +36,8 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
             ("stats_sinks", Enforced),
             ("stats_flush_interval", Enforced),
             ("stats_flush_on_admin", Enforced),
+            // `loop_duration_us` of the workers.
+            ("enable_dispatcher_stats", Enforced),
             // Stats cost nothing until they count something.
             ("deferred_stat_options", Meaningless),
             // How Envoy is built.

@@ -45,9 +45,9 @@ pub(crate) struct Converted<T> {
 }
 
 /// The endpoints of a cluster, and what comes with them.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Assignment {
-    endpoints: Vec<EndpointConfig>,
+    endpoints: Arc<[EndpointConfig]>,
     /// `policy.overprovisioning_factor`.
     overprovisioning_factor: Option<u32>,
     /// `policy.weighted_priority_health`.
@@ -58,7 +58,7 @@ impl Assignment {
     /// `template` with these endpoints.
     pub(crate) fn of(&self, template: &Cluster) -> Cluster {
         let mut cluster = template.clone();
-        cluster.endpoints.clone_from(&self.endpoints);
+        cluster.endpoints = Arc::clone(&self.endpoints);
         if let Some(factor) = self.overprovisioning_factor {
             cluster.balance.overprovisioning_factor = factor;
         }
@@ -111,7 +111,7 @@ impl Frame {
         let cx = Context::of_part(loaded, self);
         let policy = from.policy.as_ref();
         let value = Assignment {
-            endpoints: cluster::assignment(&cx, &At::root(), from),
+            endpoints: cluster::assignment(&cx, &At::root(), from).into(),
             overprovisioning_factor: policy
                 .and_then(|policy| super::value::number(policy.overprovisioning_factor)),
             weighted_priority_health: policy.is_some_and(|p| p.weighted_priority_health),

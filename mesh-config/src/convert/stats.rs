@@ -108,6 +108,7 @@ pub(super) fn convert(cx: &Context<'_>, at: &At<'_>, from: &bootstrap::Bootstrap
                 statsd(cx, &at, from, sink)
             })
             .collect(),
+        dispatcher: from.enable_dispatcher_stats,
     }
 }
 

@@ -27,6 +27,15 @@ pub struct Misfit {
     pub error: ConfigError,
 }
 
+/// What another config differs in from the one before.
+#[derive(Debug)]
+pub enum Change {
+    /// In the endpoints of these clusters alone.
+    Endpoints(Vec<Arc<Cluster>>),
+    /// Anything: this is the whole, and what could not be put together with it.
+    Whole(Box<Config>, Vec<Misfit>),
+}
+
 /// The static bootstrap, and what came to it.
 #[derive(Debug)]
 pub struct Assembly {
@@ -47,7 +56,11 @@ pub struct Assembly {
     users: BTreeMap<Key, BTreeSet<String>>,
     /// Clusters and listeners to be put together again.
     changed: BTreeSet<Key>,
+    /// Something else than endpoints is not what it was.
+    reshaped: bool,
     hashes: BTreeMap<Key, u64>,
+    /// What all hashes come to.
+    came: u64,
     own: Vec<Checked>,
 }
 
@@ -97,7 +110,9 @@ impl Assembly {
             secrets: BTreeMap::new(),
             users: BTreeMap::new(),
             changed: BTreeSet::new(),
+            reshaped: true,
             hashes: BTreeMap::new(),
+            came: 0,
             own: own(config),
         }
     }
@@ -159,7 +174,9 @@ impl Assembly {
         if self.is_static(key.0, &key.1) && !checked.is_own {
             return;
         }
-        self.hashes.insert(key.clone(), checked.hash);
+        let before = self.hashes.insert(key.clone(), checked.hash);
+        self.came ^= before.unwrap_or(0) ^ checked.hash;
+        self.reshaped |= key.0 != Kind::Endpoints;
         let (_, name) = key.clone();
         match checked.part {
             Part::Cluster(template) => {
@@ -213,7 +230,8 @@ impl Assembly {
         if self.is_static(kind, name) {
             return;
         }
-        self.hashes.remove(&key);
+        self.came ^= self.hashes.remove(&key).unwrap_or(0);
+        self.reshaped |= kind != Kind::Endpoints;
         match kind {
             Kind::Cluster => {
                 self.forget_user(&key);
@@ -284,9 +302,36 @@ impl Assembly {
         }
     }
 
+    /// What has changed since this, or [`config`](Self::config), was asked last.
+    pub fn change(&mut self) -> Change {
+        if !self.reshaped
+            && let Some(clusters) = self.other_endpoints()
+        {
+            return Change::Endpoints(clusters);
+        }
+        let (config, misfits) = self.config();
+        Change::Whole(Box::new(config), misfits)
+    }
+
+    /// The clusters that differ from what they were in their endpoints, if that is all.
+    fn other_endpoints(&mut self) -> Option<Vec<Arc<Cluster>>> {
+        let mut clusters = Vec::new();
+        let mut all = true;
+        for (_, name) in std::mem::take(&mut self.changed) {
+            let before = self.clusters.get(&name).map(|part| part.whole.balance);
+            self.assemble_cluster(&name);
+            let after = self.clusters.get(&name).map(|part| &part.whole);
+            all &= after.map(|cluster| cluster.balance) == before;
+            clusters.extend(after.cloned());
+        }
+        self.reshaped = !all;
+        all.then_some(clusters)
+    }
+
     /// The whole, and what could not be put together with it.
     pub fn config(&mut self) -> (Config, Vec<Misfit>) {
         let mut misfits = Vec::new();
+        self.reshaped = false;
         for (kind, name) in std::mem::take(&mut self.changed) {
             if kind == Kind::Cluster {
                 self.assemble_cluster(&name);
@@ -307,8 +352,7 @@ impl Assembly {
 
     /// Differs when anything differs, whatever came first.
     fn version(&self) -> String {
-        let came = self.hashes.values().fold(0, |sum, hash| sum ^ hash);
-        format!("{:016x}", part::hash((&*self.base.version, came)))
+        format!("{:016x}", part::hash((&*self.base.version, self.came)))
     }
 
     fn all_clusters(&self) -> Vec<Arc<Cluster>> {

@@ -7,7 +7,8 @@
 //!
 //! Only what changed is converted again: a cluster when it or its endpoints did, a listener when it or its
 //! routes did. Everything else is the very same object as before, so that whoever applies a config can tell
-//! by looking.
+//! by looking. When nothing but endpoints has changed, [`Assembly::change`] says so, and what that costs does
+//! not depend on how many clusters there are.
 
 mod assembly;
 mod check;
@@ -18,7 +19,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::model::Origin;
 
-pub use assembly::{Assembly, Misfit};
+pub use assembly::{Assembly, Change, Misfit};
 pub use part::Checked;
 
 /// What may arrive.

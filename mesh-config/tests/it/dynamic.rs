@@ -22,7 +22,7 @@ use envoy_types::pb::{
             },
             endpoint::v3::{
                 ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
-                lb_endpoint::HostIdentifier,
+                cluster_load_assignment::Policy, lb_endpoint::HostIdentifier,
             },
             listener::v3::{ApiListener, Filter, FilterChain, Listener, filter::ConfigType},
             route::v3::{
@@ -45,7 +45,7 @@ use envoy_types::pb::{
 };
 use mesh_config::{
     LoadOptions, convert,
-    dynamic::{Assembly, Key, Kind},
+    dynamic::{Assembly, Change, Key, Kind},
     language::{Source, load_bootstrap},
     model::{self, Config},
 };
@@ -291,6 +291,52 @@ fn only_what_changed_is_made_again() {
         (&again.version, &again.clusters),
         (&before.version, &before.clusters)
     );
+}
+
+#[test]
+fn other_endpoints_are_told_without_the_rest() {
+    let mut assembly = assembly(false);
+    for name in ["a", "b"] {
+        put(&mut assembly, Kind::Cluster, name, &cluster(name));
+        let service = format!("{name}-service");
+        put(
+            &mut assembly,
+            Kind::Endpoints,
+            &service,
+            &endpoints(&service, 1),
+        );
+    }
+    assert!(matches!(assembly.change(), Change::Whole(config, _) if config.clusters.len() == 3));
+    put(
+        &mut assembly,
+        Kind::Endpoints,
+        "b-service",
+        &endpoints("b-service", 2),
+    );
+    match assembly.change() {
+        Change::Endpoints(clusters) => {
+            let told: Vec<_> = clusters
+                .iter()
+                .map(|c| (&*c.name, c.endpoints.len()))
+                .collect();
+            assert_eq!(told, [("b", 2)]);
+        }
+        Change::Whole(..) => panic!("nothing else has changed"),
+    }
+    assert!(matches!(assembly.change(), Change::Endpoints(clusters) if clusters.is_empty()));
+    // How they are shared out is no matter of endpoints.
+    let mut other = endpoints("b-service", 2);
+    other.policy = Some(Policy {
+        overprovisioning_factor: Some(UInt32Value { value: 200 }),
+        ..Policy::default()
+    });
+    put(&mut assembly, Kind::Endpoints, "b-service", &other);
+    let Change::Whole(config, _) = assembly.change() else {
+        panic!("the balancing has changed");
+    };
+    assert_eq!(config.clusters[2].balance.overprovisioning_factor, 200);
+    assembly.remove(Kind::Endpoints, "b-service");
+    assert!(matches!(assembly.change(), Change::Whole(..)));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{
     filters::{self, Verdict},
     http,
     limit::Place,
-    serving::{Chain, Terminal},
+    serving::{Chain, Terminal, newest},
     tcp,
 };
 
@@ -54,7 +54,7 @@ async fn serve(mut stream: Stream, peer: Option<SocketAddr>, open: Open) {
     };
     let info = Arc::new(info);
     match &chain.terminal {
-        Terminal::Http(manager) => http::serve(stream, info, manager, chain.phase()).await,
+        Terminal::Http(manager) => http::serve(stream, info, newest(manager), chain.phase()).await,
         Terminal::Tcp(proxy) => tcp::serve(stream, info, proxy, chain.phase()).await,
     }
 }

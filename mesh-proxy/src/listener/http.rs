@@ -19,7 +19,7 @@ use crate::drain::Phase;
 pub(super) async fn serve(
     stream: Stream,
     info: Arc<ConnectionInfo>,
-    manager: &Manager,
+    manager: Manager,
     mut phase: watch::Receiver<Phase>,
 ) {
     let stats = manager.stats();

@@ -1,9 +1,9 @@
 use std::{
     io,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
 
-use mesh_client::{DownstreamSocket, Manager, Mesh, TcpProxy, Worker};
+use mesh_client::{DownstreamSocket, Manager, Mesh, NextManager, TcpProxy, Worker};
 use mesh_config::model::{self, NetworkFilter};
 use mesh_core::{ConnectionInfo, stats::Scope};
 use tokio::{runtime::Handle, sync::watch};
@@ -13,6 +13,7 @@ use crate::drain::{Drain, Phase};
 
 /// What one worker does with the connections of a listener: one version of its config, built once.
 pub(crate) struct Serving {
+    /// Without its filter chains, which live on with other routes than these.
     pub(super) config: Arc<model::Listener>,
     /// In the order of the config.
     chains: Vec<Arc<Chain>>,
@@ -33,13 +34,16 @@ pub(crate) struct Chain {
 
 /// The network filter that ends a chain.
 pub(super) enum Terminal {
-    Http(Manager),
+    /// As it is for the next connection.
+    Http(Mutex<Manager>),
     Tcp(TcpProxy),
 }
 
 /// What the workers' versions of a listener have in common.
 pub(super) struct Common<'a> {
-    pub(super) config: &'a Arc<model::Listener>,
+    pub(super) config: &'a model::Listener,
+    /// The same without its filter chains.
+    pub(super) bare: &'a Arc<model::Listener>,
     pub(super) version: &'a Arc<str>,
     pub(super) stats: &'a ListenerStats,
     pub(super) inspectors: &'a Arc<[Inspector]>,
@@ -106,7 +110,7 @@ impl Serving {
             })
             .collect::<io::Result<_>>()?;
         Ok(Arc::new(Self {
-            config: Arc::clone(common.config),
+            config: Arc::clone(common.bare),
             chains,
             inspectors: Arc::clone(common.inspectors),
             stats: common.stats.clone(),
@@ -137,7 +141,8 @@ impl Chain {
         for filter in &config.filters {
             match filter {
                 NetworkFilter::Http(manager) => {
-                    terminal = Some(Terminal::Http(Manager::new(worker, manager, version)?));
+                    let manager = Manager::new(worker, manager, version)?;
+                    terminal = Some(Terminal::Http(Mutex::new(manager)));
                 }
                 NetworkFilter::TcpProxy(proxy) => {
                     terminal = Some(Terminal::Tcp(TcpProxy::new(worker, proxy, version)?));
@@ -155,11 +160,19 @@ impl Chain {
         })
     }
 
-    /// Its connection manager, if it ends in one.
-    pub(super) fn manager(&self) -> Option<&Manager> {
+    /// Its connection manager of now, if it ends in one.
+    pub(super) fn manager(&self) -> Option<Manager> {
         match &self.terminal {
-            Terminal::Http(manager) => Some(manager),
+            Terminal::Http(manager) => Some(newest(manager)),
             Terminal::Tcp(_) => None,
+        }
+    }
+
+    /// Gives its connection manager another config.
+    pub(super) fn replace(&self, next: NextManager) {
+        if let Terminal::Http(manager) = &self.terminal {
+            let mut manager = manager.lock().unwrap_or_else(PoisonError::into_inner);
+            manager.replace(next);
         }
     }
 
@@ -167,4 +180,10 @@ impl Chain {
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
         self.phase.clone()
     }
+}
+
+/// The connection manager for the next connection.
+pub(super) fn newest(manager: &Mutex<Manager>) -> Manager {
+    let manager = manager.lock().unwrap_or_else(PoisonError::into_inner);
+    manager.clone()
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use mesh_client::{Manager, Mesh, NextManager, SocketSecrets, Worker};
+use mesh_client::{Mesh, NextManager, SocketSecrets, Worker};
 use mesh_config::model;
 use mesh_core::Address;
 use mesh_net::BoundSocket;
@@ -98,7 +98,7 @@ impl Plan {
 
 /// The next version of a connection manager whose filter chain stays: its routes have changed.
 struct Update {
-    manager: Manager,
+    chain: Arc<Chain>,
     next: NextManager,
 }
 
@@ -360,8 +360,11 @@ impl Inner {
         });
         let shared = shared.collect::<anyhow::Result<Vec<ChainShared>>>()?;
         let stats = ListenerStats::register(&scope);
+        let mut bare = (*config).clone();
+        bare.chains.clear();
         let common = Common {
             config: &config,
+            bare: &Arc::new(bare),
             version,
             stats: &stats,
             inspectors: &inspectors(&config.listener_filters, registry),
@@ -465,7 +468,7 @@ impl Inner {
 
 impl Update {
     fn make(self) {
-        self.manager.replace(self.next);
+        self.chain.replace(self.next);
     }
 }
 
@@ -489,10 +492,12 @@ impl Entry {
                 continue;
             }
             let workers = self.serving.iter();
-            for manager in workers.filter_map(|serving| serving.chain(number)?.manager()) {
-                let next = manager.next(config, version)?;
-                let manager = manager.clone();
-                updates.push(Update { manager, next });
+            for chain in workers.filter_map(|serving| serving.chain(number)) {
+                if let Some(manager) = chain.manager() {
+                    let next = manager.next(config, version)?;
+                    let chain = Arc::clone(chain);
+                    updates.push(Update { chain, next });
+                }
             }
         }
         Ok(updates)

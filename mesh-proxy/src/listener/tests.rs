@@ -37,7 +37,7 @@ impl Rig {
         let connector = Arc::new(TcpConnector);
         let mesh = Mesh::new(Registry::new(), Rng::seeded(1), logs, connector);
         let worker = Worker::new(mesh.clone(), Arc::new(TcpConnector));
-        let handle = worker::start(0, Arc::clone(&worker)).unwrap();
+        let handle = worker::start(0, Arc::clone(&worker), None).unwrap();
         let flags = Flags::parse_from(["mesh-proxy"].iter().chain(flags));
         let listeners = Listeners::new(mesh, vec![(worker, handle.commands())], &flags);
         drop(entered);

@@ -172,3 +172,26 @@ fn a_hundred_thousand_hosts_leave_nothing_behind() {
     assert!(grown < 20 << 20, "it grew by {} KiB", grown >> 10);
     assert_eq!(names(), names_before);
 }
+
+#[test]
+fn workers_say_how_long_they_keep_to_themselves_where_they_are_asked() {
+    let loops = |proxy: &Proxy| {
+        ask(proxy);
+        let stats = proxy
+            .admin()
+            .text("/stats?filter=loop_duration_us")
+            .unwrap();
+        stats
+            .lines()
+            .filter(|line| line.contains("P100("))
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let proxy = start(&direct("enable_dispatcher_stats: true", "100"));
+    let told = loops(&proxy);
+    assert!(
+        told[0].starts_with("listener_manager.worker_0.dispatcher.loop_duration_us: "),
+        "{told:?}"
+    );
+    assert!(loops(&start(&direct("", "100"))).is_empty());
+}

@@ -15,7 +15,7 @@ use super::{
     held::Held,
     interest::Interest,
     sotw::typed,
-    topic::{Protocol, Topic, Verdict},
+    topic::{Changed, Protocol, Topic, Verdict},
 };
 
 /// How the server was told of the wildcard on this stream.
@@ -30,7 +30,8 @@ enum Told {
 }
 
 /// The state of one type on the stream. What was sent is remembered and compared with what is wanted when
-/// the next request is made, so that no order of calls can lose a change.
+/// the next request is made, for each name whose subscription changed, so that no order of calls can lose a
+/// change.
 #[derive(Debug, Default)]
 pub(super) struct Delta {
     started: bool,
@@ -59,13 +60,16 @@ impl Delta {
         self.wildcard != Told::Nothing || self.sent.contains(name)
     }
 
-    pub(super) fn is_due(&self, interest: &Interest) -> bool {
+    pub(super) fn is_due(&self, interest: &Interest, changed: &Changed) -> bool {
         if !self.started {
             return !interest.is_empty();
         }
         !self.answers.is_empty()
             || !self.again.is_empty()
-            || self.sent != interest.names
+            || changed
+                .names
+                .iter()
+                .any(|name| self.sent.contains(name) != interest.names.contains(name))
             || (self.wildcard != Told::Nothing) != interest.wildcard
     }
 
@@ -74,6 +78,7 @@ impl Delta {
         ty: ResourceType,
         interest: &Interest,
         held: &Held,
+        changed: &Changed,
     ) -> DeltaDiscoveryRequest {
         let mut request = DeltaDiscoveryRequest {
             type_url: ty.type_url().to_owned(),
@@ -90,13 +95,26 @@ impl Delta {
         }
         let again = std::mem::take(&mut self.again);
         let wanted = &interest.names;
-        let subscribe = wanted
-            .iter()
-            .filter(|name| !self.sent.contains(*name) || again.contains(*name));
-        request.resource_names_subscribe = subscribe.cloned().collect();
-        request.resource_names_unsubscribe = self.sent.difference(wanted).cloned().collect();
+        if self.started {
+            let mut subscribe = BTreeSet::new();
+            for name in &changed.names {
+                match (wanted.contains(name), self.sent.contains(name)) {
+                    (true, false) => drop(subscribe.insert(name.clone())),
+                    (false, true) => request.resource_names_unsubscribe.push(name.clone()),
+                    _ => {}
+                }
+            }
+            for name in &request.resource_names_unsubscribe {
+                self.sent.remove(name);
+            }
+            self.sent.extend(subscribe.iter().cloned());
+            subscribe.extend(again.into_iter().filter(|name| wanted.contains(name)));
+            request.resource_names_subscribe = subscribe.into_iter().collect();
+        } else {
+            self.sent.clone_from(wanted);
+            request.resource_names_subscribe = wanted.iter().cloned().collect();
+        }
         self.tell_wildcard(interest, &mut request);
-        self.sent.clone_from(wanted);
         self.started = true;
         request
     }

@@ -210,14 +210,15 @@ impl Subscriber {
             return None;
         }
         self.held_back = None;
+        let changed = std::mem::take(&mut topic.changed);
         let (ty, interest) = (topic.ty, &topic.interest);
         let mut request = match &mut topic.protocol {
             Protocol::Sotw(sotw) => Request::Sotw(sotw.request(ty, interest)),
-            Protocol::Delta(delta) => Request::Delta(delta.request(ty, interest, &topic.held)),
+            Protocol::Delta(delta) => {
+                Request::Delta(delta.request(ty, interest, &topic.held, &changed))
+            }
         };
-        // The server has been told; from now on what it is not asked for would go stale.
-        let interest = &topic.interest;
-        topic.held.retain(|name| interest.wants(name));
+        topic.on_told(&changed);
         if !self.introduced || !self.config.set_node_on_first_message_only {
             let node = Some(self.config.node.clone());
             match &mut request {
@@ -283,6 +284,6 @@ impl Subscriber {
 fn is_due(topic: &Topic) -> bool {
     match &topic.protocol {
         Protocol::Sotw(sotw) => sotw.is_due(&topic.interest),
-        Protocol::Delta(delta) => delta.is_due(&topic.interest),
+        Protocol::Delta(delta) => delta.is_due(&topic.interest, &topic.changed),
     }
 }

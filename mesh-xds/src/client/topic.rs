@@ -29,12 +29,23 @@ pub(super) enum Protocol {
     Delta(Delta),
 }
 
+/// Names that were subscribed to, or not any longer, since the server was told what is wanted; so that what a
+/// request costs depends on what has changed, not on what there is.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    pub(super) names: BTreeSet<String>,
+    /// Anything may have changed.
+    pub(super) all: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) ty: ResourceType,
     pub(super) interest: Interest,
     pub(super) held: Held,
     pub(super) protocol: Protocol,
+    /// What may be wanted otherwise than when the server was told last.
+    pub(super) changed: Changed,
     /// First fetches that still wait, and until when; the wildcard is `None`.
     waits: BTreeMap<Option<String>, Option<Instant>>,
 }
@@ -46,6 +57,7 @@ impl Topic {
             interest: Interest::default(),
             held: Held::default(),
             protocol,
+            changed: Changed::default(),
             waits: BTreeMap::new(),
         }
     }
@@ -63,7 +75,7 @@ impl Topic {
         if !is_new {
             return None;
         }
-        self.interest_changed();
+        self.interest_changed(name);
         let known = name.and_then(|name| self.held.event(self.ty, name));
         if known.is_none() {
             self.waits.insert(name.map(str::to_owned), until);
@@ -78,11 +90,15 @@ impl Topic {
         };
         if was {
             self.waits.remove(&name.map(str::to_owned));
-            self.interest_changed();
+            self.interest_changed(name);
         }
     }
 
-    fn interest_changed(&mut self) {
+    fn interest_changed(&mut self, name: Option<&str>) {
+        match name {
+            Some(name) => drop(self.changed.names.insert(name.to_owned())),
+            None => self.changed.all = true,
+        }
         if let Protocol::Sotw(sotw) = &mut self.protocol {
             sotw.due = true;
         }
@@ -100,9 +116,22 @@ impl Topic {
     }
 
     pub(super) fn on_connected(&mut self) {
+        self.changed.all = true;
         match &mut self.protocol {
             Protocol::Sotw(sotw) => sotw.on_connected(),
             Protocol::Delta(delta) => delta.on_connected(),
+        }
+    }
+
+    /// The server has been told what is wanted: what it is not asked for would go stale from now on.
+    pub(super) fn on_told(&mut self, changed: &Changed) {
+        let interest = &self.interest;
+        if changed.all {
+            self.held.retain(|name| interest.wants(name));
+            return;
+        }
+        for name in changed.names.iter().filter(|name| !interest.wants(name)) {
+            self.held.forget(name);
         }
     }
 

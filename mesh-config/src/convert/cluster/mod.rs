@@ -136,7 +136,7 @@ pub(super) fn convert(
         name: Arc::from(from.name.as_str()),
         stat_name: stat_name.replace(':', "_"),
         discovery,
-        endpoints,
+        endpoints: endpoints.into(),
         balance: balance.config,
         hash: balance.hash.or(protocol.hash),
         thresholds: thresholds.default,

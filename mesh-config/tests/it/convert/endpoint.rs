@@ -17,7 +17,7 @@ fn text(kind: &str, endpoints: &str) -> String {
 }
 
 fn endpoints(kind: &str, endpoints: &str) -> Vec<EndpointConfig> {
-    cluster(&text(kind, endpoints)).endpoints.clone()
+    cluster(&text(kind, endpoints)).endpoints.to_vec()
 }
 
 fn refused(endpoints: &str, path: &str, reason: &str) {
@@ -38,7 +38,7 @@ fn everything_that_an_endpoint_says_is_kept() {
          health_status: DRAINING\n      metadata: {filter_metadata: {envoy.lb: {a: x, b: 1, c: true, d: {e: f}}, other: {g: h}}}\n  \
          - lb_endpoints: [{endpoint: {address: {pipe: {path: /run/b}}}}]",
     );
-    let [first, second] = cluster.endpoints.as_slice() else {
+    let [first, second] = &*cluster.endpoints else {
         panic!("{:?}", cluster.endpoints)
     };
     assert_eq!(
