@@ -236,6 +236,11 @@ impl Cluster {
             || ClusterState::new(&config, env),
             |previous| Arc::clone(&previous.state),
         );
+        let original =
+            |config: &model::Cluster| matches!(config.discovery, Discovery::OriginalDst(_));
+        if !previous.is_some_and(|previous| original(&previous.config)) {
+            state.originals.clear();
+        }
         state.resources[0].update(&config.thresholds);
         state.resources[1].update(&config.thresholds_high);
         let detector = state.detector(&config);
@@ -421,6 +426,14 @@ impl Cluster {
         }
         self.assigned.store(true, Ordering::Relaxed);
         self.publish(&mut known, members);
+    }
+
+    /// An endpoint that is in no set yet, though what is known of it is kept for the next one.
+    pub(crate) fn meet(&self, address: Address, config: model::EndpointConfig) -> Arc<Endpoint> {
+        let mut known = lock(&self.state.endpoints);
+        let endpoint = self.describe(address.clone(), config, &known);
+        known.insert(address, Arc::clone(&endpoint.state));
+        endpoint
     }
 
     /// An endpoint as the config describes it, with what is known of it.

@@ -19,9 +19,21 @@ use crate::Cluster;
 /// yet another.
 pub(crate) const ORIGINAL_DST_HOSTS_MAX: usize = 16_384;
 
+/// The share of the endpoints, one in so many, that may be missing from the set that everybody sees: a set is made
+/// anew for each change, which must not happen for each of thousands of endpoints. The rest follows when
+/// somebody looks after them.
+const UNPUBLISHED_SHARE: usize = 8;
+
 /// The endpoints that somebody has meant, for all versions of a cluster.
 #[derive(Default)]
-pub(crate) struct Originals(Mutex<HashMap<SocketAddr, Known>>);
+pub(crate) struct Originals(Mutex<Book>);
+
+#[derive(Default)]
+struct Book {
+    known: HashMap<SocketAddr, Known>,
+    /// How many of them are not in the set yet.
+    unpublished: usize,
+}
 
 struct Known {
     endpoint: Arc<Endpoint>,
@@ -30,8 +42,13 @@ struct Known {
 }
 
 impl Originals {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Known>> {
+    fn lock(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The set is that of another kind of cluster.
+    pub(crate) fn clear(&self) {
+        *self.lock() = Book::default();
     }
 }
 
@@ -69,57 +86,61 @@ impl Cluster {
 
     /// The endpoint at `address`, made on the spot if it is not there yet.
     pub(crate) fn original(&self, address: SocketAddr) -> Option<Arc<Endpoint>> {
-        let mut known = self.state.originals.lock();
-        if let Some(known) = known.get_mut(&address) {
+        let mut book = self.state.originals.lock();
+        if let Some(known) = book.known.get_mut(&address) {
             known.used = true;
             return Some(Arc::clone(&known.endpoint));
         }
-        if known.len() >= ORIGINAL_DST_HOSTS_MAX {
+        if book.known.len() >= ORIGINAL_DST_HOSTS_MAX {
             return None;
         }
-        self.assign_originals(known.keys().copied().chain([address]));
-        let wanted = Address::Socket(address);
-        let set = self.set.load();
-        let endpoint = set.endpoints().iter().find(|e| *e.address() == wanted)?;
+        let (at, config) = described(address);
+        let endpoint = self.meet(at, config);
         let made = Known {
-            endpoint: Arc::clone(endpoint),
+            endpoint: Arc::clone(&endpoint),
             used: true,
         };
-        known.insert(address, made);
-        Some(Arc::clone(endpoint))
+        book.known.insert(address, made);
+        book.unpublished += 1;
+        if book.unpublished > book.known.len() / UNPUBLISHED_SHARE {
+            self.publish_originals(&mut book);
+        }
+        Some(endpoint)
     }
 
-    fn assign_originals(&self, addresses: impl Iterator<Item = SocketAddr>) {
-        let endpoints = addresses.map(|address| {
-            let address = Address::Socket(address);
-            let config = EndpointConfig {
-                target: EndpointTarget::Address(address.clone()),
-                hostname: Arc::from(""),
-                weight: 1,
-                priority: 0,
-                locality: Arc::default(),
-                health: EndpointHealth::Healthy,
-                metadata: Arc::default(),
-                socket_labels: None,
-                check: EndpointCheck::default(),
-            };
-            (address, config)
-        });
-        self.assign(endpoints.collect());
+    fn publish_originals(&self, book: &mut Book) {
+        self.assign(book.known.keys().copied().map(described).collect());
+        book.unpublished = 0;
     }
 
     /// Forgets endpoints that nobody has meant since the last time and that have no connection.
     fn forget_originals(&self) {
-        let mut known = self.state.originals.lock();
-        let before = known.len();
-        known.retain(|_, known| {
+        let mut book = self.state.originals.lock();
+        let before = book.known.len();
+        book.known.retain(|_, known| {
             let connected = known.endpoint.state.stats.cx_active.load(Ordering::Relaxed) > 0;
             std::mem::take(&mut known.used) || connected
         });
-        if known.len() < before {
-            self.assign_originals(known.keys().copied());
+        if book.known.len() < before || book.unpublished > 0 {
+            self.publish_originals(&mut book);
         }
     }
+}
+
+fn described(address: SocketAddr) -> (Address, EndpointConfig) {
+    let address = Address::Socket(address);
+    let config = EndpointConfig {
+        target: EndpointTarget::Address(address.clone()),
+        hostname: Arc::from(""),
+        weight: 1,
+        priority: 0,
+        locality: Arc::default(),
+        health: EndpointHealth::Healthy,
+        metadata: Arc::default(),
+        socket_labels: None,
+        check: EndpointCheck::default(),
+    };
+    (address, config)
 }
 
 /// Looks after the endpoints of `cluster` for as long as it lives.
@@ -136,4 +157,79 @@ pub(crate) fn start(cluster: &Arc<Cluster>, config: &OriginalDstConfig, runtime:
         }
     });
     cluster.adopt(task.abort_handle());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::SocketAddr, sync::Arc};
+
+    use mesh_config::{LoadOptions, language::Source};
+    use mesh_core::{Rng, stats::Registry};
+    use mesh_net::TcpConnector;
+    use mesh_telemetry::LogWriterConfig;
+
+    use super::ORIGINAL_DST_HOSTS_MAX;
+    use crate::Mesh;
+
+    const ORIGINAL: &str = "type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED";
+
+    fn apply(mesh: &Mesh, cluster: &str) {
+        let text = format!(
+            "static_resources: {{clusters: [{{name: c, connect_timeout: 1s, {cluster}}}]}}"
+        );
+        let source = Source::text("test", text);
+        let config = mesh_config::load(&source, &LoadOptions::default()).unwrap();
+        mesh.apply(&config).unwrap();
+    }
+
+    fn mesh() -> Mesh {
+        let logs = LogWriterConfig::default();
+        let connector = Arc::new(TcpConnector);
+        Mesh::new(Registry::new(), Rng::seeded(1), logs, connector)
+    }
+
+    fn address(number: usize) -> SocketAddr {
+        let [.., a, b] = u32::try_from(number).unwrap().to_be_bytes();
+        SocketAddr::from(([10, 0, a, b], 80))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thousands_of_endpoints_make_few_sets_and_all_of_them_appear() {
+        let mesh = mesh();
+        apply(&mesh, ORIGINAL);
+        let cluster = Arc::clone(&mesh.clusters().list()[0]);
+        let first = cluster.original(address(0)).unwrap();
+        assert_eq!(cluster.endpoints().endpoints().len(), 1);
+        let mut sets = 0;
+        let mut last = cluster.endpoints().version();
+        for number in 1..ORIGINAL_DST_HOSTS_MAX {
+            assert!(cluster.original(address(number)).is_some());
+            let now = cluster.endpoints().version();
+            sets += usize::from(now != last);
+            last = now;
+        }
+        assert!(sets < 100, "{sets}");
+        assert!(cluster.original(address(ORIGINAL_DST_HOSTS_MAX)).is_none());
+        cluster.forget_originals();
+        let set = cluster.endpoints();
+        assert_eq!(set.endpoints().len(), ORIGINAL_DST_HOSTS_MAX);
+        let here = |e: &&Arc<mesh_core::Endpoint>| Arc::ptr_eq(&e.state, &first.state);
+        assert!(set.endpoints().iter().any(|e| here(&e)));
+        cluster.forget_originals();
+        assert_eq!(cluster.endpoints().endpoints().len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_comes_back_to_it_begins_anew() {
+        let mesh = mesh();
+        apply(&mesh, ORIGINAL);
+        let first = mesh.clusters().list()[0].original(address(1)).unwrap();
+        apply(&mesh, "type: STATIC");
+        apply(&mesh, ORIGINAL);
+        let cluster = Arc::clone(&mesh.clusters().list()[0]);
+        let second = cluster.original(address(1)).unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        let set = cluster.endpoints();
+        assert!(Arc::ptr_eq(&set.endpoints()[0].state, &second.state));
+    }
 }
