@@ -54,7 +54,10 @@ pub fn normalize(
     if target.starts_with(&*path) && target.len() == path.len() + query.len() {
         Normalized::Unchanged
     } else if redirect {
-        Normalized::Redirect(format!("{path}{query}"))
+        // More than one slash in front would make it the name of another host, and browsers take a backslash
+        // for a slash.
+        let path = path.trim_start_matches(['/', '\\']);
+        Normalized::Redirect(format!("/{path}{query}"))
     } else {
         Normalized::Changed(format!("{path}{query}"))
     }
@@ -192,6 +195,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_redirect_never_leads_to_another_host() {
+        for target in [
+            "/%2Fevil.com",
+            "/%2f%2f/evil.com",
+            "/%5Cevil.com",
+            "/%5c%2F\\evil.com",
+            "//%2Fevil.com",
+        ] {
+            let action = EscapedSlashes::UnescapeAndRedirect;
+            let to = Normalized::Redirect("/evil.com".into());
+            assert_eq!(normalize(target, false, false, action), to, "{target}");
+        }
+    }
+
     proptest! {
         #[test]
         fn normal_forms_stay_and_never_climb(path in "/[a.%2eE/\\\\f5cC]{0,24}") {
@@ -199,6 +217,15 @@ mod tests {
                 prop_assert_ne!(normal(&once), Normalized::Rejected);
                 prop_assert!(!once.split('/').any(|s| s == ".." || s == "."));
                 prop_assert!(once.starts_with('/'));
+            }
+        }
+
+        #[test]
+        fn redirects_stay_on_their_host(path in "/(%2[fF]|%5[cC]|[/\\\\a.]){0,8}", normal: bool, merge: bool) {
+            let action = EscapedSlashes::UnescapeAndRedirect;
+            if let Normalized::Redirect(to) = normalize(&path, normal, merge, action) {
+                prop_assert!(to.starts_with('/'));
+                prop_assert!(!to[1..].starts_with(['/', '\\']), "{}", to);
             }
         }
     }
