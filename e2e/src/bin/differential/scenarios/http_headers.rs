@@ -160,6 +160,12 @@ fn x_forwarded_for(run: &mut Run<'_>) -> Result<()> {
             "10.0.0.1",
             "10.0.0.1, 10.0.0.2",
             "junk",
+            "junk, 10.0.0.1",
+            "10.0.0.1, junk",
+            "10.0.0.1:80",
+            "[fd00::1]:80",
+            "fd00::1",
+            "unknown",
         ] {
             let mut ask = get("/xff")
                 .on(listener)
