@@ -246,3 +246,102 @@ fn endpoint(mesh: &Mesh, cluster: &str) -> io::Result<SocketAddr> {
         _ => Err(io::Error::other("it has no endpoint")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        sync::Arc,
+        task::{Context, Waker},
+        time::Duration,
+    };
+
+    use mesh_client::Mesh;
+    use mesh_config::{LoadOptions, language::Source};
+    use mesh_core::{Rng, stats::Registry};
+    use mesh_net::TcpConnector;
+    use mesh_telemetry::LogWriterConfig;
+    use tokio::net::UdpSocket;
+
+    use super::Flusher;
+
+    mesh_core::stats! {
+        /// Something to tell.
+        struct Told {
+            /// A counter.
+            counter b,
+        }
+    }
+
+    fn told(flusher: &Flusher) -> Told {
+        Told::register(&flusher.mesh.registry().scope("a."))
+    }
+
+    /// A flusher that tells a server on this port.
+    fn flusher(port: u16) -> Arc<Flusher> {
+        let sink = format!(
+            "stats_sinks: [{{name: s, typed_config: {{'@type': type.googleapis.com/envoy.config.metrics.v3.StatsdSink, \
+             address: {{socket_address: {{protocol: UDP, address: 127.0.0.1, port_value: {port}}}}}}}}}]"
+        );
+        let source = Source::text("test", sink);
+        let config = mesh_config::load(&source, &LoadOptions::default()).unwrap();
+        let logs = LogWriterConfig::default();
+        let connector = Arc::new(TcpConnector);
+        let mesh = Mesh::new(Registry::new(), Rng::seeded(1), logs, connector);
+        Flusher::new(mesh, config.stats).unwrap()
+    }
+
+    async fn server() -> (UdpSocket, u16) {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        (server, port)
+    }
+
+    /// Waits for a datagram with this line.
+    async fn hears(server: &UdpSocket, line: &str) {
+        let mut buffer = [0; 2048];
+        let heard = async {
+            loop {
+                let n = server.recv(&mut buffer).await.unwrap();
+                if std::str::from_utf8(&buffer[..n]).unwrap().contains(line) {
+                    return;
+                }
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(10), heard).await;
+        heard.unwrap_or_else(|_| panic!("{line} is never heard"));
+    }
+
+    #[tokio::test]
+    async fn a_flush_that_is_broken_off_leaves_its_sinks_to_the_last_one() {
+        let (server, port) = server().await;
+        let flusher = flusher(port);
+        let told = told(&flusher);
+        told.b().inc();
+        {
+            let broken_off = pin!(flusher.tell());
+            let mut cx = Context::from_waker(Waker::noop());
+            assert!(broken_off.poll(&mut cx).is_pending());
+            assert!(flusher.sinks().is_empty());
+        }
+        assert_eq!(flusher.sinks().len(), 1);
+        told.b().inc();
+        flusher.finish().await;
+        hears(&server, "envoy.a.b:1|c\n").await;
+    }
+
+    #[tokio::test]
+    async fn an_error_about_an_earlier_datagram_loses_no_later_one() {
+        let (server, port) = server().await;
+        let flusher = flusher(port);
+        let told = told(&flusher);
+        drop(server);
+        // Nobody listens: the next datagram hears of that.
+        told.b().inc();
+        flusher.tell().await;
+        let server = UdpSocket::bind(("127.0.0.1", port)).await.unwrap();
+        told.b().add(2);
+        flusher.tell().await;
+        hears(&server, "envoy.a.b:2|c\n").await;
+    }
+}

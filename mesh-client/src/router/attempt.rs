@@ -264,9 +264,14 @@ struct Times {
 
 /// Tells a gRPC server how long its call may last, where the route says so.
 fn bound_grpc(request: &mut Request<Body>, info: Option<&RequestInfo>) {
-    let Some(longest) = info.and_then(|info| info.with(|facts| facts.max_stream_duration)) else {
-        return;
-    };
+    let Some(info) = info else { return };
+    let (longest, first) = info.with(|facts| (facts.max_stream_duration, facts.tried.len() < 2));
+    let Some(mut longest) = longest else { return };
+    if !first {
+        // What the attempts before have used up is gone; one that is used up is not none.
+        let used = clock::now().saturating_duration_since(info.start);
+        longest = longest.saturating_sub(used).max(Duration::from_millis(1));
+    }
     // The most digits that gRPC allows are eight.
     let millis = longest.as_millis();
     let (value, unit) = if millis < 100_000_000 {

@@ -175,6 +175,15 @@ impl Copied {
         }
     }
 
+    /// Nobody reads it any more: what is kept of it goes at once, not with the body's next frame.
+    fn close(&self) {
+        let mut state = self.lock();
+        state.bytes = 0;
+        let frames = mem::take(&mut state.frames);
+        drop(state);
+        drop(frames);
+    }
+
     /// Whether it fell behind too far.
     pub(super) fn was_cut(&self) -> bool {
         self.lock().end == End::Cut
@@ -229,6 +238,7 @@ impl Drop for CopyBody {
         if self.copy.was_cut() {
             (self.on_cut)();
         }
+        self.copy.close();
     }
 }
 
@@ -335,6 +345,18 @@ mod tests {
         (cuts, move || {
             count.fetch_add(1, Ordering::Relaxed);
         })
+    }
+
+    #[test]
+    fn a_copy_that_nobody_reads_any_more_holds_nothing() {
+        let mut tee = Tee::new(Body::new(Texts(vec!["ab", "c"])));
+        let copied = tee.copy(100);
+        let copy = CopyBody::new(Arc::clone(&copied), None, || {});
+        assert_eq!(next(&mut tee), "ab");
+        assert_eq!(copied.lock().bytes, 2 + FRAME_BYTES);
+        drop(copy);
+        let state = copied.lock();
+        assert_eq!((state.bytes, state.frames.len()), (0, 0));
     }
 
     #[test]

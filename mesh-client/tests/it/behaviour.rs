@@ -117,6 +117,38 @@ async fn a_stream_lasts_only_as_long_as_its_route_lets_it() {
 }
 
 #[tokio::test]
+async fn a_retried_call_is_told_how_much_time_is_left() {
+    use std::sync::{Arc, Mutex};
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&told);
+    let upstream = Upstream::answering(move |_, head| {
+        let line = head
+            .lines()
+            .find_map(|line| line.strip_prefix("grpc-timeout: "));
+        let mut heard = heard.lock().unwrap();
+        let millis = line.unwrap().trim().strip_suffix('m').unwrap();
+        heard.push(millis.parse::<u64>().unwrap());
+        // The first attempt runs out of time.
+        let whole = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        Some(if heard.len() > 1 { whole } else { "HTTP/1.1 " }.to_owned())
+    })
+    .await;
+    let routes = "[{match: {prefix: /}, route: {cluster: a, max_stream_duration: {grpc_timeout_header_max: 9s}, \
+        retry_policy: {retry_on: 5xx, per_try_timeout: 0.05s, retry_back_off: {base_interval: 0.001s}}}}]";
+    let clusters = format!("[{}]", cluster("a", &[upstream.port], ""));
+    let client = client(bootstrap(routes, &clusters)).await.unwrap();
+    let request = Request::post("http://a/x")
+        .header("content-type", "application/grpc")
+        .header("grpc-timeout", "8S")
+        .body(Body::empty())
+        .unwrap();
+    assert_eq!(client.send(request).await.unwrap().status(), 200);
+    let told = told.lock().unwrap();
+    assert_eq!(told[0], 8000);
+    assert!((5000..=7950).contains(&told[1]), "{told:?}");
+}
+
+#[tokio::test]
 async fn the_upstream_sees_one_host_and_an_origin_form_target() {
     let upstream = Upstream::start(&[200]).await;
     let clusters = format!("[{}]", cluster("a", &[upstream.port], ""));

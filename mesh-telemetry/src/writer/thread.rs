@@ -94,11 +94,20 @@ impl Shared {
     }
 
     pub(super) fn open(&self, target: &Target) -> io::Result<Arc<Sink>> {
-        let mut state = lock(&self.state);
-        if let Some(sink) = state.sinks.iter().find(|sink| sink.target == *target) {
-            return Ok(Arc::clone(sink));
+        let known = |state: &State| {
+            let mut sinks = state.sinks.iter();
+            sinks.find(|sink| sink.target == *target).map(Arc::clone)
+        };
+        if let Some(sink) = known(&lock(&self.state)) {
+            return Ok(sink);
         }
+        // Without the lock: opening may take its time, and those who log wake the thread through it.
         let sink = Arc::new(Sink::open(target.clone(), self.config.queue_bytes_max)?);
+        let mut state = lock(&self.state);
+        if let Some(other) = known(&state) {
+            // Somebody else was faster.
+            return Ok(other);
+        }
         state.sinks.push(Arc::clone(&sink));
         Ok(sink)
     }

@@ -353,3 +353,22 @@ fn a_pipe_that_nobody_reads_holds_no_other_log_up() {
     drop((writer, stuck, fine));
     assert_eq!(reading.join().unwrap(), LINES * 100);
 }
+
+#[test]
+fn threads_that_open_one_file_at_once_share_it() {
+    let folder = TempDir::new();
+    let path = folder.path("log");
+    let writer = writer(&Registry::new());
+    let sinks: Vec<_> = std::thread::scope(|scope| {
+        let open = || writer.open(&Target::File(path.clone())).unwrap();
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert_eq!(open_files(&path), 1);
+    sinks.iter().for_each(|sink| log(sink, "line"));
+    assert!(writer.flush(SOON));
+    assert_eq!(read(&path), "line\n".repeat(8));
+}
