@@ -128,7 +128,8 @@ impl Worker {
     /// A worker of `mesh`, which connects with `connector`.
     #[must_use]
     pub fn new(mesh: Mesh, connector: Arc<dyn Connect>) -> Arc<Self> {
-        let rng = mesh.rng().clone();
+        // Of its own: workers that draw from one would wait for each other.
+        let rng = mesh.rng().fork();
         Arc::new(Self {
             mesh,
             rng,

@@ -27,7 +27,7 @@ use mesh_net::{
 };
 use mesh_outlier::OutlierConfig;
 use mesh_ratelimit::RateLimitRule;
-use mesh_retry::RetryConfig;
+use mesh_retry::{DeadlineConfig, RetryConfig};
 use mesh_route::{HashPolicies, MirrorPolicy, RouteTable};
 use mesh_telemetry::{ExportConfig, Filter, LogFormat, StatsdConfig, Target};
 
@@ -470,6 +470,8 @@ pub struct RoutePolicies {
     pub metadata: Option<Arc<Metadata>>,
     /// The retry policy of the route or its virtual host.
     pub retry: Option<Arc<RetryConfig>>,
+    /// `RouteAction.timeout`; `None` where nothing is forwarded.
+    pub deadline: Option<Arc<DeadlineConfig>>,
     /// What is different about the filters of the chain: each entry is the sum of all levels.
     pub filters: Arc<FilterOverrides>,
     /// The same for each weighted cluster, by its place, where some cluster has overrides of its own; then

@@ -28,6 +28,12 @@ pub enum AttemptPhase {
 
 // Relaxed everywhere: the flags are read by the task that polled the transport which set them.
 impl Attempt {
+    /// No locked addition: flags are set one after the other, by the task that has the request.
+    fn set(&self, flag: u8) {
+        let flags = self.0.load(Ordering::Relaxed);
+        self.0.store(flags | flag, Ordering::Relaxed);
+    }
+
     /// A new attempt, whose timers start at once unless a transport defers them.
     #[must_use]
     pub fn new() -> Self {
@@ -36,17 +42,17 @@ impl Attempt {
 
     /// The transport will report connection and completion.
     pub fn defer(&self) {
-        self.0.fetch_or(DEFERRED, Ordering::Relaxed);
+        self.set(DEFERRED);
     }
 
     /// A connection is ready.
     pub fn connected(&self) {
-        self.0.fetch_or(CONNECTED, Ordering::Relaxed);
+        self.set(CONNECTED);
     }
 
     /// The whole request has been received from the client and handed to the connection.
     pub fn request_complete(&self) {
-        self.0.fetch_or(COMPLETE, Ordering::Relaxed);
+        self.set(COMPLETE);
     }
 
     /// Whether a connection was ever ready.
@@ -64,7 +70,7 @@ impl Attempt {
     /// A timer above gives the attempt up: call it before dropping the attempt's future, so that whoever
     /// watches the endpoint can tell a timeout from a client that went away.
     pub fn time_out(&self) {
-        self.0.fetch_or(TIMED_OUT, Ordering::Relaxed);
+        self.set(TIMED_OUT);
     }
 
     /// Whether a timer gave the attempt up.

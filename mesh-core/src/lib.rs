@@ -73,7 +73,7 @@ pub use policy::{Fixed, FromRequest, Mode, PolicySource};
 pub use protocol::{Generic, Http, Requests, Responses};
 pub use request::{Facts, RequestInfo};
 pub use resources::{Overflow, Permit, Priority, Resource, Resources, RetryLimit, Thresholds};
-pub use rng::Rng;
+pub use rng::{Rng, scale};
 pub use server::ServerHealth;
 pub use timer::{Alarm, Timer, Watching};
 pub use tls::{ClientCertDetails, ForwardClientCert, TlsFacts, TlsField, Xfcc};

@@ -1,4 +1,6 @@
-use mesh_core::{Rng, sync::Ordering};
+use std::iter;
+
+use mesh_core::{Rng, scale, sync::Ordering};
 
 use super::{
     Members,
@@ -58,11 +60,14 @@ fn turn(config: &LeastRequestConfig, members: &Members<'_>, index: usize) -> u12
 
 /// The first drawn wins a tie; the same one may be drawn twice.
 fn n_choices(members: &Members<'_>, count: u32, rng: &Rng) -> usize {
-    let draw = || rng.below(members.len() as u64) as usize;
-    let mut best = draw();
+    let index = |draw| scale(draw, members.len() as u64) as usize;
+    // The usual two in one step.
+    let [first, second] = rng.draws();
+    let mut best = index(first);
     let mut fewest = active(members, best);
-    for _ in 1..count {
-        let index = draw();
+    let others = iter::once(second).chain(iter::repeat_with(|| rng.next_u64()));
+    for draw in others.take(count as usize - 1) {
+        let index = index(draw);
         let load = active(members, index);
         if load < fewest {
             (best, fewest) = (index, load);

@@ -100,7 +100,7 @@ impl Way {
                     pool,
                     needed: true,
                 };
-                let sending = lock(pool).send(request.map(|()| body));
+                let sending = lock(pool).clone().send(request.map(|()| body));
                 let (head, body) = sending.await?.into_parts();
                 let answer = read(Response::from_parts(head, ()), body, most).await?;
                 fresh.needed = !target.reuse;

@@ -28,10 +28,10 @@ pub(crate) struct RouteDeadline;
 
 impl PolicySource<Request<Body>, DeadlineConfig> for RouteDeadline {
     fn policy(&self, request: &Request<Body>) -> Option<Arc<DeadlineConfig>> {
-        let forwarding = RequestInfo::of(request)?.route::<Forwarding>()?;
-        let mut config = DeadlineConfig::new(forwarding.timeout());
-        config.respect_expected_rq_timeout = forwarding.respect_expected_rq_timeout;
-        Some(Arc::new(config))
+        RequestInfo::of(request)?
+            .route::<Forwarding>()?
+            .deadline()
+            .cloned()
     }
 }
 

@@ -59,7 +59,10 @@ impl Router {
         let retry = RetryLayer::from_source(RouteRetry)
             .with_budget(Charge)
             .with_rng(shared.worker.rng.clone());
-        let stack = DeadlineLayer::from_source(RouteDeadline).layer(retry.layer(Attempts));
+        let respect_expected = shared.config.router.respect_expected_rq_timeout;
+        let stack = DeadlineLayer::from_source(RouteDeadline)
+            .respect_expected_rq_timeout(respect_expected)
+            .layer(retry.layer(Attempts));
         let filters = &shared.config.http_filters;
         Self {
             shared: Arc::clone(shared),

@@ -9,7 +9,7 @@ use mesh_core::{
     Body, Decision, Error, ErrorKind, LocalReply, Priority, Reason, RequestInfo, clock,
     format::RequestView,
 };
-use mesh_retry::{DEFAULT_REQUEST_BODY_BUFFER_LIMIT, RetryConfig};
+use mesh_retry::{DEFAULT_REQUEST_BODY_BUFFER_LIMIT, DeadlineConfig, RetryConfig};
 use mesh_route::{
     Action, Found, HashInput, InternalRedirectPolicy, MaxStreamDuration, MirrorPolicy,
     RedirectHistory, RouteAction, RouteEntry, VirtualHostEntry, WeightedCluster, hash_of,
@@ -27,7 +27,6 @@ pub(crate) struct Forwarding {
     /// The cluster's own retry policy, or else the route's.
     pub(crate) retry: Option<Arc<RetryConfig>>,
     pub(crate) suppress_envoy_headers: bool,
-    pub(crate) respect_expected_rq_timeout: bool,
     internal: bool,
     redirects: RedirectHistory,
     /// Where attempts are logged, if they are.
@@ -41,8 +40,8 @@ pub(crate) struct Forwarding {
 enum Chosen {
     Route(Arc<RouteEntry<RoutePolicies>>),
     TlsRequired(Arc<VirtualHostEntry>),
-    /// A mirror's copy: no route, only its timeout.
-    Mirror(Duration),
+    /// A mirror's copy: no route, only its timeout, if there is one.
+    Mirror(Option<Arc<DeadlineConfig>>),
 }
 
 /// Finds the route of a request, and the cluster if it names one that exists.
@@ -66,7 +65,6 @@ pub(crate) fn resolve(
         cluster: None,
         retry: None,
         suppress_envoy_headers: shared.config.router.suppress_envoy_headers,
-        respect_expected_rq_timeout: shared.config.router.respect_expected_rq_timeout,
         internal,
         redirects,
         upstream_log: shared.upstream_log.clone(),
@@ -205,13 +203,18 @@ impl Forwarding {
             .map_or_else(Priority::default, |action| action.priority)
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
+    /// How long the request may take; `None` where the route says nothing of that.
+    pub(super) fn deadline(&self) -> Option<&Arc<DeadlineConfig>> {
         match &self.found {
-            Chosen::Mirror(timeout) => *timeout,
-            _ => self
-                .route_action()
-                .map_or(Duration::ZERO, |action| action.timeout),
+            Chosen::Mirror(deadline) => deadline.as_ref(),
+            _ => self.policies()?.deadline.as_ref(),
         }
+    }
+
+    /// The same as a time; zero is none.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.deadline()
+            .map_or(Duration::ZERO, |deadline| deadline.timeout)
     }
 
     /// Who gets copies: the cluster's mirrors, or else the route's.
@@ -227,12 +230,11 @@ impl Forwarding {
     /// same time and no second attempt.
     pub(super) fn mirrored(&self, cluster: Arc<WorkerCluster>) -> Self {
         Self {
-            found: Chosen::Mirror(self.timeout()),
+            found: Chosen::Mirror(self.deadline().cloned()),
             weighted: None,
             cluster: Some(cluster),
             retry: None,
             suppress_envoy_headers: self.suppress_envoy_headers,
-            respect_expected_rq_timeout: self.respect_expected_rq_timeout,
             internal: true,
             redirects: RedirectHistory::default(),
             upstream_log: self.upstream_log.clone(),

@@ -88,7 +88,7 @@ impl Call for ThroughCluster {
         let pool = self.pool();
         Box::pin(async move {
             let pool = pool?;
-            let response = pool.send(request).await?;
+            let response = pool.clone().send(request).await?;
             Ok(response.map(|body| body.keeping(Ending(pool))))
         })
     }

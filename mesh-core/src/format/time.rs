@@ -39,6 +39,8 @@ pub(super) struct TimeFormat(Vec<Piece>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Piece {
+    /// Text at the start, or behind a fraction.
+    Literal(Box<str>),
     Seconds(Seconds),
     /// So many digits of the second's fraction.
     Fraction(u8),
@@ -121,9 +123,10 @@ impl TimeFormat {
     }
 
     fn push(&mut self, part: Part) {
-        match self.0.last_mut() {
-            Some(Piece::Seconds(seconds)) => seconds.parts.push(part),
-            _ => self.0.push(Piece::Seconds(Seconds {
+        match (self.0.last_mut(), part) {
+            (Some(Piece::Seconds(seconds)), part) => seconds.parts.push(part),
+            (_, Part::Literal(text)) => self.0.push(Piece::Literal(text)),
+            (_, part) => self.0.push(Piece::Seconds(Seconds {
                 parts: vec![part],
                 last: Mutex::default(),
             })),
@@ -135,6 +138,7 @@ impl TimeFormat {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         for piece in &self.0 {
             match piece {
+                Piece::Literal(text) => out.trusted(text),
                 Piece::Seconds(seconds) => seconds.write(since.as_secs(), out),
                 Piece::Fraction(digits) => {
                     let unit = 10u32.pow(9 - u32::from(*digits));

@@ -451,7 +451,8 @@ fn strip_control(
 fn request_id(headers: &mut HeaderMap, config: &EdgeConfig, found: &Found, edge: bool, rng: &Rng) {
     let replace = edge && !config.preserve_external_request_id;
     if config.generate_request_id && (!found.request_id || replace) {
-        let id = uuid(rng.next_u64(), rng.next_u64());
+        let [high, low] = rng.draws();
+        let id = uuid(high, low);
         if let Ok(id) = HeaderValue::from_bytes(&id) {
             headers.insert(REQUEST_ID, id);
         }

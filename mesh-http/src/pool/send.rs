@@ -142,14 +142,14 @@ impl Pool {
     ///
     /// Reports `connected` and `request_complete` to the request's [`Attempt`], if it carries one.
     #[must_use]
-    pub fn send(&self, request: Request<Body>) -> Sending {
+    pub fn send(self, request: Request<Body>) -> Sending {
         let (parts, body) = request.into_parts();
         let attempt = parts.extensions.get::<Attempt>().cloned();
         if let Some(attempt) = &attempt {
             attempt.defer();
         }
         Sending {
-            pool: Arc::clone(&self.0),
+            pool: self.0,
             request: Request::from_parts(parts, ()),
             state: State::Start(body),
             replays: 0,

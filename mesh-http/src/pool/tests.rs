@@ -32,7 +32,7 @@ async fn requests_that_were_given_up_neither_pile_up_nor_open_connections() {
     );
     for _ in 0..100 {
         let request = Request::new(Body::empty());
-        let mut sending = pool.send(request);
+        let mut sending = pool.clone().send(request);
         let polled = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
         drop(sending);

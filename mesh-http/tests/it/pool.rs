@@ -110,7 +110,7 @@ fn request(method: Method) -> Request<Body> {
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 async fn get(upstream: &Upstream) -> Result<String, Error> {
-    let response = upstream.pool.send(request(Method::GET)).await?;
+    let response = upstream.pool.clone().send(request(Method::GET)).await?;
     let body = response.into_body().collect().await?.to_bytes();
     Ok(String::from_utf8(body.to_vec()).unwrap())
 }
@@ -154,7 +154,12 @@ async fn a_get_on_a_connection_that_died_is_sent_again_and_a_post_is_not() {
 
     let up = upstream(Thresholds::default(), dies_on_the_second).await;
     assert_eq!(get(&up).await.unwrap(), "ok");
-    let error = up.pool.send(request(Method::POST)).await.unwrap_err();
+    let error = up
+        .pool
+        .clone()
+        .send(request(Method::POST))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionTermination);
     assert_eq!(
         up.accepted.load(Ordering::SeqCst),
@@ -180,7 +185,7 @@ async fn a_post_does_not_meet_a_connection_that_the_peer_has_closed() {
     })
     .await;
     for _ in 0..20 {
-        let response = up.pool.send(request(Method::POST)).await.unwrap();
+        let response = up.pool.clone().send(request(Method::POST)).await.unwrap();
         assert_eq!(response.status(), 200);
         if up.accepted.load(Ordering::SeqCst) == 1 {
             wait.recv().await.unwrap();
@@ -248,8 +253,8 @@ async fn a_closed_port_fails_everybody_who_waits() {
         stats.clone(),
     );
     let (one, two) = tokio::join!(
-        pool.send(request(Method::GET)),
-        pool.send(request(Method::POST))
+        pool.clone().send(request(Method::GET)),
+        pool.clone().send(request(Method::POST))
     );
     for error in [one.unwrap_err(), two.unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::ConnectFailure);
@@ -395,7 +400,7 @@ async fn a_connection_in_use_while_the_idle_ones_are_closed_ends_with_its_reques
 async fn get_then_post(up: &Upstream) -> (Result<String, Error>, Result<u16, Error>) {
     tokio::time::timeout(PATIENCE, async {
         tokio::join!(get(up), async {
-            let response = up.pool.send(request(Method::POST)).await?;
+            let response = up.pool.clone().send(request(Method::POST)).await?;
             Ok(response.status().as_u16())
         })
     })
@@ -468,7 +473,7 @@ fn panicking_pool() -> (Pool, Arc<Resources>) {
 async fn a_connector_that_panics_leaves_nobody_waiting() {
     let (pool, resources) = panicking_pool();
     for _ in 0..2 {
-        let sending = pool.send(request(Method::POST));
+        let sending = pool.clone().send(request(Method::POST));
         let answer = tokio::time::timeout(PATIENCE, sending).await.unwrap();
         let error = answer.unwrap_err();
         assert_eq!(
@@ -490,7 +495,7 @@ fn a_runtime_that_is_going_down_leaves_nobody_waiting() {
     drop(runtime);
     let _inside = handle.enter();
     let (pool, resources) = panicking_pool();
-    let mut sending = pool.send(request(Method::GET));
+    let mut sending = pool.clone().send(request(Method::GET));
     let polled = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
     let Poll::Ready(Err(error)) = polled else {
         panic!("still waiting");
@@ -569,11 +574,18 @@ async fn a_post_does_not_meet_a_connection_whose_end_the_reactor_has_not_seen() 
         Resources::new(&Thresholds::default()),
         PoolStats::register(&Scope::detached()),
     );
-    assert_eq!(pool.send(request(Method::GET)).await.unwrap().status(), 200);
+    assert_eq!(
+        pool.clone()
+            .send(request(Method::GET))
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
     // This thread blocks, so its reactor learns nothing before the next request is sent.
     close.send(()).unwrap();
     is_closed.recv().unwrap();
-    let answer = pool.send(request(Method::POST)).await;
+    let answer = pool.clone().send(request(Method::POST)).await;
     assert_eq!(answer.unwrap().status(), 200);
     close.send(()).unwrap();
     upstream.join().unwrap();
@@ -582,7 +594,7 @@ async fn a_post_does_not_meet_a_connection_whose_end_the_reactor_has_not_seen() 
 #[tokio::test]
 async fn a_connection_handed_to_a_request_that_is_given_up_is_kept() {
     let up = upstream(Thresholds::default(), answers).await;
-    let mut sending = up.pool.send(request(Method::GET));
+    let mut sending = up.pool.clone().send(request(Method::GET));
     let polled = Pin::new(&mut sending).poll(&mut Context::from_waker(Waker::noop()));
     assert!(polled.is_pending());
     let open = async {
@@ -656,7 +668,7 @@ async fn a_request_body_of_the_wrong_length_is_not_the_endpoints_fault() {
         let up = upstream(Thresholds::default(), answers).await;
         let body = Liar(Some(Bytes::from_static(b"body")), announced);
         let request = request(Method::POST).map(|_| Body::new(body));
-        let error = up.pool.send(request).await.unwrap_err();
+        let error = up.pool.clone().send(request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::DownstreamProtocol);
         assert_eq!(error.origin(), Origin::Downstream);
     }

@@ -16,11 +16,6 @@ pub struct DeadlineConfig {
     ///
     /// Envoy: `RouteAction.timeout`.
     pub timeout: Duration,
-    /// Whether `x-envoy-expected-rq-timeout-ms`, set by a proxy in front of this one, wins over both;
-    /// default false.
-    ///
-    /// Envoy: `Router.respect_expected_rq_timeout`.
-    pub respect_expected_rq_timeout: bool,
     /// Whether the timeout fires or is only traced.
     pub mode: Mode,
 }
@@ -31,7 +26,6 @@ impl DeadlineConfig {
     pub const fn new(timeout: Duration) -> Self {
         Self {
             timeout,
-            respect_expected_rq_timeout: false,
             mode: Mode::Enforce,
         }
     }

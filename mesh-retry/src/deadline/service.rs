@@ -21,6 +21,7 @@ use crate::headers::{TIMEOUT, TIMEOUT_ALT_RESPONSE, has_envoy_header, take_numbe
 #[derive(Debug, Clone)]
 pub struct DeadlineLayer<P = Fixed<DeadlineConfig>> {
     policy: P,
+    respect_expected: bool,
 }
 
 impl DeadlineLayer {
@@ -41,7 +42,20 @@ impl Default for DeadlineLayer {
 impl<P> DeadlineLayer<P> {
     /// A config of its own for each request.
     pub const fn from_source(policy: P) -> Self {
-        Self { policy }
+        Self {
+            policy,
+            respect_expected: false,
+        }
+    }
+
+    /// Whether `x-envoy-expected-rq-timeout-ms`, set by a proxy in front of this one, wins over the config and over
+    /// `x-envoy-upstream-rq-timeout-ms`; default false.
+    ///
+    /// Envoy: `Router.respect_expected_rq_timeout`.
+    #[must_use]
+    pub const fn respect_expected_rq_timeout(mut self, respect: bool) -> Self {
+        self.respect_expected = respect;
+        self
     }
 }
 
@@ -52,6 +66,7 @@ impl<S, P: Clone> Layer<S> for DeadlineLayer<P> {
         Deadline {
             inner,
             policy: self.policy.clone(),
+            respect_expected: self.respect_expected,
         }
     }
 }
@@ -73,6 +88,7 @@ impl<S, P: Clone> Layer<S> for DeadlineLayer<P> {
 pub struct Deadline<S, P> {
     inner: S,
     policy: P,
+    respect_expected: bool,
 }
 
 impl<S, P, B, RB> Service<Request<B>> for Deadline<S, P>
@@ -97,7 +113,7 @@ where
         let countdown = self
             .policy
             .policy(&request)
-            .and_then(|config| countdown(&config, &mut request));
+            .and_then(|config| countdown(&config, self.respect_expected, &mut request));
         let Some(mut countdown) = countdown else {
             let request = request.map(|body| WatchedBody::new(body, None));
             return DeadlineFuture::new(self.inner.call(request), None);
@@ -114,23 +130,27 @@ where
 }
 
 /// The countdown of a request, unless it has none; takes the headers that control it.
-fn countdown<B>(config: &DeadlineConfig, request: &mut Request<B>) -> Option<Countdown> {
+fn countdown<B>(
+    config: &DeadlineConfig,
+    respect_expected: bool,
+    request: &mut Request<B>,
+) -> Option<Countdown> {
     let mut timeout = config.timeout;
     let mut alt_response = false;
     let headers = request.headers_mut();
     if has_envoy_header(headers) {
-        timeout = asked(config, headers).unwrap_or(timeout);
+        timeout = asked(respect_expected, headers).unwrap_or(timeout);
         alt_response = headers.remove(TIMEOUT_ALT_RESPONSE).is_some();
     }
     let info = RequestInfo::of(request).cloned();
     (!timeout.is_zero()).then(|| Countdown::new(timeout, config.mode, alt_response, info))
 }
 
-fn asked(config: &DeadlineConfig, headers: &mut HeaderMap) -> Option<Duration> {
+fn asked(respect_expected: bool, headers: &mut HeaderMap) -> Option<Duration> {
     let asked = take_number(headers, TIMEOUT);
     let expected = headers
         .get(EXPECTED_TIMEOUT)
-        .filter(|_| config.respect_expected_rq_timeout)
+        .filter(|_| respect_expected)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok());
     expected.or(asked).map(Duration::from_millis)
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
-use mesh_retry::{RetryConfig, RetryConfigBuilder};
+use mesh_retry::{DeadlineConfig, RetryConfig, RetryConfigBuilder};
 use mesh_route::{Action, MirrorPolicy, RequireTls, Route, VirtualHost};
 
 use super::{
@@ -263,7 +263,9 @@ fn route(
             rules.include_virtual_host = value::flag(action.include_vh_rate_limits, false);
             policies.weighted_filters =
                 action::weighted_filters(cx, &at, action, &overrides, &site);
-            action::convert(cx, &at, action, scope, &host.mirrors)?.into()
+            let action = action::convert(cx, &at, action, scope, &host.mirrors)?;
+            policies.deadline = Some(Arc::new(DeadlineConfig::new(action.timeout)));
+            action.into()
         }
         Kind::Redirect(redirect) => reply::redirect(cx, &at.field("redirect"), redirect)?.into(),
         Kind::DirectResponse(response) => {

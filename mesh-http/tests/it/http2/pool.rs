@@ -92,7 +92,10 @@ pub(super) fn request(method: Method, body: Body) -> Request<Body> {
 }
 
 async fn get(upstream: &Upstream) -> Result<String, Error> {
-    let sending = upstream.pool.send(request(Method::GET, Body::empty()));
+    let sending = upstream
+        .pool
+        .clone()
+        .send(request(Method::GET, Body::empty()));
     let body = soon(sending).await?.into_body().collect().await?;
     Ok(String::from_utf8(body.to_bytes().to_vec()).unwrap())
 }
@@ -120,7 +123,7 @@ async fn requests_share_a_connection_until_it_is_full() {
     })
     .await;
     let tasks: Vec<_> = (0..5)
-        .map(|_| tokio::spawn(up.pool.send(request(Method::GET, Body::empty()))))
+        .map(|_| tokio::spawn(up.pool.clone().send(request(Method::GET, Body::empty()))))
         .collect();
     soon(async {
         while up.resources.in_use(Resource::Requests) < 5 {
@@ -145,7 +148,10 @@ async fn requests_share_a_connection_until_it_is_full() {
 #[tokio::test]
 async fn what_a_goaway_left_unprocessed_is_sent_again_even_a_post() {
     let refused = raw_goaway().await;
-    let sending = refused.pool.send(request(Method::POST, Body::from("once")));
+    let sending = refused
+        .pool
+        .clone()
+        .send(request(Method::POST, Body::from("once")));
     assert_eq!(soon(sending).await.unwrap().status(), 200);
     assert_eq!(refused.stats.upstream.upstream_rq_idle_replay().value(), 1);
     assert_eq!(refused.accepted.load(Ordering::SeqCst), 2);
@@ -239,7 +245,7 @@ async fn an_upload_goes_on_where_nobody_reads_the_answer() {
         left: 3 << 20,
         taken: Arc::default(),
     };
-    let answer = soon(up.pool.send(request(Method::POST, Body::new(body))))
+    let answer = soon(up.pool.clone().send(request(Method::POST, Body::new(body))))
         .await
         .unwrap();
     assert_eq!(answer.status(), StatusCode::OK);
@@ -308,7 +314,7 @@ async fn more_requests_than_a_new_peer_surely_takes_get_another_connection() {
     })
     .await;
     let tasks: Vec<_> = (0..150)
-        .map(|_| tokio::spawn(up.pool.send(request(Method::GET, Body::empty()))))
+        .map(|_| tokio::spawn(up.pool.clone().send(request(Method::GET, Body::empty()))))
         .collect();
     soon(async {
         while up.resources.in_use(Resource::Requests) < 150 {
@@ -351,7 +357,7 @@ async fn a_peer_that_takes_no_preface_is_not_tried_without_end() {
         PoolStats::register(&Scope::detached()),
     );
     for tried in 1..3 {
-        let error = soon(pool.send(request(Method::GET, Body::empty())))
+        let error = soon(pool.clone().send(request(Method::GET, Body::empty())))
             .await
             .unwrap_err();
         assert_eq!(
@@ -414,13 +420,13 @@ async fn a_post_does_not_meet_a_goaway_that_the_reactor_has_not_seen() {
         Resources::new(&Thresholds::default()),
         stats.clone(),
     );
-    let answer = soon(pool.send(request(Method::GET, Body::empty()))).await;
+    let answer = soon(pool.clone().send(request(Method::GET, Body::empty()))).await;
     assert_eq!(answer.unwrap().status(), 200);
     // This thread blocks, so its reactor learns nothing before the next request is sent.
     go.send(()).unwrap();
     is_gone.recv().unwrap();
     // The first connection stays as it is: the GOAWAY alone must do.
-    let posted = tokio::spawn(pool.send(request(Method::POST, Body::from("once"))));
+    let posted = tokio::spawn(pool.clone().send(request(Method::POST, Body::from("once"))));
     go.send(()).unwrap();
     assert_eq!(soon(posted).await.unwrap().unwrap().status(), 200);
     assert_eq!(stats.upstream.upstream_cx_total().value(), 2);

@@ -126,7 +126,7 @@ async fn an_upgrade_to_an_http2_upstream_is_an_extended_connect() {
         }
     })
     .await;
-    let answer = soon(up.pool.send(upgrade())).await.unwrap();
+    let answer = soon(up.pool.clone().send(upgrade())).await.unwrap();
     assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert!(Tunnel::is_granted(&answer));
     assert_eq!(answer.headers()["upgrade"], "x");
@@ -154,7 +154,7 @@ async fn an_upgrade_is_not_asked_of_an_http2_upstream_that_knows_none() {
         assert!(request.is_none(), "it was asked");
     })
     .await;
-    let error = soon(up.pool.send(upgrade())).await.unwrap_err();
+    let error = soon(up.pool.clone().send(upgrade())).await.unwrap_err();
     assert_eq!(
         (error.kind(), error.sent()),
         (ErrorKind::RemoteRefused, Sent::Nothing)
@@ -178,7 +178,7 @@ async fn an_upgrade_does_not_wait_for_settings_on_a_connection_that_has_ended() 
         }
     })
     .await;
-    let answer = soon(up.pool.send(upgrade())).await;
+    let answer = soon(up.pool.clone().send(upgrade())).await;
     assert_eq!(answer.unwrap().status(), StatusCode::SWITCHING_PROTOCOLS);
 }
 

@@ -83,11 +83,9 @@ async fn an_expectation_from_in_front_counts_only_when_it_is_respected() {
     assert_eq!(lasts(ms(500), &headers).await, Err(90));
     let upstream = Upstream::new();
     upstream.reply(Reply::never());
-    let config = DeadlineConfig {
-        respect_expected_rq_timeout: true,
-        ..DeadlineConfig::default()
-    };
-    let mut service = DeadlineLayer::new(config).layer(upstream.service());
+    let mut service = DeadlineLayer::default()
+        .respect_expected_rq_timeout(true)
+        .layer(upstream.service());
     let watch = Stopwatch::start();
     assert!(
         mesh_testkit::call(&mut service, get(&headers))
