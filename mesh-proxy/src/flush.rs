@@ -163,9 +163,11 @@ impl Target {
                 };
                 let mut result = Ok(());
                 for datagram in datagrams {
-                    // An error may be about an earlier one: whoever did not listen then may listen now.
-                    let sent = socket.send(datagram.as_bytes()).await;
-                    if let Err(error) = sent {
+                    // An error may be about an earlier one, and then this one has not been sent: whoever did not
+                    // listen then may listen now.
+                    if socket.send(datagram.as_bytes()).await.is_err()
+                        && let Err(error) = socket.send(datagram.as_bytes()).await
+                    {
                         result = Err(error);
                     }
                 }
