@@ -23,6 +23,7 @@
 
 mod client;
 mod cluster;
+mod connection_log;
 mod discovery;
 mod filters;
 mod health;
@@ -42,6 +43,7 @@ pub mod xds;
 
 pub use client::{ClientError, ClientFuture, MeshClient, MeshClientBuilder};
 pub use cluster::Cluster;
+pub use connection_log::ConnectionLog;
 pub use manager::{AnswerBody, ConnectionHandler, Manager, ManagerExchange, NextManager};
 pub use mesh::{Clusters, Mesh};
 pub use secrets::Secrets;

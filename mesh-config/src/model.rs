@@ -162,10 +162,19 @@ pub struct Listener {
     /// The part of its stats' names: `stat_prefix`, or the address; `None` means the real address, which
     /// is known only once it listens.
     pub stat_prefix: Option<String>,
-    /// Where it listens; an `api_listener` does not, whatever stands here.
-    pub address: Address,
-    /// How its sockets are made.
-    pub bind: BindOptions,
+    /// Where it listens: `address` and `additional_addresses`, in this order; there is one at least. An
+    /// `api_listener` does not, whatever stands here.
+    pub addresses: Vec<ListenAddress>,
+    /// Whether it listens at all; one that does not gets what others hand it. Envoy: `bind_to_port`, true.
+    pub bind_to_port: bool,
+    /// Whether a connection whose original destination is the address of another listener goes to that one. Envoy:
+    /// `use_original_dst`, false.
+    pub use_original_dst: bool,
+    /// Whether each new connection goes to the worker with the fewest. Envoy:
+    /// `connection_balance_config.exact_balance`.
+    pub exact_balance: bool,
+    /// A line for each connection, when it ends. Envoy: `access_log`.
+    pub access_log: Vec<AccessLogConfig>,
     /// One socket per worker, rather than one for all. Envoy: `enable_reuse_port`, true.
     pub reuse_port: bool,
     /// Who looks at a connection before a filter chain is chosen, in order.
@@ -184,7 +193,32 @@ pub struct Listener {
     pub needs: Needs,
 }
 
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// The address.
+    pub address: Address,
+    /// How its sockets are made.
+    pub bind: BindOptions,
+}
+
+impl ListenAddress {
+    /// Whether the kernel chooses the port.
+    #[must_use]
+    pub const fn has_any_port(&self) -> bool {
+        matches!(&self.address, Address::Socket(socket) if socket.port() == 0)
+    }
+}
+
 impl Listener {
+    /// Whether connections that were meant for others are taken as they are. Envoy: `transparent`.
+    #[must_use]
+    pub fn is_transparent(&self) -> bool {
+        self.addresses
+            .iter()
+            .any(|address| address.bind.transparent)
+    }
+
     /// Whether nothing of it has to come from elsewhere.
     #[must_use]
     pub fn is_complete(&self) -> bool {

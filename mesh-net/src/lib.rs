@@ -14,8 +14,10 @@ pub mod relay;
 mod closing;
 mod connect;
 mod listen;
+mod option;
 mod stream;
 
 pub use connect::{CONNECT_TIMEOUT_DEFAULT, Connect, TcpConnector, connect};
 pub use listen::{AcceptError, BindOptions, BoundSocket, Listener, bind};
-pub use stream::Stream;
+pub use option::{OptionFamily, OptionValue, SocketOption, SocketState};
+pub use stream::{ByteCounts, Counted, DetachedStream, Stream};

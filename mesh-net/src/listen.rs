@@ -1,15 +1,20 @@
 use std::{
+    ffi::OsStr,
     fmt, io,
     net::SocketAddr,
+    os::unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
     path::Path,
     task::{Context, Poll},
 };
 
 use mesh_core::Address;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::Stream;
+use crate::{
+    Stream,
+    option::{self, SocketOption, SocketState},
+};
 
 /// How accepting sockets are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +31,9 @@ pub struct BindOptions {
     pub transparent: bool,
     /// The permissions of a Unix socket's file; the process's own when absent. Envoy: `Pipe.mode`.
     pub mode: Option<u32>,
+    /// Set on the sockets, in order. Envoy: `Listener.socket_options`, `tcp_fast_open_queue_length`,
+    /// `tcp_keepalive`.
+    pub options: Vec<SocketOption>,
 }
 
 impl Default for BindOptions {
@@ -36,6 +44,7 @@ impl Default for BindOptions {
             freebind: false,
             transparent: false,
             mode: None,
+            options: Vec::new(),
         }
     }
 }
@@ -117,8 +126,12 @@ fn bind_tcp(
             socket.set_only_v6(!options.ipv4_compat)?;
         }
         claim(&socket, address, options)?;
+        let set = |state| option::apply(&socket, &options.options, state, Some(address.is_ipv6()));
+        set(SocketState::Prebind)?;
         socket.bind(&address.into())?;
-        socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
+        set(SocketState::Bound)?;
+        socket.listen(backlog(options))?;
+        set(SocketState::Listening)?;
         let listener: std::net::TcpListener = socket.into();
         address = listener.local_addr()?;
         bound.push(BoundSocket::Tcp(listener));
@@ -141,25 +154,41 @@ fn claim(socket: &Socket, address: SocketAddr, options: &BindOptions) -> io::Res
     }
 }
 
+fn backlog(options: &BindOptions) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+}
+
 fn bind_unix(path: &Path, options: &BindOptions) -> io::Result<BoundSocket> {
-    use std::os::{linux::net::SocketAddrExt as _, unix::fs::PermissionsExt as _};
     let name = path.as_os_str().as_encoded_bytes();
-    let listener = if let Some(name) = name.strip_prefix(b"@") {
-        let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
-        std::os::unix::net::UnixListener::bind_addr(&address)?
-    } else {
-        // A file that nobody answers at is left over from a process that was killed.
-        if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
-            std::fs::remove_file(path)?;
+    let address = match name.strip_prefix(b"@") {
+        Some(name) => SockAddr::unix(OsStr::from_bytes(&[b"\0", name].concat()))?,
+        None => {
+            // A file that nobody answers at is left over from a process that was killed.
+            if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+                std::fs::remove_file(path)?;
+            }
+            SockAddr::unix(path)?
         }
-        let listener = std::os::unix::net::UnixListener::bind(path)?;
-        if let Some(mode) = options.mode {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-        }
-        listener
     };
-    listener.set_nonblocking(true)?;
-    Ok(BoundSocket::Unix(listener))
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    let set = |state| option::apply(&socket, &options.options, state, None);
+    set(SocketState::Prebind)?;
+    socket.bind(&address)?;
+    set(SocketState::Bound)?;
+    permit(path, options)?;
+    socket.listen(backlog(options))?;
+    set(SocketState::Listening)?;
+    Ok(BoundSocket::Unix(socket.into()))
+}
+
+/// Gives a Unix socket's file its permissions.
+fn permit(path: &Path, options: &BindOptions) -> io::Result<()> {
+    let is_file = !path.as_os_str().as_encoded_bytes().starts_with(b"@");
+    match options.mode.filter(|_| is_file) {
+        Some(mode) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
+        None => Ok(()),
+    }
 }
 
 /// An accepting socket that no runtime has taken yet.
@@ -192,6 +221,30 @@ impl BoundSocket {
 }
 
 impl BoundSocket {
+    /// Gives a Unix socket other options where it is: there is no second one of the same name. A mode that
+    /// is no longer asked for stays, and so does the value of an option.
+    ///
+    /// # Errors
+    /// What the system says; what came before the option that failed is set.
+    pub fn change(&self, options: &BindOptions) -> io::Result<()> {
+        let Self::Unix(listener) = self else {
+            return Ok(());
+        };
+        let states = [
+            SocketState::Prebind,
+            SocketState::Bound,
+            SocketState::Listening,
+        ];
+        states
+            .into_iter()
+            .try_for_each(|state| option::apply(listener, &options.options, state, None))?;
+        rustix::net::listen(listener, backlog(options))?;
+        match self.local_address()? {
+            Address::Unix(path) => permit(&path, options),
+            Address::Socket(_) => Ok(()),
+        }
+    }
+
     /// Another handle to the same socket and its queue.
     ///
     /// # Errors

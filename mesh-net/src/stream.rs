@@ -2,7 +2,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -25,9 +28,94 @@ pub enum Stream {
     Unix(UnixStream),
     /// Encrypted, on one of the others.
     Tls(Box<mesh_tls::TlsStream<Self>>),
+    /// One of the others, whose bytes somebody counts.
+    Counted(Box<Counted>),
+}
+
+/// How many bytes a connection has carried, without those of its encryption.
+#[derive(Debug, Default)]
+pub struct ByteCounts {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl ByteCounts {
+    /// From the peer.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// To the peer.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+}
+
+/// A connection whose bytes are counted.
+#[derive(Debug)]
+pub struct Counted {
+    stream: Stream,
+    counts: Arc<ByteCounts>,
+}
+
+impl Counted {
+    fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(written)) = written {
+            // Relaxed: a number by itself.
+            self.counts
+                .sent
+                .fetch_add(written as u64, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+/// A connection that belongs to no runtime, on its way from one to another.
+#[derive(Debug)]
+pub enum DetachedStream {
+    /// TCP.
+    Tcp(std::net::TcpStream),
+    /// A Unix socket.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl DetachedStream {
+    /// Hands the connection to the current runtime.
+    ///
+    /// # Errors
+    /// What the system says; then the connection is closed.
+    pub fn attach(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
+    }
 }
 
 impl Stream {
+    /// The same, with its bytes counted in `counts` from now on.
+    #[must_use]
+    pub fn counted(self, counts: &Arc<ByteCounts>) -> Self {
+        Self::Counted(Box::new(Counted {
+            stream: self,
+            counts: Arc::clone(counts),
+        }))
+    }
+
+    /// Takes the connection from its runtime, before anything was read.
+    ///
+    /// # Errors
+    /// What the system says, and where it is encrypted; then it is closed.
+    pub fn detach(self) -> io::Result<DetachedStream> {
+        match self {
+            Self::Tcp(stream) => stream.into_std().map(DetachedStream::Tcp),
+            Self::Unix(stream) => stream.into_std().map(DetachedStream::Unix),
+            Self::Tls(_) | Self::Counted(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
     /// Our end, when it is an IP socket.
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
@@ -35,6 +123,7 @@ impl Stream {
             Self::Tcp(stream) => stream.local_addr().ok().map(canonical),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().local_addr(),
+            Self::Counted(counted) => counted.stream.local_addr(),
         }
     }
 
@@ -45,6 +134,7 @@ impl Stream {
             Self::Tcp(stream) => stream.peer_addr().ok().map(canonical),
             Self::Unix(_) => None,
             Self::Tls(stream) => stream.get_ref().peer_addr(),
+            Self::Counted(counted) => counted.stream.peer_addr(),
         }
     }
 
@@ -54,6 +144,7 @@ impl Stream {
         match self {
             Self::Tls(stream) => Some(Arc::clone(stream.session()) as Arc<dyn TlsFacts>),
             Self::Tcp(_) | Self::Unix(_) => None,
+            Self::Counted(counted) => counted.stream.tls_facts(),
         }
     }
 
@@ -80,6 +171,7 @@ impl Stream {
             Self::Tcp(stream) => Bare::Tcp(stream),
             Self::Unix(stream) => Bare::Unix(stream),
             Self::Tls(stream) => stream.get_ref().bare(),
+            Self::Counted(counted) => counted.stream.bare(),
         }
     }
 
@@ -155,6 +247,7 @@ impl Stream {
             Self::Tcp(stream) => drop(stream.set_zero_linger()),
             Self::Unix(_) => {}
             Self::Tls(stream) => stream.get_ref().reset_on_close(),
+            Self::Counted(counted) => counted.stream.reset_on_close(),
         }
     }
 
@@ -173,6 +266,7 @@ impl Stream {
             // Whatever is on its way, a session ticket even, is taken for an end: a new connection costs less
             // than a request that is sent twice.
             Self::Tls(stream) => return stream.wants_nothing() && stream.get_ref().is_quiet(),
+            Self::Counted(counted) => return counted.stream.is_quiet(),
         };
         matches!(result, Err(rustix::io::Errno::AGAIN))
     }
@@ -190,6 +284,10 @@ macro_rules! each {
             Stream::Tcp($stream) => $call,
             Stream::Unix($stream) => $call,
             Stream::Tls($stream) => $call,
+            Stream::Counted(counted) => {
+                let $stream = &mut counted.stream;
+                $call
+            }
         }
     };
 }
@@ -198,35 +296,54 @@ impl Carrier for Stream {
     fn socket(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(stream) => Some(stream),
-            Self::Unix(_) | Self::Tls(_) => None,
+            Self::Unix(_) | Self::Tls(_) | Self::Counted(_) => None,
         }
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Self::Counted(counted) = self.as_mut().get_mut() {
+            let before = buf.filled().len();
+            let polled = Pin::new(&mut counted.stream).poll_read(cx, buf);
+            let received = (buf.filled().len() - before) as u64;
+            // Relaxed: a number by itself.
+            counted
+                .counts
+                .received
+                .fetch_add(received, Ordering::Relaxed);
+            return polled;
+        }
         each!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Stream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if let Self::Counted(counted) = self.as_mut().get_mut() {
+            let written = Pin::new(&mut counted.stream).poll_write(cx, buf);
+            return counted.sent(written);
+        }
         each!(self, stream => Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Self::Counted(counted) = self.as_mut().get_mut() {
+            let written = Pin::new(&mut counted.stream).poll_write_vectored(cx, bufs);
+            return counted.sent(written);
+        }
         each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 

@@ -10,10 +10,13 @@ use std::{
 
 use mesh_client::Worker;
 use mesh_core::{Timer, clock, stats};
-use mesh_net::{BoundSocket, Listener};
-use tokio::sync::{mpsc, oneshot};
+use mesh_net::{BoundSocket, DetachedStream, Listener};
+use tokio::sync::{
+    mpsc::{self, error::TrySendError},
+    oneshot,
+};
 
-use crate::listener::{self, Accept};
+use crate::listener::{self, Accept, Accepted};
 
 /// What the control thread tells a worker.
 enum Command {
@@ -31,9 +34,36 @@ struct Listen {
 
 /// The way to a worker.
 #[derive(Clone)]
-pub(crate) struct Commands(mpsc::UnboundedSender<Command>);
+pub(crate) struct Commands {
+    commands: mpsc::UnboundedSender<Command>,
+    door: Door,
+}
+
+/// How many connections may be on their way from other workers; one more stays where it was accepted.
+const HANDED_MAX: usize = 1024;
+
+/// Where a worker takes connections in that others have accepted.
+#[derive(Clone)]
+pub(crate) struct Door(mpsc::Sender<Accepted<DetachedStream>>);
+
+impl Door {
+    /// Hands a connection in, or gives it back when too many are on their way, or the worker has ended.
+    pub(crate) fn knock(
+        &self,
+        accepted: Accepted<DetachedStream>,
+    ) -> Result<(), Accepted<DetachedStream>> {
+        self.0.try_send(accepted).map_err(|error| match error {
+            TrySendError::Full(back) | TrySendError::Closed(back) => back,
+        })
+    }
+}
 
 impl Commands {
+    /// Where the worker takes connections in.
+    pub(crate) fn door(&self) -> Door {
+        self.door.clone()
+    }
+
     /// Lets the worker accept from `socket`.
     ///
     /// # Errors
@@ -47,7 +77,7 @@ impl Commands {
             done,
         };
         let command = Command::Listen(Box::new(listen));
-        self.0.send(command).map_err(|_| ended())?;
+        self.commands.send(command).map_err(|_| ended())?;
         result.await.map_err(|_| ended())?
     }
 }
@@ -67,7 +97,7 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // It cannot be told when it has ended already.
-        let _ = self.commands.0.send(Command::Quit);
+        let _ = self.commands.commands.send(Command::Quit);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -89,6 +119,7 @@ pub(crate) fn start(
     stats: Option<DispatcherStats>,
 ) -> io::Result<Handle> {
     let (commands, receiver) = mpsc::unbounded_channel();
+    let (door, handed) = mpsc::channel(HANDED_MAX);
     let mut builder = tokio::runtime::Builder::new_current_thread();
     builder.enable_all();
     if let Some(stats) = stats {
@@ -101,12 +132,15 @@ pub(crate) fn start(
             // Stripe 0 belongs to the control thread.
             stats::set_thread_stripe(index + 1);
             Timer::keep_sleeps();
-            runtime.block_on(run(worker, receiver));
+            runtime.block_on(run(worker, receiver, handed));
             // What is left of the connections ends with the runtime.
             runtime.shutdown_background();
         })?;
     Ok(Handle {
-        commands: Commands(commands),
+        commands: Commands {
+            commands,
+            door: Door(door),
+        },
         thread: Some(thread),
     })
 }
@@ -126,8 +160,17 @@ fn time(builder: &mut tokio::runtime::Builder, stats: DispatcherStats) {
     });
 }
 
-async fn run(worker: Arc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn run(
+    worker: Arc<Worker>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    mut handed: mpsc::Receiver<Accepted<DetachedStream>>,
+) {
     let sweep = tokio::spawn(sweep(worker));
+    tokio::spawn(async move {
+        while let Some(accepted) = handed.recv().await {
+            listener::attach(accepted);
+        }
+    });
     while let Some(Command::Listen(listen)) = commands.recv().await {
         let Listen {
             socket,

@@ -63,6 +63,16 @@ impl TcpProxy {
         })))
     }
 
+    /// [`TcpProxy::serve`], for somebody who wants to know what becomes of the connection.
+    pub async fn serve_as(
+        &self,
+        stream: Stream,
+        info: &RequestInfo,
+        over: impl Future<Output = ()>,
+    ) -> TcpEnd {
+        session::run(&self.0, stream, info, over).await
+    }
+
     /// Carries the connection until both sides are through, one of them fails, it is idle for too long, or
     /// `over` is.
     pub async fn serve(
@@ -78,6 +88,6 @@ impl TcpProxy {
             connection,
             Arc::clone(&shared.version),
         );
-        session::run(shared, stream, &info, over).await
+        self.serve_as(stream, &info, over).await
     }
 }

@@ -136,6 +136,7 @@ pub fn support_table() -> SupportTable {
         listener::SUPPORT,
         listener::CHAIN_SUPPORT,
         listener::FILTERS_SUPPORT,
+        listener::SOCKET_SUPPORT,
         manager::SUPPORT,
         manager::EDGE_SUPPORT,
         manager::SERVER_SUPPORT,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{StatusCode, Version};
 use mesh_core::{Error, ErrorKind, LocalReply};
 use pin_project::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -104,6 +104,15 @@ where
             CodecProject::Sniffing(_) | CodecProject::Refusing(_) => {}
             CodecProject::Http1(connection) => connection.close_as(closing),
             CodecProject::Http2(connection) => connection.close_as(closing),
+        }
+    }
+
+    /// What the client speaks, once that is known.
+    pub const fn protocol(&self) -> Option<Version> {
+        match &self.codec {
+            Codec::Http1(_) => Some(Version::HTTP_11),
+            Codec::Http2(_) => Some(Version::HTTP_2),
+            Codec::Sniffing(_) | Codec::Refusing(_) => None,
         }
     }
 

@@ -14,15 +14,30 @@ pub(super) fn page(ask: &Ask<'_>) -> Page {
             .listeners
             .list()
             .iter()
-            .map(|(name, address)| json!({"name": &**name, "local_address": address_json(address)}))
+            .map(|(name, addresses)| status(name, addresses))
             .collect();
         return Page::json(&json!({"listener_statuses": statuses}));
     }
     let mut out = String::new();
-    for (name, address) in ask.process.listeners.list() {
-        let _ = writeln!(out, "{name}::{address}");
+    for (name, addresses) in ask.process.listeners.list() {
+        for address in addresses {
+            let _ = writeln!(out, "{name}::{address}");
+        }
     }
     Page::text(out)
+}
+
+fn status(name: &str, addresses: &[Address]) -> Value {
+    let mut status = json!({"name": name});
+    let mut addresses = addresses.iter().map(address_json);
+    if let Some(own) = addresses.next() {
+        status["local_address"] = own;
+    }
+    let more: Vec<Value> = addresses.collect();
+    if !more.is_empty() {
+        status["additional_local_addresses"] = more.into();
+    }
+    status
 }
 
 pub(super) fn address_json(address: &Address) -> Value {

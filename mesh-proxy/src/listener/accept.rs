@@ -5,7 +5,7 @@ use std::{future::poll_fn, net::SocketAddr, sync::Arc, task::Poll, time::Duratio
 use mesh_net::{AcceptError, Listener, Stream};
 use tokio::sync::watch;
 
-use super::{Serving, connection};
+use super::{Serving, balance};
 
 /// How long accepting rests when the process is out of file descriptors.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
@@ -23,7 +23,7 @@ pub(crate) async fn run(listener: Listener, mut accept: Accept) {
         };
         while let Some(accepted) = next(&listener, &mut accept).await {
             match accepted {
-                Ok((stream, peer)) => connection::spawn(stream, peer, &serving),
+                Ok((stream, peer)) => balance::spawn(stream, peer, &serving),
                 Err(error) => rest(&error, &serving).await,
             }
         }
@@ -41,7 +41,7 @@ pub(crate) async fn run(listener: Listener, mut accept: Accept) {
         match listener.close() {
             Ok(late) => {
                 for (stream, peer) in late {
-                    connection::spawn(stream, peer, &serving);
+                    balance::spawn(stream, peer, &serving);
                 }
             }
             Err(error) => tracing::warn!(listener = &*serving.config.name, %error, "closing"),
@@ -66,7 +66,7 @@ async fn take_queued(listener: &Listener, serving: &Arc<Serving>) {
     let mut asked_again = false;
     loop {
         match poll_fn(|cx| Poll::Ready(listener.poll_accept(cx))).await {
-            Poll::Ready(Ok((stream, peer))) => connection::spawn(stream, peer, serving),
+            Poll::Ready(Ok((stream, peer))) => balance::spawn(stream, peer, serving),
             Poll::Ready(Err(error)) => rest(&error, serving).await,
             Poll::Pending if asked_again => return,
             Poll::Pending => {

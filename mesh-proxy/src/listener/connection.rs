@@ -1,19 +1,20 @@
 //! One connection, from the socket to its filter chain.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use mesh_client::DownstreamSocket;
-use mesh_core::{ConnectionInfo, clock};
-use mesh_net::Stream;
+use mesh_client::{ConnectionLog, DownstreamSocket};
+use mesh_core::{ConnectionInfo, RequestInfo, ResponseFlag, clock};
+use mesh_net::{ByteCounts, DetachedStream, Stream};
 
 use crate::drain::Phase;
 
 use super::{
-    Serving,
+    Serving, balance,
     filters::{self, Verdict},
     http,
     limit::Place,
@@ -24,38 +25,150 @@ use super::{
 /// How long a handshake may take; longer ones are closed. Envoy waits for ever, unless config says otherwise.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(15);
 
-/// Serves a connection as a task of its own.
-pub(super) fn spawn(stream: Stream, peer: Option<SocketAddr>, serving: &Arc<Serving>) {
-    // Counted before the task first runs, so that the drain does not overlook it.
-    let open = Open::new(serving);
-    tokio::spawn(serve(stream, peer, open));
+/// A connection that nobody serves yet.
+pub(crate) struct Accepted<S = Stream> {
+    stream: S,
+    peer: Option<SocketAddr>,
+    /// Counted before a task first runs, so that the drain does not overlook it.
+    open: Open,
+    place: Option<balance::Place>,
+    at: Instant,
 }
 
-async fn serve(mut stream: Stream, peer: Option<SocketAddr>, open: Open) {
-    let serving = &open.0;
-    let mut info = ConnectionInfo::accepted(stream.local_addr(), peer);
-    if filters::inspect(serving, &mut stream, &mut info).await == Verdict::Close {
-        return;
+impl<S> Accepted<S> {
+    /// Accepted just now, to be served by `serving`.
+    pub(super) fn new(stream: S, peer: Option<SocketAddr>, serving: &Arc<Serving>) -> Self {
+        Self {
+            stream,
+            peer,
+            open: Open::new(serving),
+            place: None,
+            at: clock::now(),
+        }
     }
-    let Some(chain) = choose(serving, &info) else {
-        return;
+
+    /// It counts for a worker.
+    pub(super) fn with_place(mut self, place: balance::Place) -> Self {
+        self.place = Some(place);
+        self
+    }
+
+    /// With another stream.
+    pub(super) fn try_map<T>(self, f: impl FnOnce(S) -> io::Result<T>) -> io::Result<Accepted<T>> {
+        Ok(Accepted {
+            stream: f(self.stream)?,
+            peer: self.peer,
+            open: self.open,
+            place: self.place,
+            at: self.at,
+        })
+    }
+}
+
+/// Serves a connection as a task of its own.
+pub(super) fn spawn(accepted: Accepted) {
+    tokio::spawn(serve(accepted));
+}
+
+/// The same for one that comes from another worker.
+pub(crate) fn attach(accepted: Accepted<DetachedStream>) {
+    match accepted.try_map(DetachedStream::attach) {
+        Ok(accepted) => spawn(accepted),
+        Err(error) => tracing::debug!("a connection was lost on its way: {error}"),
+    }
+}
+
+async fn serve(accepted: Accepted) {
+    let Accepted {
+        mut stream,
+        peer,
+        open,
+        place: _place,
+        at,
+    } = accepted;
+    let mut serving = Arc::clone(&open.0);
+    let mut info = ConnectionInfo::accepted(stream.local_addr(), peer);
+    let mut verdict = filters::inspect(&serving, &mut stream, &mut info).await;
+    if let Some(meant) = redirected(&serving, &info).filter(|_| verdict == Verdict::GoOn) {
+        serving = meant;
+        verdict = filters::inspect(&serving, &mut stream, &mut info).await;
+    }
+    if verdict == Verdict::Close {
+        return refuse(&serving, at, info, |_| {});
+    }
+    let Some(chain) = choose(&serving, &info) else {
+        return refuse(&serving, at, info, |line| {
+            line.flag(ResponseFlag::NoRouteFound);
+            line.set_details("filter_chain_not_found");
+        });
     };
-    let _counted = Counted::new(serving);
+    let _counted = Counted::new(&serving);
     // Before the handshake: a client that never finishes it takes a place all the same, as in Envoy.
     let Some(_places) = enter(chain, &stream).await else {
-        return;
+        return refuse(&serving, at, info, |_| {});
     };
     let stream = match &chain.tls {
         None => stream,
         Some(socket) => match encrypt(stream, &mut info, socket, chain).await {
             Some(encrypted) => encrypted,
-            None => return,
+            None => return refuse(&serving, at, info, |_| {}),
         },
     };
     let info = Arc::new(info);
-    match &chain.terminal {
-        Terminal::Http(manager) => http::serve(stream, info, newest(manager), chain.phase()).await,
-        Terminal::Tcp(proxy) => tcp::serve(stream, info, proxy, chain.phase()).await,
+    let line = Line::begin(&serving, at, &info);
+    let phase = chain.phase();
+    match (&chain.terminal, &line) {
+        (Terminal::Http(manager), Some(line)) => {
+            let stream = stream.counted(&line.counts);
+            let protocol = http::serve(stream, info, newest(manager), phase).await;
+            line.info.with(|facts| facts.protocol = protocol);
+        }
+        (Terminal::Http(manager), None) => {
+            let _ = http::serve(stream, info, newest(manager), phase).await;
+        }
+        (Terminal::Tcp(proxy), Some(line)) => tcp::serve_as(stream, &line.info, proxy, phase).await,
+        (Terminal::Tcp(proxy), None) => tcp::serve(stream, info, proxy, phase).await,
+    }
+}
+
+/// The listener that a connection was meant for, where this one passes it on.
+fn redirected(serving: &Serving, info: &ConnectionInfo) -> Option<Arc<Serving>> {
+    let passes_on = serving.config.use_original_dst && info.local_restored;
+    serving.directory.find(info.local.filter(|_| passes_on)?)
+}
+
+/// The listener's line about one connection, which is written when that ends, also when its task is dropped.
+struct Line<'a> {
+    log: &'a ConnectionLog,
+    info: RequestInfo,
+    /// Of an HTTP connection; a TCP proxy counts by itself.
+    counts: Arc<ByteCounts>,
+}
+
+impl<'a> Line<'a> {
+    fn begin(serving: &'a Serving, at: Instant, info: &Arc<ConnectionInfo>) -> Option<Self> {
+        let log = serving.log.as_ref()?;
+        let info = log.begin(at, Arc::clone(info));
+        Some(Self {
+            log,
+            info,
+            counts: Arc::default(),
+        })
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.info.add_received(self.counts.received());
+        self.info.add_sent(self.counts.sent());
+        self.log.write(&self.info);
+    }
+}
+
+/// Logs a connection that no filter chain has taken.
+fn refuse(serving: &Serving, at: Instant, info: ConnectionInfo, say: impl FnOnce(&RequestInfo)) {
+    if let Some(line) = Line::begin(serving, at, &Arc::new(info)) {
+        say(&line.info);
     }
 }
 
@@ -150,13 +263,15 @@ impl Drop for Open {
 /// Counts a connection for as long as a filter chain has it.
 struct Counted<'a> {
     serving: &'a Serving,
-    opened: std::time::Instant,
+    opened: Instant,
 }
 
 impl<'a> Counted<'a> {
     fn new(serving: &'a Serving) -> Self {
         serving.stats.downstream_cx_total().inc();
         serving.stats.downstream_cx_active().inc();
+        serving.worker_stats.downstream_cx_total().inc();
+        serving.worker_stats.downstream_cx_active().inc();
         Self {
             serving,
             opened: clock::now(),
@@ -169,6 +284,7 @@ impl Drop for Counted<'_> {
         let lived = u64::try_from((clock::now() - self.opened).as_millis()).unwrap_or(u64::MAX);
         let stats = &self.serving.stats;
         stats.downstream_cx_active().dec();
+        self.serving.worker_stats.downstream_cx_active().dec();
         stats.downstream_cx_destroy().inc();
         stats.downstream_cx_length_ms().record(lived);
     }

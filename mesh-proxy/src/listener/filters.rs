@@ -108,7 +108,7 @@ pub(super) async fn inspect(
     let all = async {
         for inspector in &*serving.inspectors {
             if inspector
-                .inspect(stream, info, config.bind.transparent)
+                .inspect(stream, info, config.is_transparent())
                 .await
                 == Verdict::Close
             {

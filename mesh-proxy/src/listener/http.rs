@@ -7,6 +7,7 @@ use std::{
     task::{Poll, Waker},
 };
 
+use http::Version;
 use mesh_client::{Manager, ManagerStats};
 use mesh_core::{ConnectionInfo, clock};
 use mesh_http::server::{Connection, Ended};
@@ -15,13 +16,14 @@ use tokio::sync::watch;
 
 use crate::drain::Phase;
 
-/// Serves the connection until it ends, or its filter chain has to.
+/// Serves the connection until it ends, or its filter chain has to; says what the client spoke, if that was
+/// found out.
 pub(super) async fn serve(
     stream: Stream,
     info: Arc<ConnectionInfo>,
     manager: Manager,
     mut phase: watch::Receiver<Phase>,
-) {
+) -> Option<Version> {
     let stats = manager.stats();
     let _counted = Counted::new(stats);
     let handler = manager.connection(info);
@@ -73,6 +75,7 @@ pub(super) async fn serve(
         }
         Ended::Closed => stats.downstream_cx_destroy_local().inc(),
     }
+    connection.protocol()
 }
 
 /// Ready when the phase is not the one that was seen.

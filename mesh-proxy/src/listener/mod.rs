@@ -5,6 +5,8 @@
 //! | `set` | the control thread's view: which listeners there are, which sockets they have, how they go |
 //! | `serving` | one listener as one worker serves it: its filter chains, built once, never changed |
 //! | `accept` | one socket on one worker |
+//! | `balance` | which worker gets a connection |
+//! | `directory` | which listener has which address, for connections that were redirected |
 //! | `connection` | one connection, from the socket to its filter chain |
 //! | `filters` | what is learnt about it before: PROXY protocol, original destination |
 //! | `tls_inspector` | what its ClientHello says |
@@ -18,7 +20,9 @@
 //! its sockets close, since closing resets what is queued.
 
 mod accept;
+mod balance;
 mod connection;
+mod directory;
 mod filters;
 mod http;
 mod limit;
@@ -31,5 +35,6 @@ mod tests;
 mod tls_inspector;
 
 pub(crate) use accept::{Accept, run};
+pub(crate) use connection::{Accepted, attach};
 pub(crate) use serving::Serving;
 pub(crate) use set::Listeners;

@@ -3,12 +3,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::AtomicUsize},
 };
 
-use mesh_client::{DownstreamSocket, Manager, Mesh, NextManager, TcpProxy, Worker};
+use mesh_client::{ConnectionLog, DownstreamSocket, Manager, Mesh, NextManager, TcpProxy, Worker};
 use mesh_config::model::{self, NetworkFilter};
 use mesh_core::{ConnectionInfo, stats::Scope};
 use tokio::{runtime::Handle, sync::watch};
 
-use super::{filters::Inspector, limit::ConnectionLimit, stats::ListenerStats};
+use super::{
+    balance::ExactBalance,
+    directory::Directory,
+    filters::Inspector,
+    limit::ConnectionLimit,
+    stats::{ListenerStats, WorkerStats},
+};
 use crate::drain::{Drain, Phase};
 
 /// What one worker does with the connections of a listener: one version of its config, built once.
@@ -19,6 +25,15 @@ pub(crate) struct Serving {
     chains: Vec<Arc<Chain>>,
     pub(super) inspectors: Arc<[Inspector]>,
     pub(super) stats: ListenerStats,
+    /// The number of the worker.
+    pub(super) worker: usize,
+    pub(super) worker_stats: WorkerStats,
+    /// Who has which address on this worker.
+    pub(super) directory: Arc<Directory>,
+    /// Which worker gets a connection, where it is not the one that accepted it.
+    pub(super) balance: Option<Arc<ExactBalance>>,
+    /// Of connections, if they are logged.
+    pub(super) log: Option<ConnectionLog>,
     /// Connections open in the whole process.
     pub(super) open: Arc<AtomicUsize>,
 }
@@ -46,9 +61,12 @@ pub(super) struct Common<'a> {
     pub(super) bare: &'a Arc<model::Listener>,
     pub(super) version: &'a Arc<str>,
     pub(super) stats: &'a ListenerStats,
+    /// Of its stats.
+    pub(super) scope: &'a Scope,
     pub(super) inspectors: &'a Arc<[Inspector]>,
     /// For each filter chain.
     pub(super) shared: &'a [ChainShared],
+    pub(super) balance: &'a Option<Arc<ExactBalance>>,
     pub(super) open: &'a Arc<AtomicUsize>,
 }
 
@@ -98,7 +116,7 @@ impl Serving {
     /// # Errors
     /// When a log file cannot be opened.
     pub(super) fn new(
-        worker: &Arc<Worker>,
+        (number, worker, directory): (usize, &Arc<Worker>, &Arc<Directory>),
         common: &Common<'_>,
         kept: impl Fn(usize) -> Option<Arc<Chain>>,
     ) -> io::Result<Arc<Self>> {
@@ -114,6 +132,11 @@ impl Serving {
             chains,
             inspectors: Arc::clone(common.inspectors),
             stats: common.stats.clone(),
+            worker: number,
+            worker_stats: WorkerStats::register(&common.scope.scope(&format!("worker_{number}."))),
+            directory: Arc::clone(directory),
+            balance: common.balance.clone(),
+            log: ConnectionLog::new(worker, &common.config.access_log, common.version)?,
             open: Arc::clone(common.open),
         }))
     }

@@ -1,4 +1,14 @@
 mesh_core::stats! {
+    /// The same for one worker, as `listener.<address>.worker_<number>.<stat>`.
+    pub(crate) struct WorkerStats {
+        /// Connections that a filter chain took.
+        counter downstream_cx_total,
+        /// Those of them that are open.
+        gauge downstream_cx_active,
+    }
+}
+
+mesh_core::stats! {
     /// What a listener counts, as `listener.<address>.<stat>`.
     pub(crate) struct ListenerStats {
         /// Connections that a filter chain took.

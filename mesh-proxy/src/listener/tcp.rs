@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mesh_client::TcpProxy;
-use mesh_core::ConnectionInfo;
+use mesh_core::{ConnectionInfo, RequestInfo};
 use mesh_net::Stream;
 use tokio::sync::watch;
 
@@ -15,13 +15,24 @@ pub(super) async fn serve(
     stream: Stream,
     info: Arc<ConnectionInfo>,
     proxy: &TcpProxy,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
-    let over = async {
-        if phase.wait_for(|phase| *phase == Phase::Over).await.is_err() {
-            // Nobody is left to say so.
-            std::future::pending::<()>().await;
-        }
-    };
-    proxy.serve(stream, info, over).await;
+    proxy.serve(stream, info, over(phase)).await;
+}
+
+/// The same, noting in `info` what becomes of it.
+pub(super) async fn serve_as(
+    stream: Stream,
+    info: &RequestInfo,
+    proxy: &TcpProxy,
+    phase: watch::Receiver<Phase>,
+) {
+    proxy.serve_as(stream, info, over(phase)).await;
+}
+
+async fn over(mut phase: watch::Receiver<Phase>) {
+    if phase.wait_for(|phase| *phase == Phase::Over).await.is_err() {
+        // Nobody is left to say so.
+        std::future::pending::<()>().await;
+    }
 }

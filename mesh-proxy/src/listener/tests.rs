@@ -65,8 +65,11 @@ impl Rig {
     fn address(&self, name: &str) -> SocketAddr {
         let list = self.listeners.list();
         match list.iter().find(|(known, _)| **known == *name) {
-            Some((_, Address::Socket(address))) => *address,
-            other => panic!("{other:?}"),
+            Some((_, addresses)) => match &addresses[0] {
+                Address::Socket(address) => *address,
+                other => panic!("{other}"),
+            },
+            None => panic!("no {name}"),
         }
     }
 }
@@ -201,4 +204,97 @@ fn a_refused_plan_says_which_listener_and_changes_nothing() {
         "{error}"
     );
     assert_eq!(ask(&mut open(rig.address("l"))), ("old".to_owned(), false));
+}
+
+fn with_more(name: &str, address: &str, more: &str, body: &str) -> String {
+    format!(
+        "{{name: {name}, address: {address}, filter_chains: [{}]{more}}}",
+        chain("c", "", body)
+    )
+}
+
+fn at(port: u16) -> String {
+    format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}")
+}
+
+#[test]
+fn each_address_of_a_listener_stays_as_long_as_it_is_asked_for() {
+    let rig = Rig::new(&[]);
+    let more = |ports: &[u16]| {
+        let addresses = ports
+            .iter()
+            .map(|port| format!("{{address: {}}}", at(*port)));
+        let addresses: Vec<String> = addresses.collect();
+        format!(", additional_addresses: [{}]", addresses.join(", "))
+    };
+    let all = |name: &str| -> Vec<SocketAddr> {
+        let list = rig.listeners.list();
+        let (_, all) = list
+            .into_iter()
+            .find(|(known, _)| **known == *name)
+            .unwrap();
+        let ip = |address| match address {
+            Address::Socket(address) => address,
+            other => panic!("{other}"),
+        };
+        all.into_iter().map(ip).collect()
+    };
+    rig.apply(&[with_more("l", &at(0), &more(&[0, 0]), "old")])
+        .unwrap();
+    let before = all("l");
+    assert_eq!(before.len(), 3);
+    for address in &before {
+        assert_eq!(ask(&mut open(*address)), ("old".to_owned(), false));
+    }
+    // The second goes, and the others are whose they were.
+    rig.apply(&[with_more("l", &at(0), &more(&[0]), "new")])
+        .unwrap();
+    assert_eq!(all("l"), before[..2]);
+    for address in &before[..2] {
+        assert_eq!(ask(&mut open(*address)), ("new".to_owned(), false));
+    }
+    let refused = until(Deadline::default(), || Connection::open(before[2]).err());
+    assert!(refused.is_some());
+    // One of them goes to another listener, which is new beside it.
+    let ports = [before[0].port(), before[1].port()];
+    rig.apply(&[
+        with_more("l", &at(0), "", "first"),
+        with_more("m", &at(ports[1]), "", "second"),
+    ])
+    .unwrap();
+    assert_eq!(ask(&mut open(before[0])), ("first".to_owned(), false));
+    assert_eq!(all("l"), before[..1]);
+    let second = until(Deadline::default(), || {
+        let (body, _) = ask(&mut open(before[1]));
+        (body == "second").then_some(())
+    });
+    assert!(second.is_some());
+}
+
+#[test]
+fn a_unix_socket_gets_other_options_where_it_is() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let rig = Rig::new(&[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let pipe = |mode: u32| format!("{{pipe: {{path: {}, mode: {mode}}}}}", path.display());
+    let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+    rig.apply(&[with_more("u", &pipe(0o600), "", "x")]).unwrap();
+    assert_eq!(mode(), 0o600);
+    let mut before = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    rig.apply(&[with_more("u", &pipe(0o640), ", tcp_backlog_size: 7", "z")])
+        .unwrap();
+    assert_eq!(mode(), 0o640);
+    let answer = |stream: &mut std::os::unix::net::UnixStream| {
+        use std::io::{Read as _, Write as _};
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text.chars().last()
+    };
+    assert_eq!(answer(&mut before), Some('x'));
+    let mut after = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    assert_eq!(answer(&mut after), Some('z'));
 }

@@ -14,7 +14,7 @@ use e2e::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::support::{Plain, get, plain_cluster, start};
+use crate::support::{Plain, binary, get, plain_cluster, start};
 
 /// An HTTP connection manager that answers with `body`.
 fn answering(body: &str) -> String {
@@ -273,4 +273,41 @@ fn a_proxy_header_says_where_an_original_destination_is() {
         seen.read_to_string(&mut text).unwrap();
         assert_eq!(text, "there");
     }
+}
+
+#[test]
+fn each_connection_goes_to_the_worker_with_the_fewest() {
+    const WORKERS: usize = 3;
+    let listener = format!(
+        "{{name: main, stat_prefix: main, address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}, enable_reuse_port: false, \
+         connection_balance_config: {{exact_balance: {{}}}}, filter_chains: [{}]}}",
+        chain("", "x")
+    );
+    let yaml = format!(
+        "admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}}}\nstatic_resources: {{listeners: [{listener}]}}"
+    );
+    let proxy = Proxy::start_with(&binary(), &yaml, ["--concurrency", "3"]).unwrap();
+    let address = proxy.listener("main").unwrap();
+    let active = |worker: usize| {
+        let stats = proxy.admin().stats().unwrap();
+        let name = format!("listener.main.worker_{worker}.downstream_cx_active");
+        stats.get(&name).copied().unwrap_or_default()
+    };
+    let mut open = Vec::new();
+    for round in 1..=4 {
+        for _ in 0..WORKERS {
+            let mut connection = Connection::open(address).unwrap();
+            assert_eq!(body(&mut connection), "x");
+            open.push(connection);
+        }
+        for worker in 0..WORKERS {
+            assert_eq!(active(worker), round, "worker {worker}");
+        }
+    }
+    // Whoever loses some gets the next.
+    open.retain_mut(|_| false);
+    let none = until(Deadline::default(), || {
+        (0..WORKERS).all(|worker| active(worker) == 0).then_some(())
+    });
+    assert!(none.is_some());
 }

@@ -131,11 +131,22 @@ impl Bootstrap {
     }
 
     /// Adds a listener with further fields and filter chains of its own, a list.
-    pub(crate) fn chains(mut self, name: &str, fields: &str, chains: &str) -> Self {
+    pub(crate) fn chains(self, name: &str, fields: &str, chains: &str) -> Self {
+        self.chains_at(name, ("127.0.0.1", 0), fields, chains)
+    }
+
+    /// The same at another address.
+    pub(crate) fn chains_at(
+        mut self,
+        name: &str,
+        (address, port): (&str, u16),
+        fields: &str,
+        chains: &str,
+    ) -> Self {
         let text = format!(
             r#"
 - name: {name}
-  address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}
+  address: {{socket_address: {{address: {address}, port_value: {port}}}}}
 {fields}
   filter_chains:
 {chains}

@@ -2,6 +2,7 @@
 
 mod chain;
 mod filters;
+mod socket;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,22 +11,24 @@ use std::{
     time::Duration,
 };
 
-use envoy_types::pb::envoy::config::{core::v3 as core, listener::v3 as pb};
+use envoy_types::pb::envoy::config::listener::v3::{
+    self as pb, listener::connection_balance_config::BalanceType,
+};
 use mesh_core::Address;
-use mesh_net::BindOptions;
 use prost::Message;
 
-use super::{context::Context, value};
+use super::{access_log, context::Context, value};
 use crate::{
     language::{
         At, MessageSupport,
         Support::{Enforced, Meaningless, Security},
     },
-    model::{Listener, Node},
+    model::{ListenAddress, Listener, Node},
 };
 
 pub(super) use chain::SUPPORT as CHAIN_SUPPORT;
 pub(super) use filters::SUPPORT as FILTERS_SUPPORT;
+pub(super) use socket::SUPPORT as SOCKET_SUPPORT;
 
 pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
     message: "envoy.config.listener.v3.Listener",
@@ -42,6 +45,13 @@ pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
         // How much of a request body is kept for retries, and of what a TCP proxy carries.
         ("per_connection_buffer_limit_bytes", Enforced),
         ("bind_to_port", Enforced),
+        ("additional_addresses", Enforced),
+        ("socket_options", Enforced),
+        ("tcp_fast_open_queue_length", Enforced),
+        ("tcp_keepalive", Enforced),
+        ("connection_balance_config", Enforced),
+        ("access_log", Enforced),
+        ("use_original_dst", Enforced),
         ("api_listener", Enforced),
         ("listener_filters", Enforced),
         ("listener_filters_timeout", Enforced),
@@ -53,7 +63,6 @@ pub(super) const SUPPORT: &[MessageSupport] = &[MessageSupport {
         ("traffic_direction", Meaningless),
         ("filter_chain_matcher", Security),
         ("fcds_config", Security),
-        ("use_original_dst", Security),
     ],
 }];
 
@@ -107,9 +116,9 @@ pub(super) fn convert(
     let mut taken = Taken::default();
     let converted = from.iter().enumerate().filter_map(|(index, from)| {
         let at = at.index(index);
-        let address = socket(cx, &at, from)?;
-        let name = taken.claim(cx, &at, from, &address);
-        listener(cx, &at, from, (name, address), (node, clusters)).map(Arc::new)
+        let addresses = socket::convert(cx, &at, from)?;
+        let name = taken.claim(cx, &at, from, &addresses);
+        listener(cx, &at, from, (name, addresses), (node, clusters)).map(Arc::new)
     });
     converted.collect()
 }
@@ -122,16 +131,16 @@ pub(super) fn one(
     node: &Node,
     clusters: &HashSet<&str>,
 ) -> Option<Listener> {
-    let address = socket(cx, at, from)?;
-    let name = Taken::default().claim(cx, at, from, &address);
-    listener(cx, at, from, (name, address), (node, clusters))
+    let addresses = socket::convert(cx, at, from)?;
+    let name = Taken::default().claim(cx, at, from, &addresses);
+    listener(cx, at, from, (name, addresses), (node, clusters))
 }
 
 fn listener(
     cx: &Context<'_>,
     at: &At<'_>,
     from: &pb::Listener,
-    (name, address): (Arc<str>, Address),
+    (name, addresses): (Arc<str>, Vec<ListenAddress>),
     (node, clusters): (&Node, &HashSet<&str>),
 ) -> Option<Listener> {
     let around = Surroundings {
@@ -149,8 +158,11 @@ fn listener(
         fingerprint: around.fingerprint(from),
         name,
         stat_prefix: value::nonempty(&from.stat_prefix).map(str::to_owned),
-        address,
-        bind: bind_options(from),
+        addresses,
+        bind_to_port: value::flag(from.bind_to_port, true),
+        use_original_dst: value::flag(from.use_original_dst, false),
+        exact_balance: exact_balance(cx, at, from),
+        access_log: access_log::convert(cx, &at.field("access_log"), &from.access_log),
         reuse_port: value::flag(from.enable_reuse_port, true),
         listener_filters: filters::convert(cx, at, &from.listener_filters),
         listener_filters_timeout: value::timeout(
@@ -167,19 +179,20 @@ fn listener(
     })
 }
 
-fn bind_options(from: &pb::Listener) -> BindOptions {
-    use core::address::Address as Kind;
-    let default = BindOptions::default();
-    let address = from.address.as_ref().and_then(|at| at.address.as_ref());
-    BindOptions {
-        backlog: value::number(from.tcp_backlog_size).unwrap_or(default.backlog),
-        ipv4_compat: matches!(address, Some(Kind::SocketAddress(socket)) if socket.ipv4_compat),
-        freebind: value::flag(from.freebind, false),
-        transparent: value::flag(from.transparent, false),
-        mode: match address {
-            Some(Kind::Pipe(pipe)) => Some(pipe.mode).filter(|mode| *mode != 0),
-            _ => None,
-        },
+/// Whether each connection goes to the worker with the fewest.
+fn exact_balance(cx: &Context<'_>, at: &At<'_>, from: &pb::Listener) -> bool {
+    let config = from.connection_balance_config.as_ref();
+    match config.and_then(|config| config.balance_type.as_ref()) {
+        Some(BalanceType::ExactBalance(_)) => true,
+        // In the report.
+        Some(BalanceType::ExtendBalance(_) | BalanceType::CpuLocalityBalance(_)) => false,
+        None => {
+            if config.is_some() {
+                let at = at.field("connection_balance_config");
+                cx.invalid(&at, "exact_balance is missing");
+            }
+            false
+        }
     }
 }
 
@@ -199,8 +212,9 @@ impl Taken {
         cx: &Context<'_>,
         at: &At<'_>,
         from: &pb::Listener,
-        address: &Address,
+        addresses: &[ListenAddress],
     ) -> Arc<str> {
+        let address = &addresses[0].address;
         let mut name: Arc<str> = Arc::from(from.name.as_str());
         if from.name.is_empty() {
             name = address.to_string().into();
@@ -214,40 +228,13 @@ impl Taken {
         }
         self.names.insert(Arc::clone(&name));
         // With port 0 each gets a port of its own.
-        let fixed = !matches!(address, Address::Socket(socket) if socket.port() == 0);
-        if fixed && let Some(other) = self.addresses.insert(address.clone(), Arc::clone(&name)) {
-            let reason = format!("the listener {other:?} has the same address, {address}");
-            cx.invalid(&at.field("address"), reason);
+        let fixed = addresses.iter().filter(|address| !address.has_any_port());
+        for ListenAddress { address, .. } in fixed {
+            if let Some(other) = self.addresses.insert(address.clone(), Arc::clone(&name)) {
+                let reason = format!("the listener {other:?} has the same address, {address}");
+                cx.invalid(&at.field("address"), reason);
+            }
         }
         name
     }
-}
-
-fn socket(cx: &Context<'_>, at: &At<'_>, from: &pb::Listener) -> Option<Address> {
-    if from.api_listener.is_some() && cx.options.api_listeners {
-        return Some(Address::Socket(([0, 0, 0, 0], 0).into()));
-    }
-    let refused = [
-        ("api_listener", from.api_listener.is_some()),
-        ("udp_listener_config", from.udp_listener_config.is_some()),
-        ("internal_listener", from.listener_specifier.is_some()),
-    ];
-    if let Some((field, _)) = refused.into_iter().find(|(_, set)| *set) {
-        let reason = "listeners other than TCP and Unix sockets are not supported";
-        cx.invalid(&at.field(field), reason);
-        return None;
-    }
-    if !value::flag(from.bind_to_port, true) {
-        // Whoever relies on it being closed must not find it open.
-        cx.insecure(
-            &at.field("bind_to_port"),
-            "envoy.config.listener.v3.Listener.bind_to_port",
-            Some("false"),
-        );
-    }
-    let Some(address) = &from.address else {
-        cx.invalid(at, "address is missing");
-        return None;
-    };
-    value::address(cx, &at.field("address"), address)
 }

@@ -1,10 +1,10 @@
 //! Listeners and filter chains.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use mesh_config::model::{ListenerFilter, TlsInspectorConfig};
 use mesh_core::{Address, ConnectionInfo};
-use mesh_net::{BindOptions, proxy_protocol::ProxyVersion};
+use mesh_net::{BindOptions, SocketOption, proxy_protocol::ProxyVersion};
 
 use super::{
     ADDRESS, assert_refused, bare_manager_text, config, listener_text, manager_text, paths, report,
@@ -28,10 +28,13 @@ fn everything_that_a_listener_says_is_kept() {
     )));
     let listener = &config.listeners[0];
     assert_eq!(&*listener.name, "front");
-    assert_eq!(listener.address, Address::Unix(PathBuf::from("/run/front")));
+    assert_eq!(
+        listener.addresses[0].address,
+        Address::Unix(PathBuf::from("/run/front"))
+    );
     assert_eq!(listener.stat_prefix.as_deref(), Some("edge"));
     assert!(!listener.reuse_port);
-    assert_eq!(listener.bind.mode, Some(384));
+    assert_eq!(listener.addresses[0].bind.mode, Some(384));
     assert!(config.report.is_empty(), "{:?}", config.report);
 }
 
@@ -52,7 +55,7 @@ fn sockets_are_made_as_asked_for() {
         "address: {{socket_address: {{address: '::', port_value: 0, ipv4_compat: true}}}}\ntcp_backlog_size: 7\n\
          freebind: true\ntransparent: true\nfilter_chains: [{{filters: [{HCM}]}}]"
     )));
-    let bind = &config.listeners[0].bind;
+    let bind = &config.listeners[0].addresses[0].bind;
     assert_eq!(
         *bind,
         BindOptions {
@@ -60,7 +63,8 @@ fn sockets_are_made_as_asked_for() {
             ipv4_compat: true,
             freebind: true,
             transparent: true,
-            mode: None
+            mode: None,
+            options: Vec::new(),
         }
     );
     assert!(config.report.is_empty(), "{:?}", config.report);
@@ -236,21 +240,13 @@ fn equal_filter_chains_are_refused() {
 
 #[test]
 fn what_guards_a_listener_is_about_security() {
-    for (fields, path) in [
-        (
-            "listener_filters: [{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]",
-            "listener_filters[0]",
-        ),
-        ("use_original_dst: true", "use_original_dst"),
-        ("bind_to_port: false", "bind_to_port"),
-    ] {
-        let report = report(&with(fields));
-        let found = report
-            .iter()
-            .find(|(found, ..)| found.ends_with(path) || found.contains(&format!("{path}.")));
-        let (.., security) = found.unwrap_or_else(|| panic!("{path}: {report:?}"));
-        assert!(security, "{path}");
-    }
+    let filters = report(&with(
+        "listener_filters: [{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]",
+    ));
+    let mut found = filters
+        .iter()
+        .filter(|(path, ..)| path.contains("listener_filters[0]"));
+    assert!(found.any(|(.., security)| *security), "{filters:?}");
     for (chain, path) in [
         (
             "filter_chain_match: {address_suffix: a}",
@@ -387,4 +383,107 @@ fn listener_filters_that_are_known_are_kept_in_order() {
     let default = self::config(&with(""));
     let timeout = default.listeners[0].listener_filters_timeout;
     assert_eq!(timeout, Some(std::time::Duration::from_secs(15)));
+}
+
+#[test]
+fn options_are_for_the_sockets_that_they_name() {
+    let text = with(
+        "socket_options: [{description: d, level: 1, name: 2, int_value: 3, state: STATE_BOUND, ip_version: SOCKET_IP_VERSION_IPV6}, \
+         {level: 4, name: 5, buf_value: YWI=}, {level: 6, name: 7, int_value: 8, type: {datagram: {}}}]\n\
+         tcp_fast_open_queue_length: 9\ntcp_keepalive: {keepalive_time: 10}\n\
+         additional_addresses:\n- address: {socket_address: {address: 127.0.0.2, port_value: 0}}\n\
+         - {address: {pipe: {path: /x}}, socket_options: {}}\n\
+         - {address: {socket_address: {address: 127.0.0.3, port_value: 0}}, socket_options: {socket_options: [{level: 1, name: 1, int_value: 1}]}, tcp_keepalive: {keepalive_probes: 0}}",
+    );
+    let config = config(&text);
+    assert!(config.report.is_empty(), "{:?}", config.report);
+    let listener = &config.listeners[0];
+    let texts: Vec<Vec<String>> = listener
+        .addresses
+        .iter()
+        .map(|address| {
+            let options = address.bind.options.iter();
+            options
+                .map(|option| {
+                    let SocketOption {
+                        level,
+                        name,
+                        value,
+                        state,
+                        family,
+                        ..
+                    } = option;
+                    format!("{level}/{name} {value:?} {state:?} {family:?}")
+                })
+                .collect()
+        })
+        .collect();
+    let own = [
+        "1/2 Int(3) Bound Some(V6)",
+        "4/5 Bytes([97, 98]) Prebind None",
+        "1/9 Int(1) Prebind None",
+        "6/4 Int(10) Prebind None",
+        "6/23 Int(9) Listening None",
+    ];
+    assert_eq!(texts[0], own);
+    assert_eq!(texts[1], own, "inherited");
+    assert!(texts[2].is_empty(), "replaced by nothing");
+    assert_eq!(
+        texts[3],
+        ["1/1 Int(1) Prebind None", "6/23 Int(9) Listening None"],
+        "replaced, and no probes"
+    );
+}
+
+#[test]
+fn what_a_listener_does_with_connections_is_read() {
+    let read = |fields: &str| Arc::clone(&config(&with(fields)).listeners[0]);
+    let plain = read("");
+    assert!(plain.bind_to_port && !plain.use_original_dst && !plain.exact_balance);
+    assert!(plain.access_log.is_empty());
+    assert!(!read("bind_to_port: false").bind_to_port);
+    assert!(read("use_original_dst: true").use_original_dst);
+    assert!(read("connection_balance_config: {exact_balance: {}}").exact_balance);
+    let log = read(
+        "access_log: [{name: f, typed_config: {'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}}]",
+    );
+    assert_eq!(log.access_log.len(), 1);
+    let odd = paths(&with(
+        "connection_balance_config: {cpu_locality_balance: {}}",
+    ));
+    assert_eq!(
+        odd,
+        ["static_resources.listeners[0].connection_balance_config.cpu_locality_balance"]
+    );
+}
+
+#[test]
+fn additional_addresses_belong_to_one_listener() {
+    let address = |port| format!("{{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}");
+    let text = listener_text(&format!(
+        "address: {}\nfilter_chains: [{{filters: [{HCM}]}}]\nadditional_addresses: [{{address: {}}}, {{address: {}}}]",
+        address(0),
+        address(0),
+        address(7)
+    ));
+    assert_eq!(config(&text).listeners[0].addresses.len(), 3);
+    let chain = format!("filter_chains: [{{filters: [{HCM}]}}]");
+    let two = format!(
+        "static_resources:\n  listeners:\n  - {{name: a, address: {}, {chain}}}\n  - {{name: b, address: {}, {chain}, additional_addresses: [{{address: {}}}]}}",
+        address(5),
+        address(6),
+        address(5)
+    );
+    assert_refused(
+        &two,
+        "name: b",
+        "static_resources.listeners[1].address",
+        "the listener \"a\" has the same address, 127.0.0.1:5",
+    );
+    assert_refused(
+        &with("socket_options: [{level: 1, name: 2}]"),
+        "socket_options",
+        "static_resources.listeners[0].socket_options[0]",
+        "one of int_value, buf_value must be set (value)",
+    );
 }

@@ -58,7 +58,7 @@ static_resources:
     };
     assert_eq!(&*listener.name, "127.0.0.1:0");
     assert_eq!(
-        listener.address,
+        listener.addresses[0].address,
         Address::Socket("127.0.0.1:0".parse().unwrap())
     );
     assert_eq!(&*listener.manager().unwrap().stat_prefix, "ingress");

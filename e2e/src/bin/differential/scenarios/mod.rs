@@ -31,6 +31,7 @@ mod retries_limits;
 mod routing_actions;
 mod routing_headers;
 mod routing_match;
+mod sockets;
 mod stats;
 mod tcp;
 mod thresholds;
@@ -73,6 +74,7 @@ pub(crate) fn all() -> Vec<Group> {
         upgrade::groups(),
         tcp::groups(),
         listener::groups(),
+        sockets::groups(),
         tls::groups(),
         tls_upstream::groups(),
         xfcc::groups(),
