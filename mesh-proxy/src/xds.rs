@@ -12,13 +12,21 @@ use mesh_config::{
     model::{Config, Listener},
 };
 
-use crate::{listener::Listeners, process::Process};
+use tokio::sync::Notify;
+
+use crate::{listener::Listeners, memory, process::Process};
+
+/// So long nothing new may have come before memory is given back.
+const QUIET: Duration = Duration::from_millis(200);
 
 /// Follows the control plane. The process becomes ready once the first config was applied.
 pub(crate) fn start(process: &Arc<Process>, assembly: Assembly) -> anyhow::Result<Follower> {
+    let applied = Arc::<Notify>::default();
+    tokio::spawn(give_back(Arc::clone(&applied)));
     let listen = Arc::new(Sockets {
         listeners: process.listeners.clone(),
         process: Arc::downgrade(process),
+        applied,
     });
     let flags = &process.flags;
     let mut options = FollowOptions::default();
@@ -31,11 +39,26 @@ pub(crate) fn start(process: &Arc<Process>, assembly: Assembly) -> anyhow::Resul
     follower.context("the config cache cannot be used")
 }
 
+/// Gives memory back to the system once new config has been applied and no more comes: to read it takes
+/// several times what it needs.
+async fn give_back(applied: Arc<Notify>) {
+    loop {
+        applied.notified().await;
+        while tokio::time::timeout(QUIET, applied.notified())
+            .await
+            .is_ok()
+        {}
+        memory::collect();
+    }
+}
+
 /// The process's listeners.
 struct Sockets {
     listeners: Listeners,
     /// It has the follower, which has this.
     process: Weak<Process>,
+    /// Another whole config is in use.
+    applied: Arc<Notify>,
 }
 
 impl Listen for Sockets {
@@ -60,6 +83,7 @@ impl Listen for Sockets {
                     reason: format!("{error:#}"),
                 })
                 .collect();
+            self.applied.notify_one();
             if let Err(error) = listeners.commit(plan).await {
                 // A worker that has ended: the process is about to.
                 unserved.push(Unserved {

@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::config::{
 use envoy_types::pb::envoy::{
     extensions::transport_sockets::tls::v3 as tls_pb, service::runtime::v3::Runtime,
 };
+use mesh_balance::BalanceConfig;
 use mesh_core::runtime::RuntimeValue;
 use mesh_net::dns::ResolverConfig;
 
@@ -45,7 +46,7 @@ pub(crate) struct Converted<T> {
 }
 
 /// The endpoints of a cluster, and what comes with them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Assignment {
     endpoints: Arc<[EndpointConfig]>,
     /// `policy.overprovisioning_factor`.
@@ -55,15 +56,14 @@ pub(crate) struct Assignment {
 }
 
 impl Assignment {
-    /// `template` with these endpoints.
-    pub(crate) fn of(&self, template: &Cluster) -> Cluster {
-        let mut cluster = template.clone();
+    /// Gives `cluster` these endpoints, and shares requests out among them as `balance` says and they do.
+    pub(crate) fn give_to(&self, cluster: &mut Cluster, balance: BalanceConfig) {
         cluster.endpoints = Arc::clone(&self.endpoints);
+        cluster.balance = balance;
         if let Some(factor) = self.overprovisioning_factor {
             cluster.balance.overprovisioning_factor = factor;
         }
         cluster.balance.weighted_priority_health = self.weighted_priority_health;
-        cluster
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
 };
 
 use envoy_types::pb::envoy::config::{core::v3::Node, route::v3::RouteConfiguration};
+use mesh_balance::BalanceConfig;
 use mesh_core::runtime::RuntimeValue;
 use prost::Message;
 
@@ -66,8 +67,9 @@ pub struct Assembly {
 
 #[derive(Debug)]
 struct ClusterPart {
-    template: Arc<Cluster>,
     whole: Arc<Cluster>,
+    /// Without what comes with its endpoints.
+    balance: BalanceConfig,
 }
 
 #[derive(Debug)]
@@ -188,8 +190,11 @@ impl Assembly {
                         .or_default()
                         .insert(name.clone());
                 }
-                let whole = Arc::clone(&template);
-                self.clusters.insert(name, ClusterPart { template, whole });
+                let part = ClusterPart {
+                    balance: template.balance,
+                    whole: template,
+                };
+                self.clusters.insert(name, part);
                 self.changed.insert(key);
             }
             Part::Listener(first) => {
@@ -279,7 +284,7 @@ impl Assembly {
         let parts: Vec<Key> = match key.0 {
             Kind::Cluster => {
                 let before = self.clusters.get(&key.1);
-                let eds = before.and_then(|part| match &part.template.discovery {
+                let eds = before.and_then(|part| match &part.whole.discovery {
                     Discovery::Eds(eds) => Some(eds.service_name.to_string()),
                     _ => None,
                 });
@@ -386,14 +391,14 @@ impl Assembly {
         let Some(part) = self.clusters.get_mut(name) else {
             return;
         };
-        let Discovery::Eds(eds) = &part.template.discovery else {
+        let Discovery::Eds(eds) = &part.whole.discovery else {
             return;
         };
         let assignment = self.assignments.get(&*eds.service_name);
-        part.whole = assignment.map_or_else(
-            || Arc::clone(&part.template),
-            |assignment| Arc::new(assignment.of(&part.template)),
-        );
+        let none = Assignment::default();
+        let assignment = assignment.map_or(&none, |assignment| assignment);
+        // In place where nobody else has it yet.
+        assignment.give_to(Arc::make_mut(&mut part.whole), part.balance);
     }
 
     fn assemble_listener(&mut self, name: &str) -> Result<(), ConfigError> {

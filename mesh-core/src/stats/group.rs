@@ -1,5 +1,5 @@
 use std::sync::{
-    OnceLock,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -35,26 +35,35 @@ const LINE: usize = 8;
 /// The cells of one registered list.
 #[derive(Debug)]
 pub struct Group {
-    pub(super) prefix: Box<str>,
+    pub(super) prefix: Arc<str>,
     pub(super) defs: &'static [StatDef],
-    lines: Box<[Line]>,
+    /// Made when one of them first counts: most clusters of a large mesh never see a request.
+    lines: OnceLock<Box<[Line]>>,
     lines_per_stripe: usize,
-    /// One per histogram of the list, made when first recorded.
-    histograms: Box<[OnceLock<Box<Cells>>]>,
+    /// Those of the list by their index, each made when first recorded.
+    histograms: Box<[(usize, OnceLock<Box<Cells>>)]>,
 }
 
 impl Group {
-    pub(super) fn new(prefix: &str, defs: &'static [StatDef]) -> Self {
-        let lines_per_stripe = defs.len().div_ceil(LINE);
+    pub(super) fn new(prefix: &Arc<str>, defs: &'static [StatDef]) -> Self {
+        let all = defs.iter().enumerate();
+        let histograms = all.filter(|(_, def)| def.kind == Kind::Histogram);
         Self {
-            prefix: prefix.into(),
+            prefix: Arc::clone(prefix),
             defs,
-            lines: (0..lines_per_stripe * stripes())
-                .map(|_| Line::default())
+            lines: OnceLock::new(),
+            lines_per_stripe: defs.len().div_ceil(LINE),
+            histograms: histograms
+                .map(|(index, _)| (index, OnceLock::new()))
                 .collect(),
-            lines_per_stripe,
-            histograms: defs.iter().map(|_| OnceLock::new()).collect(),
         }
+    }
+
+    fn lines(&self) -> &[Line] {
+        self.lines.get_or_init(|| {
+            let lines = 0..self.lines_per_stripe * stripes();
+            lines.map(|_| Line::default()).collect()
+        })
     }
 
     /// The counter at `index` of the list.
@@ -78,7 +87,7 @@ impl Group {
     fn add(&self, index: usize, n: u64) {
         let stripe = thread_stripe();
         let line = stripe * self.lines_per_stripe + index / LINE;
-        match self.lines.get(line) {
+        match self.lines().get(line) {
             Some(line) => add(&line.0[index % LINE], stripe, n),
             // More threads than stripes.
             None => self.add_shared(index, n),
@@ -86,24 +95,28 @@ impl Group {
     }
 
     fn add_shared(&self, index: usize, n: u64) {
-        add(&self.lines[index / LINE].0[index % LINE], SHARED, n);
+        add(&self.lines()[index / LINE].0[index % LINE], SHARED, n);
     }
 
     /// The sum over all stripes; differences of gauges wrap to the right value.
     pub(super) fn sum(&self, index: usize) -> u64 {
-        (index / LINE..self.lines.len())
+        // Where nothing has counted yet, everything is zero.
+        let lines = self.lines.get().map_or(&[][..], |lines| lines);
+        (index / LINE..lines.len())
             .step_by(self.lines_per_stripe.max(1))
-            .map(|line| self.lines[line].0[index % LINE].load(Ordering::Relaxed))
+            .map(|line| lines[line].0[index % LINE].load(Ordering::Relaxed))
             .fold(0, u64::wrapping_add)
     }
 
     pub(super) fn cells(&self, index: usize) -> Option<&Cells> {
-        self.histograms[index].get().map(AsRef::as_ref)
+        let found = self.histograms.iter().find(|(own, _)| *own == index);
+        found.and_then(|(_, cells)| cells.get()).map(AsRef::as_ref)
     }
 
     /// Ends the interval of every histogram.
     pub(super) fn roll(&self) {
-        let cells = self.histograms.iter().filter_map(OnceLock::get);
+        let cells = self.histograms.iter();
+        let cells = cells.filter_map(|(_, cells)| cells.get());
         cells.for_each(|cells| cells.roll());
     }
 
@@ -112,6 +125,7 @@ impl Group {
         for (index, def) in self.defs.iter().enumerate() {
             match def.kind {
                 // Other threads' cells are theirs alone to write.
+                Kind::Counter if self.lines.get().is_none() => {}
                 Kind::Counter => self.add_shared(index, self.sum(index).wrapping_neg()),
                 Kind::Histogram => {
                     if let Some(cells) = self.cells(index) {
@@ -179,7 +193,10 @@ impl Gauge<'_> {
 
     /// Sets the value, seen from this moment; concurrent `inc` and `dec` still count.
     pub fn set(self, value: u64) {
-        self.group.add(self.index, value.wrapping_sub(self.value()));
+        let change = value.wrapping_sub(self.value());
+        if change != 0 {
+            self.group.add(self.index, change);
+        }
     }
 
     /// The value over all threads; never below zero.
@@ -200,9 +217,12 @@ pub struct Histogram<'a> {
 impl Histogram<'_> {
     /// Records one value, in the stat's own unit (mostly milliseconds).
     pub fn record(self, value: u64) {
-        self.group.histograms[self.index]
-            .get_or_init(Box::default)
-            .record(value);
+        // A list has a few of them at most.
+        let histograms = &self.group.histograms;
+        let found = histograms.iter().find(|(index, _)| *index == self.index);
+        if let Some((_, cells)) = found {
+            cells.get_or_init(Box::default).record(value);
+        }
     }
 }
 

@@ -35,8 +35,8 @@ type Computed = Arc<dyn Fn(&mut Vec<Stat>) + Send + Sync>;
 
 #[derive(Default)]
 struct Entries {
-    groups: HashMap<(Box<str>, usize), Weak<Group>>,
-    statuses: HashMap<(Box<str>, &'static str), Weak<StatusCounters>>,
+    groups: HashMap<(Arc<str>, usize), Weak<Group>>,
+    statuses: HashMap<(Arc<str>, &'static str), Weak<StatusCounters>>,
     computed: HashMap<u64, Computed>,
     next: u64,
 }
@@ -180,7 +180,7 @@ fn export_group(group: &Group, out: &mut Vec<Stat>) {
 #[derive(Debug, Clone)]
 pub struct Scope {
     registry: Option<Registry>,
-    prefix: Box<str>,
+    prefix: Arc<str>,
 }
 
 impl Scope {
@@ -189,7 +189,7 @@ impl Scope {
     pub fn detached() -> Self {
         Self {
             registry: None,
-            prefix: Box::default(),
+            prefix: Arc::default(),
         }
     }
 
@@ -221,7 +221,7 @@ impl Scope {
         let Some(registry) = &self.registry else {
             return Arc::new(Group::new(&self.prefix, defs));
         };
-        let key = (self.prefix.clone(), defs.as_ptr() as usize);
+        let key = (Arc::clone(&self.prefix), defs.as_ptr() as usize);
         let mut entries = registry.lock();
         if let Some(group) = entries.groups.get(&key).and_then(Weak::upgrade) {
             return group;
@@ -237,7 +237,7 @@ impl Scope {
         let Some(registry) = &self.registry else {
             return Arc::new(StatusCounters::new(stem));
         };
-        let key = (self.prefix.clone(), stem);
+        let key = (Arc::clone(&self.prefix), stem);
         let mut entries = registry.lock();
         if let Some(statuses) = entries.statuses.get(&key).and_then(Weak::upgrade) {
             return statuses;

@@ -1,6 +1,6 @@
 //! `VirtualHost` and `Route`.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use mesh_retry::{DeadlineConfig, RetryConfig, RetryConfigBuilder};
@@ -95,6 +95,8 @@ struct HostScope<'a> {
     retry: RetryConfigBuilder,
     /// The same with everything else, for all routes that say nothing themselves.
     retry_shared: Arc<RetryConfig>,
+    /// What the last route has that says something.
+    retry_last: RefCell<Arc<RetryConfig>>,
     /// The rate limit rules of such routes.
     rules_shared: Arc<RulesByFilter>,
     /// The mirrors of such routes.
@@ -147,6 +149,7 @@ impl<'a> HostScope<'a> {
             .include_is_timeout_retry_header(from.include_is_timeout_retry_header);
         let node_cluster = &scope.around.node.cluster;
         let shared = finish_retry(retry.clone(), scope, from, &pb::Route::default(), None);
+        let shared = Arc::new(shared);
         let at_rules = at.field("rate_limits");
         let rules = ratelimit::rules(cx, &at_rules, &from.rate_limits, node_cluster);
         let of_host = RouteRules {
@@ -159,7 +162,8 @@ impl<'a> HostScope<'a> {
             rules,
             rules_shared: Arc::new(rules_shared),
             mirrors: scope.mirrors(cx, at, &from.request_mirror_policies, &scope.mirrors),
-            retry_shared: Arc::new(shared),
+            retry_last: RefCell::new(Arc::clone(&shared)),
+            retry_shared: shared,
             scope,
             owner,
             overrides,
@@ -183,6 +187,8 @@ impl<'a> HostScope<'a> {
         if untouched {
             return Arc::clone(&self.retry_shared);
         }
+        // Most routes of a virtual host say the same.
+        let last = &mut *self.retry_last.borrow_mut();
         let own = action.retry_policy.as_ref().map(|policy| {
             retry::convert(cx, &at.field("retry_policy"), policy)
                 .include_request_attempt_count(self.from.include_request_attempt_count)
@@ -190,7 +196,11 @@ impl<'a> HostScope<'a> {
         });
         let builder = own.unwrap_or_else(|| self.retry.clone());
         let hedge = action.hedge_policy.as_ref();
-        Arc::new(finish_retry(builder, self.scope, self.from, route, hedge))
+        let config = finish_retry(builder, self.scope, self.from, route, hedge);
+        if **last != config {
+            *last = Arc::new(config);
+        }
+        Arc::clone(last)
     }
 }
 
