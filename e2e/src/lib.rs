@@ -39,6 +39,7 @@ pub mod control;
 pub mod http2;
 pub mod process;
 pub mod resources;
+pub mod status;
 pub mod tls;
 pub mod upstream;
 pub mod wait;

@@ -21,6 +21,7 @@ use mesh_core::{
 };
 use mesh_net::{Connect, TcpConnector};
 use mesh_telemetry::LogWriterConfig;
+use mesh_xds::transport::ClientStatusService;
 use tokio::task::AbortHandle;
 use tower_service::Service;
 
@@ -52,7 +53,7 @@ pub struct MeshClient {
 /// Ends with the last clone of a client.
 struct Background {
     sweep: AbortHandle,
-    _follower: Option<Follower>,
+    follower: Option<Follower>,
 }
 
 impl Drop for Background {
@@ -261,6 +262,14 @@ impl MeshClient {
         Self::bootstrap(text)?.listener(listener).start().await
     }
 
+    /// Where the resources of a client [from a control plane](Self::from_xds) stand, for the gRPC server of the
+    /// process: CSDS, as gRPC's own admin services have it. `None` where the config is a bootstrap alone.
+    #[must_use]
+    pub fn client_status(&self) -> Option<ClientStatusService> {
+        let follower = self._background.follower.as_ref();
+        follower.map(Follower::client_status)
+    }
+
     /// A client of one listener in a process that has a [`Mesh`] already: of the first connection manager
     /// of its filter chains.
     ///
@@ -295,7 +304,7 @@ impl MeshClient {
             local_replies: false,
             _background: Arc::new(Background {
                 sweep: sweep.abort_handle(),
-                _follower: follower,
+                follower,
             }),
         }
     }

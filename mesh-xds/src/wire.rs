@@ -5,7 +5,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
-pub use envoy_types::pb::envoy::config::core::v3::Node;
+pub use envoy_types::pb::envoy::{config::core::v3::Node, service::status::v3::ClientConfig};
 use envoy_types::pb::google::protobuf::{Duration as ProtoDuration, Timestamp};
 use prost::Message;
 

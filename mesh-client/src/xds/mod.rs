@@ -15,6 +15,7 @@ mod load;
 mod receiver;
 mod sources;
 mod status;
+mod tell;
 
 use std::{
     io,
@@ -28,7 +29,12 @@ use mesh_config::{
     model::{Config, Listener},
 };
 use mesh_core::stats::ComputedGuard;
-use mesh_xds::{ResourceStatus, ResourceType, warming::Waiting};
+use mesh_xds::{
+    ResourceStatus, ResourceType,
+    transport::{ClientStatusService, Commands},
+    warming::Waiting,
+    wire::Node,
+};
 use tokio::{sync::Notify, task::AbortHandle};
 
 use crate::Mesh;
@@ -94,6 +100,7 @@ pub struct FollowOptions {
 /// Follows a control plane until it is dropped. What was applied stays applied.
 pub struct Follower {
     shared: Shared,
+    node: Node,
     tasks: Vec<AbortHandle>,
     _stats: ComputedGuard,
 }
@@ -134,7 +141,7 @@ impl Follower {
         };
         let keeping_time = tokio::spawn(apply::keep_time(shared.clone()));
         let reporting = config.load_stats.as_ref().map(|config| {
-            let report = load::report(mesh.clone(), Arc::clone(config), node);
+            let report = load::report(mesh.clone(), Arc::clone(config), node.clone());
             tokio::spawn(report).abort_handle()
         });
         let applying = apply::Applier::new(mesh, config, listen).run(news);
@@ -153,6 +160,7 @@ impl Follower {
         shared.lock().begin(&shared, config, options);
         Ok(Self {
             shared,
+            node,
             tasks,
             _stats: stats,
         })
@@ -161,11 +169,7 @@ impl Follower {
     /// Where each resource stands.
     pub async fn statuses(&self) -> Vec<ResourceStatus> {
         let sources = self.shared.lock().commands();
-        let mut all = Vec::new();
-        for commands in sources {
-            all.extend(commands.statuses().await);
-        }
-        all
+        statuses(sources).await
     }
 
     /// What waits, and what for.
@@ -180,6 +184,13 @@ impl Follower {
         let receiver = self.shared.lock();
         let version = receiver.status.versions.get(&ty);
         version.cloned().unwrap_or_default()
+    }
+
+    /// Where each resource stands, for whoever asks over gRPC (CSDS): give it to the gRPC server of the process.
+    /// Secrets are left out of what it tells.
+    #[must_use]
+    pub fn client_status(&self) -> ClientStatusService {
+        ClientStatusService::new(tell::Tell::new(&self.shared, self.node.clone()))
     }
 
     /// A resource as JSON, without secrets.
@@ -204,6 +215,14 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Receiver> {
         self.receiver.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn statuses(sources: Vec<Commands>) -> Vec<ResourceStatus> {
+    let mut all = Vec::new();
+    for commands in sources {
+        all.extend(commands.statuses().await);
+    }
+    all
 }
 
 /// The type as the wire knows it.

@@ -1,5 +1,6 @@
 //! A message as JSON for people and for `/config_dump`: proto names, `Any` spelled out, no secrets.
 
+use prost::Message as _;
 use prost_reflect::{DynamicMessage, Kind, ReflectMessage, Value};
 use serde_json::{Map, Value as Json, json};
 
@@ -16,6 +17,42 @@ const REDACTED: &str = "[redacted]";
 /// which might be one. Keys of maps are sorted, so equal messages give equal text.
 pub fn to_json(language: &Language, message: &DynamicMessage) -> Json {
     Dumper { language }.message(message, false, 0)
+}
+
+/// Takes out of `message` what [`to_json`] redacts.
+pub(super) fn leave_out_secrets(language: &Language, message: &mut DynamicMessage, depth: usize) {
+    if depth > VISIT_DEPTH_MAX {
+        message.clear();
+        return;
+    }
+    if let Some(any) = AnyParts::of(message) {
+        let inner = any.unpack(language).map(|mut inner| {
+            leave_out_secrets(language, &mut inner, depth + 1);
+            inner.encode_to_vec()
+        });
+        let bytes = Value::Bytes(inner.unwrap_or_default().into());
+        message.set_field_by_number(2, bytes);
+        return;
+    }
+    let facts = language.facts(&message.descriptor());
+    let set: Vec<_> = message.fields().map(|(field, _)| field).collect();
+    for field in set {
+        let facts = facts.field(field.number());
+        if facts.is_some_and(|facts| facts.sensitive) {
+            message.clear_field(&field);
+            continue;
+        }
+        let inside: Vec<&mut Value> = match message.get_field_mut(&field) {
+            Value::List(list) => list.iter_mut().collect(),
+            Value::Map(map) => map.values_mut().collect(),
+            value => vec![value],
+        };
+        for value in inside {
+            if let Value::Message(inner) = value {
+                leave_out_secrets(language, inner, depth + 1);
+            }
+        }
+    }
 }
 
 struct Dumper<'a> {

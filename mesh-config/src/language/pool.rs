@@ -102,6 +102,14 @@ impl Language {
         Some(super::to_json(self, &message))
     }
 
+    /// The same message in protobuf, without secrets: fields that the protos mark as sensitive are left out, and
+    /// so is what is in an `Any` of a type that is not known. `None` when it cannot be decoded.
+    pub fn without_secrets(&self, full_name: &str, body: &[u8]) -> Option<Vec<u8>> {
+        let mut message = self.decode(full_name, body).ok()?;
+        super::dump::leave_out_secrets(self, &mut message, 0);
+        Some(message.encode_to_vec())
+    }
+
     /// All messages of this language.
     pub fn messages(&self) -> impl Iterator<Item = MessageDescriptor> + '_ {
         self.pool.all_messages()

@@ -415,6 +415,47 @@ fn new_routes_are_taken_while_files_cannot_be_read() {
 }
 
 #[test]
+fn secrets_are_left_out_of_what_is_told() {
+    let inline = |text: &str| DataSource {
+        specifier: Some(Specifier::InlineString(text.to_owned())),
+        ..DataSource::default()
+    };
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificates: vec![TlsCertificate {
+                certificate_chain: Some(inline("the chain")),
+                private_key: Some(inline("the key")),
+                ..TlsCertificate::default()
+            }],
+            ..CommonTlsContext::default()
+        }),
+        ..DownstreamTlsContext::default()
+    };
+    let mut secure = listener("l", "r");
+    secure.filter_chains[0].transport_socket = Some(TransportSocket {
+        name: "tls".to_owned(),
+        config_type: Some(TypedConfig(any(&context))),
+    });
+    let language = assembly(false).language().clone();
+    let told = language
+        .without_secrets(Kind::Listener.full_name(), &secure.encode_to_vec())
+        .unwrap();
+    let has = |text: &str| told.windows(text.len()).any(|part| part == text.as_bytes());
+    assert!(has("the chain") && !has("the key"));
+    assert_eq!(Listener::decode(told.as_slice()).unwrap().name, "l");
+    // What nobody knows may be one.
+    let socket = secure.filter_chains[0].transport_socket.as_mut().unwrap();
+    socket.config_type = Some(TypedConfig(Any {
+        type_url: "type.googleapis.com/not.Known".to_owned(),
+        value: b"the key".to_vec(),
+    }));
+    let told = language
+        .without_secrets(Kind::Listener.full_name(), &secure.encode_to_vec())
+        .unwrap();
+    assert!(!told.windows(7).any(|part| part == b"the key"));
+}
+
+#[test]
 fn what_the_bootstrap_has_may_need_what_comes() {
     let text = BOOTSTRAP.replace(
         "static_resources:",

@@ -127,6 +127,12 @@ impl Page {
     }
 }
 
+/// Whether a request names this machine.
+fn is_for_us(request: &http::request::Parts, local: Option<SocketAddr>) -> bool {
+    let host = request.headers.get(header::HOST);
+    is_own_host(host.and_then(|host| host.to_str().ok()), local)
+}
+
 /// Answers one request.
 pub(crate) fn answer(
     process: &Process,
@@ -135,11 +141,7 @@ pub(crate) fn answer(
     local: Option<SocketAddr>,
     statuses: &[ResourceStatus],
 ) -> Page {
-    let host = request
-        .headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    if !is_own_host(host, local) {
+    if !is_for_us(request, local) {
         return Page::error(
             StatusCode::FORBIDDEN,
             "the host header does not name this machine\n",

@@ -12,7 +12,10 @@ use http_body_util::{BodyExt as _, Limited};
 use mesh_core::{Body, BoxFuture, Error};
 use mesh_http::{Exchange, Handler, reply};
 
-use super::{Page, answer};
+use mesh_xds::transport::ClientStatusService;
+use tower_service::Service as _;
+
+use super::{Page, answer, is_for_us};
 use crate::process::Process;
 
 /// Bytes of a request's body at most; a longer one gets 413.
@@ -37,6 +40,26 @@ impl AdminHandler {
 /// Only that page shows them, and there may be many.
 fn wants_statuses(request: &http::request::Parts) -> bool {
     request.uri.path() == "/config_dump"
+}
+
+/// CSDS, where a control plane is followed; over HTTP/2, as gRPC is.
+fn client_status(
+    process: &Process,
+    parts: &http::request::Parts,
+    local: Option<SocketAddr>,
+) -> Option<ClientStatusService> {
+    let asked = ClientStatusService::has(parts.uri.path()) && is_for_us(parts, local);
+    let follower = process.following.get().filter(|_| asked)?;
+    Some(follower.client_status())
+}
+
+fn ask(
+    mut service: ClientStatusService,
+    parts: http::request::Parts,
+    body: Body,
+) -> Response<Body> {
+    let Ok(response) = service.call(Request::from_parts(parts, body)).into_inner();
+    response
 }
 
 fn response(page: Page) -> Response<Body> {
@@ -67,6 +90,9 @@ impl Handler for AdminHandler {
         let Self { process, local } = self.clone();
         Answering(Box::pin(async move {
             let (parts, body) = request.into_parts();
+            if let Some(service) = client_status(&process, &parts, local) {
+                return ask(service, parts, body);
+            }
             let page = match Limited::new(body, BODY_BYTES_MAX).collect().await {
                 Ok(body) => {
                     let following = process.following.get();

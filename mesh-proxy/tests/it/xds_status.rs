@@ -2,10 +2,16 @@
 
 use e2e::{
     resources::{broken_cluster, cluster, listener, routes, runtime},
+    status,
     wait::{Deadline, until},
 };
+use envoy_types::pb::envoy::{
+    admin::v3::ClientResourceStatus,
+    service::status::v3::{ClientStatusRequest, client_config::GenericXdsConfig},
+    r#type::matcher::v3::NodeMatcher,
+};
 use mesh_xds::{
-    ResourceType::{Cluster, Listener, RouteConfiguration, Runtime},
+    ResourceType::{self, Cluster, Listener, RouteConfiguration, Runtime},
     server::Snapshot,
 };
 use serde_json::Value;
@@ -56,6 +62,58 @@ fn what_came_is_in_the_config_dump_with_its_status() {
     assert!(details.contains("eds_cluster_config"), "{details}");
     let rejected = proxy.admin().stat("cluster_manager.cds.update_rejected");
     assert!(rejected.unwrap() >= 1);
+}
+
+#[test]
+fn a_grpc_client_is_told_where_resources_stand() {
+    let plane = Plane::start();
+    plane.publish("a");
+    let proxy = start(&plane.bootstrap());
+    assert_eq!(ask(&mut open(&proxy, "web")), "a");
+    let bad = plane
+        .clusters()
+        .with(Cluster, vec![broken_cluster("a"), cluster("b")]);
+    plane.cache.set_snapshot(NODE, bad);
+    let address = proxy.admin().address();
+    let told = until(Deadline::default(), || {
+        let answer = status::fetch(address, ClientStatusRequest::default()).unwrap();
+        let nacked = |row: &GenericXdsConfig| row.client_status() == ClientResourceStatus::Nacked;
+        let config = answer.config.into_iter().next()?;
+        config
+            .generic_xds_configs
+            .iter()
+            .any(nacked)
+            .then_some(config)
+    });
+    let told = told.expect("nothing is rejected");
+    assert_eq!(told.node.unwrap().id, NODE);
+    let row = |ty: ResourceType, name: &str| {
+        let mut rows = told.generic_xds_configs.iter();
+        rows.find(|row| row.type_url == ty.type_url() && row.name == name)
+            .unwrap()
+    };
+    let a = row(Cluster, "a");
+    let error = a.error_state.as_ref().unwrap();
+    assert!(error.details.contains("eds_cluster_config"), "{error:?}");
+    assert!(error.last_update_attempt.is_some() && a.last_updated.is_some());
+    // What is in force is the one before.
+    assert!(!a.version_info.is_empty() && a.version_info != error.version_info);
+    let b = row(Cluster, "b");
+    assert_eq!(b.client_status(), ClientResourceStatus::Acked);
+    assert!(!b.xds_config.as_ref().unwrap().value.is_empty());
+    let without = ClientStatusRequest {
+        exclude_resource_contents: true,
+        ..ClientStatusRequest::default()
+    };
+    let answer = status::fetch(address, without).unwrap();
+    let rows = &answer.config[0].generic_xds_configs;
+    assert!(rows.len() >= 2 && rows.iter().all(|row| row.xds_config.is_none()));
+    let other = ClientStatusRequest {
+        node_matchers: vec![NodeMatcher::default()],
+        ..ClientStatusRequest::default()
+    };
+    let refused = format!("{:#}", status::fetch(address, other).unwrap_err());
+    assert!(refused.contains("tells of itself"), "{refused}");
 }
 
 #[test]

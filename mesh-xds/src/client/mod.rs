@@ -10,10 +10,12 @@ mod held;
 mod interest;
 mod pace;
 mod sotw;
+mod status;
 mod subscriber;
 mod topic;
 
 pub use event::{Accept, Cause, Event, Rejection};
 pub use held::{ClientStatus, ErrorState, ResourceStatus};
 pub use pace::{RateLimit, Reconnect};
+pub use status::client_config;
 pub use subscriber::{Subscriber, SubscriberConfig};

@@ -8,6 +8,7 @@ mod interest;
 mod load;
 mod server;
 mod session;
+mod status;
 
 pub(crate) use codec::ProtoCodec;
 
@@ -16,6 +17,7 @@ pub use file::{FileDriver, FileSource, PathConfigSource};
 pub use interest::Interest;
 pub use load::LoadDriver;
 pub use server::{XdsService, XdsServiceBuilder};
+pub use status::{ClientStatusService, TellStatus};
 
 /// The longest message that is read. Envoy reads any; this only keeps a broken peer from taking all
 /// memory, and a config of that size would not be a config.

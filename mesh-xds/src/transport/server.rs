@@ -36,9 +36,9 @@ use super::{
     session::Session,
 };
 
-const STREAM_STATUS: &str =
+pub(super) const STREAM_STATUS: &str =
     "/envoy.service.status.v3.ClientStatusDiscoveryService/StreamClientStatus";
-const FETCH_STATUS: &str =
+pub(super) const FETCH_STATUS: &str =
     "/envoy.service.status.v3.ClientStatusDiscoveryService/FetchClientStatus";
 const STREAM_LOAD: &str = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats";
 
