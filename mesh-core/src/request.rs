@@ -75,6 +75,8 @@ pub struct Facts {
     pub response_started: Option<Instant>,
     /// The last byte of the response was received.
     pub response_received: Option<Instant>,
+    /// It asks whether this process is well, and is answered by the health check filter or as that says.
+    pub health_check: bool,
     /// Request headers that the access log asked for, in the order it named them.
     pub captured: SmallVec<[Option<HeaderValue>; 8]>,
     /// The answers to tests on the request's head that log filters asked for, in their order.

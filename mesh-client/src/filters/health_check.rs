@@ -70,6 +70,9 @@ impl Handle for HealthCheck {
             });
         }
         let info = RequestInfo::of(&request).cloned();
+        if let Some(info) = &info {
+            info.with(|facts| facts.health_check = true);
+        }
         let verdict = if failing {
             Some((StatusCode::SERVICE_UNAVAILABLE, "health_check_failed"))
         } else {

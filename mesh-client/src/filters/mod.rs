@@ -6,6 +6,7 @@
 mod adapt;
 mod buffer;
 mod compressor;
+mod cors;
 mod fault;
 mod header_mutation;
 mod health_check;
@@ -56,6 +57,7 @@ pub(crate) fn chain(
             HttpFilterKind::Fault(own) => fault::over(&place, own, chain),
             HttpFilterKind::HealthCheck(own) => health_check::over(&place, own, chain),
             HttpFilterKind::HeaderMutation(own) => header_mutation::over(&place, own, chain),
+            HttpFilterKind::Cors => cors::over(&place, chain),
             _ => chain,
         };
     }
@@ -84,6 +86,7 @@ impl LocalReplies {
                 HttpFilterKind::HeaderMutation(own) => {
                     Some(header_mutation::on_local_reply(&place, own))
                 }
+                HttpFilterKind::Cors => Some(cors::on_local_reply(&place)),
                 _ => None,
             }
         });

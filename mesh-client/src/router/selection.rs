@@ -35,6 +35,8 @@ pub(crate) struct Forwarding {
     pub(super) timings: bool,
     /// What clients are given to come back to the same endpoint.
     pub(super) cookies: OnceLock<SessionCookies>,
+    /// The origin that the CORS filter has let in, for whoever answers.
+    pub(crate) origin: OnceLock<HeaderValue>,
 }
 
 enum Chosen {
@@ -70,6 +72,7 @@ pub(crate) fn resolve(
         upstream_log: shared.upstream_log.clone(),
         timings: shared.captures.wants_timings(),
         cookies: OnceLock::new(),
+        origin: OnceLock::new(),
     };
     let mut idle_timeout = None;
     let mut max_stream_duration = None;
@@ -240,6 +243,7 @@ impl Forwarding {
             upstream_log: self.upstream_log.clone(),
             timings: self.timings,
             cookies: OnceLock::new(),
+            origin: OnceLock::new(),
         }
     }
 

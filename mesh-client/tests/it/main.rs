@@ -1,6 +1,7 @@
 //! The whole stack in process, from an Envoy bootstrap to a real socket.
 
 mod behaviour;
+mod cors;
 mod hashing;
 mod health;
 mod logs;

@@ -126,6 +126,15 @@ pub(crate) fn bootstrap(routes: &str, clusters: &str) -> Config {
 
 /// `fields` of the connection manager in flow style, each on a line of its own.
 pub(crate) fn bootstrap_with(fields: &str, routes: &str, clusters: &str) -> Config {
+    text_with(fields, "", routes, clusters)
+}
+
+/// With one more filter in front of the router.
+pub(crate) fn bootstrap_with_filters(filter: &str, routes: &str, clusters: &str) -> Config {
+    text_with("", &format!("- {filter}"), routes, clusters)
+}
+
+fn text_with(fields: &str, filter: &str, routes: &str, clusters: &str) -> Config {
     let text = format!(
         r#"
 static_resources:
@@ -140,6 +149,7 @@ static_resources:
           stat_prefix: ingress
           {fields}
           http_filters:
+          {filter}
           - name: envoy.filters.http.router
             typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
           route_config:

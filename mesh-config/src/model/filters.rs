@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
+use http::HeaderValue;
 use mesh_compress::{CompressConfig, Compression, DecompressConfig};
-use mesh_core::Percent;
+use mesh_core::{Percent, RuntimeFraction};
 use mesh_fault::FaultConfig;
 use mesh_ratelimit::LocalRateLimitConfig;
-use mesh_route::{HeaderMatcher, MessageChanges};
+use mesh_route::{HeaderMatcher, MessageChanges, StringMatcher};
 
 pub use crate::convert::RuleSelection;
 
@@ -42,13 +43,15 @@ pub enum HttpFilterKind {
     Decompressor(DecompressorFilter),
     /// `envoy.filters.http.header_mutation`.
     HeaderMutation(Arc<HeaderMutationConfig>),
+    /// `envoy.filters.http.cors`, which does nothing but what routes say.
+    Cors,
 }
 
 impl HttpFilterKind {
     /// Whether the filter leaves a request's head as it is, so that what was captured of it stays true.
     #[must_use]
     pub const fn leaves_head(&self) -> bool {
-        matches!(self, Self::LocalRateLimit(_))
+        matches!(self, Self::LocalRateLimit(_) | Self::Cors)
     }
 }
 
@@ -66,6 +69,8 @@ pub enum RouteFilterKind {
     Compressor(CompressorOverride),
     /// Beside the filter's own mutations: those of all levels, the most specific first.
     HeaderMutation(Arc<[Arc<MessageChanges>]>),
+    /// What is allowed, as all levels together say.
+    Cors(Arc<CorsPolicy>),
 }
 
 impl RouteFilterKind {
@@ -79,6 +84,7 @@ impl RouteFilterKind {
                 | (Self::Buffer(_), HttpFilterKind::Buffer(_))
                 | (Self::Compressor(_), HttpFilterKind::Compressor(_))
                 | (Self::HeaderMutation(_), HttpFilterKind::HeaderMutation(_))
+                | (Self::Cors(_), HttpFilterKind::Cors)
         )
     }
 }
@@ -123,6 +129,64 @@ pub struct HeaderMutationConfig {
     /// Whether the most specific level has the last word, rather than the least specific one.
     /// `most_specific_header_mutations_wins`.
     pub most_specific_wins: bool,
+}
+
+/// Who may use what from other origins. Envoy: `envoy.extensions.filters.http.cors.v3.CorsPolicy`.
+///
+/// What one level leaves out, the level above says; but whether the policy counts at all is up to the most specific
+/// one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CorsPolicy {
+    /// The origins that are allowed; one that takes `*` takes all. `allow_origin_string_match`.
+    pub allow_origins: Vec<StringMatcher>,
+    /// `allow_methods`, for preflights.
+    pub allow_methods: Option<HeaderValue>,
+    /// `allow_headers`, for preflights.
+    pub allow_headers: Option<HeaderValue>,
+    /// `expose_headers`, for answers.
+    pub expose_headers: Option<HeaderValue>,
+    /// `max_age`, for preflights.
+    pub max_age: Option<HeaderValue>,
+    /// `allow_credentials`, no.
+    pub allow_credentials: Option<bool>,
+    /// `allow_private_network_access`, no.
+    pub allow_private_network_access: Option<bool>,
+    /// Whether preflights of other origins go upstream. `forward_not_matching_preflights`, yes.
+    pub forward_not_matching_preflights: Option<bool>,
+    /// The share of requests that it is for. `filter_enabled`, all.
+    pub filter_enabled: Option<RuntimeFraction>,
+    /// The share of the others whose origins are counted. `shadow_enabled`, none.
+    pub shadow_enabled: Option<RuntimeFraction>,
+}
+
+impl CorsPolicy {
+    /// With what `above` says where it says nothing itself.
+    #[must_use]
+    pub fn over(self, above: &Self) -> Self {
+        let text =
+            |own: Option<HeaderValue>, above: &Option<HeaderValue>| own.or_else(|| above.clone());
+        let origins = if self.allow_origins.is_empty() {
+            above.allow_origins.clone()
+        } else {
+            self.allow_origins
+        };
+        Self {
+            allow_origins: origins,
+            allow_methods: text(self.allow_methods, &above.allow_methods),
+            allow_headers: text(self.allow_headers, &above.allow_headers),
+            expose_headers: text(self.expose_headers, &above.expose_headers),
+            max_age: text(self.max_age, &above.max_age),
+            allow_credentials: self.allow_credentials.or(above.allow_credentials),
+            allow_private_network_access: self
+                .allow_private_network_access
+                .or(above.allow_private_network_access),
+            forward_not_matching_preflights: self
+                .forward_not_matching_preflights
+                .or(above.forward_not_matching_preflights),
+            filter_enabled: self.filter_enabled,
+            shadow_enabled: self.shadow_enabled,
+        }
+    }
 }
 
 /// Envoy: `envoy.filters.http.compressor`.

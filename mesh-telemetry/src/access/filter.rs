@@ -21,8 +21,7 @@ pub enum Filter {
     ResponseFlag(Vec<ResponseFlag>),
     /// A share of the requests, drawn once for each request. Envoy: `runtime_filter`.
     Runtime(RuntimeFraction),
-    /// Everything but health checks. Envoy: `not_health_check_filter`. No filter marks requests as
-    /// health checks yet, so that it lets all through.
+    /// Everything but what the health check filter takes for a check. Envoy: `not_health_check_filter`.
     NotHealthCheck,
     /// By the request's headers, as they went upstream. Envoy: `header_filter`, `traceable_filter`.
     Request(RequestTest),
@@ -132,7 +131,7 @@ impl Filter {
             Self::ResponseFlag(flags) if flags.is_empty() => !context.info.flags.is_empty(),
             Self::ResponseFlag(flags) => flags.iter().any(|&flag| context.info.flags.has(flag)),
             Self::Runtime(share) => share.includes(context.info.random),
-            Self::NotHealthCheck => true,
+            Self::NotHealthCheck => !facts.health_check,
             Self::Request(test) => test.passes(context, facts),
             Self::GrpcStatus { statuses, exclude } => {
                 // What cannot be read, or is not there, is UNKNOWN.

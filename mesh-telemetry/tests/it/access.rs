@@ -202,6 +202,8 @@ fn filters_look_at_flags_shares_and_each_other() {
     assert!(lets_through(&share(11), &info, 200, 0));
 
     assert!(lets_through(&Filter::NotHealthCheck, &info, 200, 0));
+    info.with(|facts| facts.health_check = true);
+    assert!(!lets_through(&Filter::NotHealthCheck, &info, 200, 0));
     let never = Filter::Predicate(Arc::new(|_, _| false));
     assert!(!lets_through(
         &Filter::And(vec![any_flag.clone(), never.clone()]),

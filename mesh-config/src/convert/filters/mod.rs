@@ -2,6 +2,7 @@
 
 mod buffer;
 mod compressor;
+mod cors;
 mod decompressor;
 mod fault;
 mod header_mutation;

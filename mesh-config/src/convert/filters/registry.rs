@@ -4,9 +4,9 @@ use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name};
 
 use super::{
-    buffer::BufferFilter, compressor::CompressorRow, decompressor::DecompressorRow,
-    fault::FaultFilter, header_mutation::HeaderMutationFilter, health_check::HealthCheckFilter,
-    local_ratelimit::LocalRateLimitFilter,
+    buffer::BufferFilter, compressor::CompressorRow, cors::CorsFilter,
+    decompressor::DecompressorRow, fault::FaultFilter, header_mutation::HeaderMutationFilter,
+    health_check::HealthCheckFilter, local_ratelimit::LocalRateLimitFilter,
 };
 use crate::{
     convert::{
@@ -88,6 +88,7 @@ impl Row {
 pub(in crate::convert) static ROWS: &[Row] = &[
     Row::of::<BufferFilter>(),
     Row::of::<CompressorRow>(),
+    Row::of::<CorsFilter>(),
     Row::of::<DecompressorRow>(),
     Row::of::<FaultFilter>(),
     Row::of::<HeaderMutationFilter>(),

@@ -6,6 +6,7 @@ mod bootstrap;
 mod bounds;
 mod cluster;
 mod compress;
+mod cors;
 mod dns;
 mod endpoint;
 mod fault;

@@ -13,6 +13,15 @@ const MUTATE: &str =
     "'@type': type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation";
 const WRAPPER: &str = "'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig";
 
+/// Of everything but health checks.
+const LOG: &str = "
+- name: f
+  filter: {not_health_check_filter: {}}
+  typed_config:
+    '@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog
+    log_format: {text_format_source: {inline_string: \"+ no check: %REQ(:PATH)% %RESPONSE_CODE%\\n\"}}
+";
+
 pub(super) fn groups() -> Vec<Group> {
     let routes = format!(
         "
@@ -96,6 +105,7 @@ pub(super) fn groups() -> Vec<Group> {
         bootstrap.listener(&Hcm {
             name,
             filters: &check(fields),
+            logs: LOG,
             ..Hcm::default()
         })
     });

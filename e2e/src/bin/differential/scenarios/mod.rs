@@ -8,6 +8,7 @@ mod access_log;
 mod admin;
 mod balance;
 mod compress;
+mod cors;
 mod fault;
 mod filters;
 mod grpc;
@@ -81,6 +82,7 @@ pub(crate) fn all() -> Vec<Group> {
         proxy_protocol::groups(),
         health_checks::groups(),
         filters::groups(),
+        cors::groups(),
         fault::groups(),
         compress::groups(),
         admin::groups(),
