@@ -40,6 +40,11 @@ pub struct ConnectionInfo {
     /// The protocols that the client offered, best first. Envoy: `application_protocols` of a filter chain
     /// match.
     pub application_protocols: Vec<Box<str>>,
+    /// Names for the way in which the client began TLS, where somebody looked. Envoy: `%TLS_JA3_FINGERPRINT%`
+    /// and `%TLS_JA4_FINGERPRINT%`.
+    pub ja3: Option<Box<str>>,
+    /// See [`ConnectionInfo::ja3`].
+    pub ja4: Option<Box<str>>,
     /// What a PROXY protocol header said beyond the addresses, by type, as far as the listener keeps it. Envoy:
     /// `pass_through_tlvs`.
     pub proxy_tlvs: Vec<(u8, Box<[u8]>)>,
@@ -64,6 +69,8 @@ impl ConnectionInfo {
             transport_protocol: None,
             server_name: None,
             application_protocols: Vec::new(),
+            ja3: None,
+            ja4: None,
             proxy_tlvs: Vec::new(),
             tls: None,
             transport_failure: None,

@@ -4,6 +4,9 @@
 //! again. [`HelloInspector`] is fed with bytes as they come, looks at each once, holds at most
 //! [`CLIENT_HELLO_MAX`] of them, and never panics.
 
+pub use crate::fingerprint::HelloShape;
+use crate::fingerprint::{ALPN, SERVER_NAME};
+
 /// The longest ClientHello, in bytes of its message; a longer one is [`Peek::TooLong`]. Envoy: 16 KiB.
 pub const CLIENT_HELLO_MAX: usize = 16 * 1024;
 /// The most records that one may come in; with more it is [`Peek::TooLong`].
@@ -15,9 +18,7 @@ const RECORD_HEADER: usize = 5;
 const MESSAGE_HEADER: usize = 4;
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
-const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
-const ALPN: u16 = 16;
 
 /// What a ClientHello says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -76,6 +77,15 @@ impl HelloInspector {
             self.done = self.step(*byte);
         }
         self.done.clone().unwrap_or(Peek::NeedMore)
+    }
+
+    /// What the ClientHello offers in all, once it is known to be one.
+    #[must_use]
+    pub fn shape(&self) -> Option<HelloShape> {
+        if !matches!(self.done, Some(Peek::Hello(_))) {
+            return None;
+        }
+        read_shape(Reader(self.message.get(MESSAGE_HEADER..)?))
     }
 
     fn step(&mut self, byte: u8) -> Option<Peek> {
@@ -193,6 +203,27 @@ fn read_hello(mut hello: Reader<'_>) -> Option<HelloFacts> {
         }
     }
     Some(facts)
+}
+
+fn read_shape(mut hello: Reader<'_>) -> Option<HelloShape> {
+    let mut shape = HelloShape {
+        version: hello.short()?,
+        ..HelloShape::default()
+    };
+    let _random = hello.take(32)?;
+    let _session = hello.field8()?;
+    let mut ciphers = hello.field16()?;
+    while let Some(cipher) = ciphers.short() {
+        shape.ciphers.push(cipher);
+    }
+    let _compression = hello.field8()?;
+    let Some(mut extensions) = hello.field16() else {
+        return Some(shape);
+    };
+    while let (Some(kind), Some(body)) = (extensions.short(), extensions.field16()) {
+        shape.extension(kind, body.0);
+    }
+    Some(shape)
 }
 
 /// The first host name of the list.

@@ -77,6 +77,7 @@ mod context;
 pub mod dev_ca;
 mod digest;
 mod error;
+mod fingerprint;
 pub mod inspector;
 mod metrics;
 mod secret;

@@ -116,6 +116,10 @@ pub struct TlsInspectorConfig {
     /// A ClientHello that does not fit into so many bytes closes the connection. Envoy: `max_client_hello_size`,
     /// 256 to 16384, which is the default.
     pub client_hello_max: usize,
+    /// `%TLS_JA3_FINGERPRINT%` is known. Envoy: `enable_ja3_fingerprinting`, false by default.
+    pub ja3: bool,
+    /// `%TLS_JA4_FINGERPRINT%` is known. Envoy: `enable_ja4_fingerprinting`, false by default.
+    pub ja4: bool,
 }
 
 impl Default for TlsInspectorConfig {
@@ -124,6 +128,8 @@ impl Default for TlsInspectorConfig {
             first_look: 2048,
             close_on_parsing_errors: false,
             client_hello_max: mesh_tls::inspector::CLIENT_HELLO_MAX,
+            ja3: false,
+            ja4: false,
         }
     }
 }

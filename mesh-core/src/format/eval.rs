@@ -239,6 +239,8 @@ fn write_fact<S: Sink>(
             put_joined(connection.transport_failure.as_deref(), out)
         }
         Fact::ServerName => put_text(connection.server_name.as_deref(), out),
+        Fact::Ja3 => put_text(connection.ja3.as_deref(), out),
+        Fact::Ja4 => put_text(connection.ja4.as_deref(), out),
         Fact::Flags => put_flags(context, ResponseFlag::short, out),
         Fact::FlagsLong => put_flags(context, ResponseFlag::long, out),
         Fact::RouteName => put_text(facts.route_name.as_deref(), out),

@@ -206,7 +206,12 @@ impl Direction {
         SCRATCH.with_borrow_mut(|scratch| {
             let limit = self.limit.min(scratch.len());
             let mut buffer = ReadBuf::new(scratch.get_mut(..limit).unwrap_or_default());
-            ready!(from.poll_read(cx, &mut buffer)).map_err(Fault::Reading)?;
+            match ready!(from.poll_read(cx, &mut buffer)) {
+                // TLS that ends without saying so: the socket has closed in an orderly way, and Envoy passes that on
+                // as an end.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                read => read.map_err(Fault::Reading)?,
+            }
             let mut chunk = buffer.filled();
             if chunk.is_empty() {
                 self.state = State::Ending;

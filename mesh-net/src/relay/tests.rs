@@ -139,7 +139,7 @@ async fn no_more_is_kept_than_the_limit() {
 }
 
 /// A stream whose peer has reset it.
-struct Broken;
+struct Broken(io::ErrorKind);
 
 impl AsyncRead for Broken {
     fn poll_read(
@@ -147,7 +147,7 @@ impl AsyncRead for Broken {
         _: &mut Context<'_>,
         _: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        Poll::Ready(Err(self.0.into()))
     }
 }
 
@@ -165,6 +165,18 @@ impl AsyncWrite for Broken {
     }
 }
 
+const RESET: Broken = Broken(io::ErrorKind::ConnectionReset);
+
+#[tokio::test]
+async fn tls_that_ends_without_saying_so_is_an_end() {
+    let (mut client, downstream) = duplex(8);
+    let cut = Broken(io::ErrorKind::UnexpectedEof);
+    let mut relay = Relay::new(downstream, cut, CHUNK_BYTES_MAX);
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(relay.poll(cx).is_pending());
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn a_failure_says_which_side() {
     let cx = &mut Context::from_waker(Waker::noop());
@@ -173,14 +185,14 @@ async fn a_failure_says_which_side() {
         other => panic!("{other:?}"),
     };
     let (_client, downstream) = duplex(8);
-    let read = side(Relay::new(downstream, Broken, CHUNK_BYTES_MAX).poll(cx));
+    let read = side(Relay::new(downstream, RESET, CHUNK_BYTES_MAX).poll(cx));
     assert_eq!(read, (Side::Upstream, io::ErrorKind::ConnectionReset));
     let (mut client, downstream) = duplex(8);
     client.write_all(b"x").await.unwrap();
-    let written = side(Relay::new(downstream, Broken, CHUNK_BYTES_MAX).poll(cx));
+    let written = side(Relay::new(downstream, RESET, CHUNK_BYTES_MAX).poll(cx));
     assert_eq!(written, (Side::Upstream, io::ErrorKind::BrokenPipe));
     let (_server, upstream) = duplex(8);
-    let read = side(Relay::new(Broken, upstream, CHUNK_BYTES_MAX).poll(cx));
+    let read = side(Relay::new(RESET, upstream, CHUNK_BYTES_MAX).poll(cx));
     assert_eq!(read, (Side::Downstream, io::ErrorKind::ConnectionReset));
 }
 

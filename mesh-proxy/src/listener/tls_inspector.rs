@@ -58,6 +58,7 @@ impl TlsInspector {
         match peek {
             Peek::Hello(hello) => {
                 self.found(hello, info);
+                self.name(&inspector, info);
                 Verdict::GoOn
             }
             Peek::NotTls => {
@@ -93,6 +94,18 @@ impl TlsInspector {
         // What is no text cannot be in a config either.
         let names = hello.alpn.into_iter().map(String::from_utf8);
         info.application_protocols = names.flatten().map(Into::into).collect();
+    }
+
+    /// Names the way in which the client began, where the config asks for that.
+    fn name(&self, inspector: &HelloInspector, info: &mut ConnectionInfo) {
+        if !(self.config.ja3 || self.config.ja4) {
+            return;
+        }
+        let Some(shape) = inspector.shape() else {
+            return;
+        };
+        info.ja3 = self.config.ja3.then(|| shape.ja3().into());
+        info.ja4 = self.config.ja4.then(|| shape.ja4().into());
     }
 
     /// What the connection begins with; [`Peek::NeedMore`] when that does not fit, and `None` when the client

@@ -21,7 +21,7 @@ use crate::{
     },
     language::{
         At, MessageSupport,
-        Support::{Enforced, Meaningless, Security, Unsupported},
+        Support::{Enforced, Meaningless, Security},
         is_security_type,
     },
     model::{ListenerFilter, ProxyProtocolConfig, TlsInspectorConfig},
@@ -53,8 +53,8 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
     MessageSupport {
         message: "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
         fields: &[
-            ("enable_ja3_fingerprinting", Unsupported),
-            ("enable_ja4_fingerprinting", Unsupported),
+            ("enable_ja3_fingerprinting", Enforced),
+            ("enable_ja4_fingerprinting", Enforced),
             ("initial_read_buffer_size", Enforced),
             ("close_connection_on_client_hello_parsing_errors", Enforced),
             ("max_client_hello_size", Enforced),
@@ -120,5 +120,7 @@ fn tls_inspector(from: &TlsInspector) -> TlsInspectorConfig {
         first_look: first.unwrap_or(default.first_look).min(client_hello_max),
         close_on_parsing_errors: from.close_connection_on_client_hello_parsing_errors,
         client_hello_max,
+        ja3: from.enable_ja3_fingerprinting.is_some_and(|on| on.value),
+        ja4: from.enable_ja4_fingerprinting.is_some_and(|on| on.value),
     }
 }

@@ -45,6 +45,7 @@ route_config:
       response_headers_to_add:
       - {{header: {{key: sni, value: '%REQUESTED_SERVER_NAME%'}}}}
       - {{header: {{key: version, value: '%DOWNSTREAM_TLS_VERSION%'}}}}
+      - {{header: {{key: ja4, value: '%TLS_JA4_FINGERPRINT%'}}}}
       - {{header: {{key: peer, value: '%DOWNSTREAM_PEER_URI_SAN%'}}}}
       - {{header: {{key: peer-subject, value: '%DOWNSTREAM_PEER_SUBJECT%'}}}}
       - {{header: {{key: peer-serial, value: '%DOWNSTREAM_PEER_SERIAL%'}}}}
@@ -125,7 +126,11 @@ pub(super) fn groups() -> Vec<Group> {
         ];
         let listener = |prefix: &str, filters: &str| format!("stat_prefix: {prefix}\n{filters}");
         let bootstrap = Bootstrap::default()
-            .chains("names", &listener("names", &inspector("")), &names.concat())
+            .chains(
+                "names",
+                &listener("names", &inspector(", enable_ja4_fingerprinting: true")),
+                &names.concat(),
+            )
             .chains("uninspected", &listener("uninspected", ""), &names.concat())
             .chains(
                 "permissive",
