@@ -351,7 +351,7 @@ fn listener_filters_that_are_known_are_kept_in_order() {
         typed("original_dst.v3.OriginalDst", ""),
         typed(
             "tls_inspector.v3.TlsInspector",
-            ", max_client_hello_size: 1000, close_connection_on_client_hello_parsing_errors: true",
+            ", max_client_hello_size: 1000, enable_ja4_fingerprinting: true, close_connection_on_client_hello_parsing_errors: true",
         ),
     ];
     let fields = format!(
@@ -376,6 +376,8 @@ fn listener_filters_that_are_known_are_kept_in_order() {
         first_look: 1000,
         close_on_parsing_errors: true,
         client_hello_max: 1000,
+        ja3: false,
+        ja4: true,
     };
     assert_eq!(*tls, expected);
     assert_eq!(listener.listener_filters_timeout, None);

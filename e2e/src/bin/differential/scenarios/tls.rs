@@ -285,6 +285,7 @@ fn answer(run: &mut Run<'_>, label: &str, mut connection: Connection) {
             for name in [
                 "sni",
                 "version",
+                "ja4",
                 "peer",
                 "peer-subject",
                 "peer-serial",
