@@ -29,6 +29,8 @@ mesh_core::stats! {
         counter downstream_cx_destroy_remote_active_rq,
         /// Connections closed because they were idle.
         counter downstream_cx_idle_timeout,
+        /// Connections whose clients were told to go for their age.
+        counter downstream_cx_max_duration_reached,
         /// Connections that broke the protocol.
         counter downstream_cx_protocol_error,
         /// Connections closed while draining.

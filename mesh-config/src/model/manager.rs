@@ -45,6 +45,11 @@ pub struct ConnectionManager {
     /// How long a stream may last; `None` is for ever. Envoy:
     /// `common_http_protocol_options.max_stream_duration`.
     pub max_stream_duration: Option<Duration>,
+    /// How old a connection may be before its client is told to take another; `None` is for ever. Envoy:
+    /// `common_http_protocol_options.max_connection_duration`.
+    pub max_connection_duration: Option<Duration>,
+    /// How long a client that was told so may stay idle on it. Envoy: `drain_timeout`, 5 s.
+    pub drain_timeout: Duration,
     /// `access_log_options`.
     pub access_log_options: AccessLogOptions,
 }

@@ -5,11 +5,12 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Poll, Waker},
+    time::Duration,
 };
 
 use http::Version;
 use mesh_client::{Manager, ManagerStats};
-use mesh_core::{ConnectionInfo, clock};
+use mesh_core::{ConnectionInfo, Timer, clock};
 use mesh_http::server::{Connection, Ended};
 use mesh_net::Stream;
 use tokio::sync::watch;
@@ -29,6 +30,9 @@ pub(super) async fn serve(
     let handler = manager.connection(info);
     let server = Arc::clone(&manager.config().server);
     let mut connection = pin!(Connection::new(stream, handler, server));
+    let config = manager.config();
+    let longest = config.max_connection_duration;
+    let mut age = longest.map(|longest| Age::new(longest, config.drain_timeout));
     let ended = loop {
         let now = *phase.borrow_and_update();
         match now {
@@ -57,6 +61,19 @@ pub(super) async fn serve(
                 }
                 told = Some(cx.waker().clone());
             }
+            if let Some(age) = &mut age
+                && age.timer.poll(cx).is_ready()
+            {
+                match age.next() {
+                    Old::Told => {
+                        stats.downstream_cx_max_duration_reached().inc();
+                        connection.as_mut().announce_close();
+                    }
+                    Old::Due => connection.as_mut().drain(),
+                }
+                // The next time is not known to anybody yet.
+                cx.waker().wake_by_ref();
+            }
             connection.as_mut().poll(cx).map(Some)
         });
         if let Some(ended) = turn.await {
@@ -76,6 +93,41 @@ pub(super) async fn serve(
         Ended::Closed => stats.downstream_cx_destroy_local().inc(),
     }
     connection.protocol()
+}
+
+/// Whose connection is too old, in two steps.
+struct Age {
+    timer: Timer,
+    /// How long the client may stay once it is told.
+    stay: Duration,
+    told: bool,
+}
+
+enum Old {
+    /// The client is told to go.
+    Told,
+    /// It has had its time.
+    Due,
+}
+
+impl Age {
+    fn new(longest: Duration, stay: Duration) -> Self {
+        Self {
+            timer: Timer::at(clock::now() + longest),
+            stay,
+            told: false,
+        }
+    }
+
+    /// What is due now that the time is over.
+    fn next(&mut self) -> Old {
+        if std::mem::replace(&mut self.told, true) {
+            self.timer.set(None);
+            return Old::Due;
+        }
+        self.timer.set(Some(clock::now() + self.stay));
+        Old::Told
+    }
 }
 
 /// Ready when the phase is not the one that was seen.

@@ -298,3 +298,19 @@ fn a_unix_socket_gets_other_options_where_it_is() {
     let mut after = std::os::unix::net::UnixStream::connect(&path).unwrap();
     assert_eq!(answer(&mut after), Some('z'));
 }
+
+#[test]
+fn a_client_whose_connection_is_old_is_told_to_go_with_its_next_answer() {
+    let rig = Rig::new(&[]);
+    let age = "stat_prefix: i, drain_timeout: 600s, common_http_protocol_options: {max_connection_duration: 0.05s},";
+    let old = chain("c", "", "x").replace("stat_prefix: i,", age);
+    rig.apply(&[listener("l", 0, &[old])]).unwrap();
+    let mut connection = open(rig.address("l"));
+    let told = until(Deadline::default(), || {
+        let (body, last) = ask(&mut connection);
+        assert_eq!(body, "x");
+        last.then_some(())
+    });
+    assert!(told.is_some());
+    assert!(connection.closes());
+}

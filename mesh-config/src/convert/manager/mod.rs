@@ -3,7 +3,7 @@
 mod edge;
 mod server;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -68,6 +68,9 @@ pub(super) const SUPPORT: &[MessageSupport] = &[
     },
 ];
 
+/// How long a client that was told to go may stay, when the config does not say.
+const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+
 pub(super) fn convert(
     cx: &Context<'_>,
     at: &At<'_>,
@@ -82,6 +85,11 @@ pub(super) fn convert(
     let at_common = at.field("common_http_protocol_options");
     let at_longest = at_common.field("max_stream_duration");
     let max_stream_duration = value::timeout(cx, &at_longest, longest, None);
+    let leave_at = at.field("drain_timeout");
+    let drain_timeout = value::duration(cx, &leave_at, from.drain_timeout.as_ref());
+    let longest = common.and_then(|common| common.max_connection_duration.as_ref());
+    let at_longest = at_common.field("max_connection_duration");
+    let max_connection_duration = value::timeout(cx, &at_longest, longest, None);
     let access_log_options = access_log_options(cx, at, from);
     let server = server::convert(cx, at, from);
     let from_elsewhere;
@@ -127,6 +135,8 @@ pub(super) fn convert(
         router: chain.router.unwrap_or_default(),
         access_log,
         max_stream_duration,
+        max_connection_duration,
+        drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT_DEFAULT),
         access_log_options,
     })
 }

@@ -35,6 +35,8 @@ pub(in crate::convert) const SUPPORT: &[MessageSupport] = &[
             ("stream_idle_timeout", Enforced),
             ("request_timeout", Enforced),
             ("request_headers_timeout", Enforced),
+            // Of connections that are too old; those of a config that goes have the process's own times.
+            ("drain_timeout", Enforced),
             ("delayed_close_timeout", Enforced),
         ],
     },
@@ -153,19 +155,9 @@ fn common(
     let limit = count_limit(cx, &at.field("max_headers_count"), from.max_headers_count);
     config.limits.count = limit.unwrap_or(config.limits.count);
     config.max_requests = nonzero(from.max_requests_per_connection);
-    for (field, set) in [
-        (
-            "max_connection_duration",
-            from.max_connection_duration.is_some(),
-        ),
-        (
-            "max_response_headers_kb",
-            from.max_response_headers_kb.is_some(),
-        ),
-    ] {
-        if set {
-            cx.unsupported(&at.field(field), &format!("{COMMON}.{field}"), None);
-        }
+    if from.max_response_headers_kb.is_some() {
+        let field = "max_response_headers_kb";
+        cx.unsupported(&at.field(field), &format!("{COMMON}.{field}"), None);
     }
 }
 

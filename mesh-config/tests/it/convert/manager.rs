@@ -200,21 +200,28 @@ fn routes_from_elsewhere_need_an_elsewhere() {
 }
 
 #[test]
+fn connections_may_have_an_age() {
+    let second = "common_http_protocol_options: {max_connection_duration: 1s}";
+    let limit = |fields| manager(fields).max_connection_duration;
+    assert_eq!(limit(second), Some(SECOND));
+    assert_eq!(limit(""), None);
+}
+
+#[test]
 fn what_is_not_done_is_reported() {
     assert_eq!(
         paths(&manager_text(
             "tracing: {}\nlocal_reply_config: {}\n\
-             drain_timeout: 1s\ncommon_http_protocol_options: {max_connection_duration: 1s}\n\
+             common_http_protocol_options: {max_response_headers_kb: 1}\n\
              http_protocol_options: {allow_absolute_url: false}\nhttp2_protocol_options: {allow_metadata: true, \
              override_stream_error_on_invalid_http_message: false}"
         )),
         [
             "tracing",
             "http2_protocol_options.allow_metadata",
-            "drain_timeout",
             "local_reply_config",
             "http2_protocol_options.override_stream_error_on_invalid_http_message",
-            "common_http_protocol_options.max_connection_duration",
+            "common_http_protocol_options.max_response_headers_kb",
             "http_protocol_options.allow_absolute_url",
         ]
         .map(|path| format!("{AT}.{path}"))

@@ -16,6 +16,10 @@ pub(super) fn groups() -> Vec<Group> {
     };
     let bootstrap = Bootstrap::default()
         .listener(&with(
+            "aging",
+            "common_http_protocol_options: {max_connection_duration: 0.3s}\ndrain_timeout: 0.5s",
+        ))
+        .listener(&with(
             "idle",
             "common_http_protocol_options: {idle_timeout: 0.2s}\ndrain_timeout: 0.1s",
         ))
@@ -35,6 +39,7 @@ pub(super) fn groups() -> Vec<Group> {
         bootstrap,
         [
             ("http/idle_timeout", idle_timeout),
+            ("http/old_connections", old_connections),
             ("http/request_headers_timeout", request_headers_timeout),
             ("http/request_timeout", request_timeout),
             ("http/stream_idle_timeout", stream_idle_timeout),
@@ -55,6 +60,31 @@ fn idle_timeout(run: &mut Run<'_>) -> Result<()> {
         "http.idle.downstream_cx_idle_timeout",
         "http.idle.downstream_rq_total",
     ])
+}
+
+fn old_connections(run: &mut Run<'_>) -> Result<()> {
+    let reached = "http.aging.downstream_cx_max_duration_reached";
+    // The next answer says that it is the last.
+    let connection = run.open("aging")?;
+    let connection = run.send_on(connection, get("/1").on("aging").expect(200).fate())?;
+    run.await_counter(reached, 1)?;
+    let mut connection = run.send_on(connection, get("/2").on("aging").expect(200).fate())?;
+    run.note("closed after that", connection.closes().to_string());
+    // One that says nothing goes in time.
+    let mut silent = run.open("aging")?;
+    run.await_counter(reached, 2)?;
+    run.note("silent one is closed", silent.closes().to_string());
+    // A request that runs is answered.
+    run.up["a"].on("/slow", [Reply::ok("late").after("old")]);
+    let sent = run.start(get("/slow").on("aging").expect(200))?;
+    run.await_counter(reached, 3)?;
+    run.up["a"].release("old");
+    run.finish(sent)?;
+    let mut client = run.open_http2("aging", &[])?;
+    run.send_http2_on(&mut client, get("/h2").on("aging").expect(200))?;
+    let went = client.go_away();
+    run.note("goes away", format!("{:?}", went.map(|(_, reason)| reason)));
+    run.await_counter(reached, 4)
 }
 
 fn request_headers_timeout(run: &mut Run<'_>) -> Result<()> {
