@@ -18,6 +18,7 @@ use mesh_xds::{
 };
 use tokio::sync::{mpsc, watch};
 
+use crate::serve::Proven;
 use crate::{
     check::Checker,
     load::Loads,
@@ -64,6 +65,10 @@ pub struct Settings {
     pub resync_interval: Duration,
     /// How often proxies report load. Default 10 s.
     pub load_reporting_interval: Duration,
+    /// With this, a proxy gets a service's config only if a URI in its certificate is this and then the service
+    /// (or the id, where nodes are grouped by it), such as `spiffe://example.org/` and `shop`. `None` by default:
+    /// a node is who it says it is.
+    pub identity_prefix: Option<String>,
 }
 
 impl Default for Settings {
@@ -74,6 +79,7 @@ impl Default for Settings {
             strict: false,
             resync_interval: Duration::from_secs(30),
             load_reporting_interval: Duration::from_secs(10),
+            identity_prefix: None,
         }
     }
 }
@@ -204,8 +210,25 @@ impl Control {
             report_endpoint_granularity: true,
             ..LrsSettings::default()
         };
-        XdsService::builder(self.0.cache.clone())
-            .load_reports(self.0.loads.clone(), settings)
+        let builder =
+            XdsService::builder(self.0.cache.clone()).load_reports(self.0.loads.clone(), settings);
+        let Some(prefix) = self.0.settings.identity_prefix.clone() else {
+            return builder.build();
+        };
+        let group_by = self.0.settings.group_by;
+        let counters = self.0.counters.clone();
+        builder
+            .admit(move |node, connection| {
+                let identity = format!("{prefix}{}", group_by.group(node));
+                let proven = connection.get::<Proven>();
+                if proven.is_some_and(|proven| proven.has(&identity)) {
+                    return Ok(());
+                }
+                counters.connection_failure().inc();
+                let reason = format!("the certificate of {:?} has no URI {identity}", node.id);
+                tracing::warn!("{reason}");
+                Err(reason)
+            })
             .build()
     }
 

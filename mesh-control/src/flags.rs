@@ -57,7 +57,8 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_client_ca: Option<PathBuf>,
 
-    /// How a URI in the certificates of proxies must begin, such as spiffe://example.org/.
+    /// How a URI in the certificates of proxies must begin, such as spiffe://example.org/. The rest of it has to be
+    /// what the proxy says that it is: its service, or its id with --group-by id.
     #[arg(long, value_name = "PREFIX", requires = "tls_client_ca")]
     pub(crate) tls_client_uri_prefix: Option<String>,
 

@@ -119,6 +119,9 @@ async fn serve_all(flags: &Flags) -> anyhow::Result<()> {
     let stats = Stats::new();
     let mut settings = Settings::default();
     settings.strict = flags.strict;
+    settings
+        .identity_prefix
+        .clone_from(&flags.tls_client_uri_prefix);
     settings.group_by = flags.group_by.into();
     settings.resync_interval = Duration::from_secs(flags.resync_interval_s.max(1));
     settings.load_reporting_interval = Duration::from_secs(flags.load_interval_s.max(1));

@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use anyhow::{Context as _, ensure};
 use mesh_core::stats::Scope;
 use mesh_tls::{
     DownstreamTlsConfig, FileSecret, FilesSource, KeeperStats, SanMatcher, SecretKeeper,
-    TlsAcceptor, TlsParams, TlsStats, TlsStream, Trust, TrustBundle, ValidationConfig,
+    TlsAcceptor, TlsParams, TlsSession, TlsStats, TlsStream, Trust, TrustBundle, ValidationConfig,
     rotation::ChainPolicy,
 };
 use tokio::{
@@ -57,9 +58,9 @@ async fn accept(
     tls: Option<TlsAcceptor>,
     connections: mpsc::Sender<io::Result<Io>>,
 ) {
-    let room = std::sync::Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let room = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     loop {
-        let Ok(permit) = std::sync::Arc::clone(&room).acquire_owned().await else {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
             return;
         };
         let (stream, peer) = match listener.accept().await {
@@ -102,10 +103,32 @@ enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connected for Io {
-    type ConnectInfo = ();
+/// The URIs in the certificate that a client has proven to be its own.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Proven(Arc<[Box<str>]>);
 
-    fn connect_info(&self) {}
+impl Proven {
+    fn of(session: &TlsSession) -> Self {
+        let peer = session.peer.iter().filter(|peer| peer.is_validated());
+        let uris = peer.flat_map(|peer| peer.certificate().uris());
+        Self(uris.map(Into::into).collect())
+    }
+
+    /// Whether one of them is this.
+    pub(crate) fn has(&self, uri: &str) -> bool {
+        self.0.iter().any(|own| **own == *uri)
+    }
+}
+
+impl Connected for Io {
+    type ConnectInfo = Proven;
+
+    fn connect_info(&self) -> Proven {
+        match self {
+            Self::Plain(_) => Proven::default(),
+            Self::Tls(stream) => Proven::of(stream.session()),
+        }
+    }
 }
 
 impl AsyncRead for Io {

@@ -1,20 +1,32 @@
 //! xDS over mutual TLS.
 
 use std::{
+    net::SocketAddr,
     path::Path,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use mesh_control::{Control, Settings, TlsFiles, serve};
-use mesh_core::stats::{Registry as Stats, Scope};
+use mesh_core::{
+    Rng,
+    stats::{Registry as Stats, Scope},
+};
 use mesh_tls::{
     Identity, Secret, SpiffeId, TlsConnector, TlsParams, TlsStats, Trust, TrustBundle,
     UpstreamTlsConfig, ValidationConfig, dev_ca::DevCa,
 };
+use mesh_xds::{
+    Accept, Event, Reconnect, Rejection, ResourceType, Subscriber, SubscriberConfig, Variant,
+    transport::{Driver, Handler, Interest, Stream},
+    wire::Node,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::mpsc,
 };
+
+use crate::support::{MESH, knowledge, told};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -91,6 +103,107 @@ async fn only_who_proves_who_he_is_is_served() {
     // Nobody was disturbed by that.
     let again = settings(&connector(&ours, Some("shop")), port).await;
     assert!(again.is_ok(), "{again:?}");
+}
+
+/// Plain bytes in, mutual TLS out.
+async fn tunnel(connector: TlsConnector, port: u16) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((mut plain, _)) = listener.accept().await {
+            let socket = TcpStream::connect(("127.0.0.1", port))
+                .await
+                .expect("connected");
+            let mut secure = connector.connect(socket).await.expect("a handshake");
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut plain, &mut secure).await },
+            );
+        }
+    });
+    address
+}
+
+/// Tells whether the first news is a resource, or why the stream has ended.
+struct First(mpsc::UnboundedSender<Result<String, String>>);
+
+impl Accept for First {
+    fn accept(&mut self, _: ResourceType, name: &str, _: &bytes::Bytes) -> Result<(), Rejection> {
+        let _ = self.0.send(Ok(name.to_owned()));
+        Ok(())
+    }
+}
+
+impl Handler for First {
+    fn on_events(&mut self, _: Instant, _: Vec<Event>, _: &mut Interest) {}
+
+    fn on_connection(&mut self, connected: bool, reason: &str) {
+        if !connected {
+            let _ = self.0.send(Err(reason.to_owned()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sidecar_gets_what_is_its_own_services() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let now = SystemTime::now();
+    let ca = DevCa::new("example.org".parse().expect("a domain"), now).expect("a CA");
+    let ids = ["control", "shop"].map(|name| -> SpiffeId {
+        format!("spiffe://example.org/{name}")
+            .parse()
+            .expect("an id")
+    });
+    ca.write(folder.path(), &ids, now, DAY).expect("written");
+    let files = TlsFiles {
+        certificate_chain: folder.path().join("control/svid.pem"),
+        private_key: folder.path().join("control/key.pem"),
+        client_ca: Some(folder.path().join("bundle.pem")),
+        client_uri_prefix: Some("spiffe://example.org/".to_owned()),
+    };
+    let acceptor = files
+        .acceptor(&Scope::detached())
+        .await
+        .expect("good files");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let port = listener.local_addr().expect("an address").port();
+    let mut settings = Settings::default();
+    settings
+        .identity_prefix
+        .clone_from(&files.client_uri_prefix);
+    let (news, registry) = told();
+    news.send(Ok(knowledge(MESH))).expect("heard");
+    let control = Control::start(settings, vec![registry], Stats::new()).expect("started");
+    let serving = control.clone();
+    tokio::spawn(
+        async move { serve(&serving, listener, Some(acceptor), std::future::pending()).await },
+    );
+    control.published().await;
+    let address = tunnel(connector(folder.path(), Some("shop")), port).await;
+    let first = async |cluster: &str| {
+        let node = Node {
+            id: "one".to_owned(),
+            cluster: cluster.to_owned(),
+            ..Node::default()
+        };
+        let mut subscriber = Subscriber::new(SubscriberConfig::new(node, Variant::Delta));
+        subscriber.subscribe_all(mesh_core::clock::now(), ResourceType::Cluster);
+        let stream = Stream::aggregated(Variant::Delta, [&*format!("http://{address}")]);
+        let (told, mut hears) = mpsc::unbounded_channel();
+        let reconnect = Reconnect::new(1).expect("a server");
+        let stream = stream.expect("a stream");
+        let (driver, _commands) =
+            Driver::new(subscriber, First(told), stream, reconnect, Rng::seeded(1));
+        let driving = tokio::spawn(driver.run());
+        let first = tokio::time::timeout(Duration::from_secs(20), hears.recv()).await;
+        driving.abort();
+        first.expect("something is told").expect("something")
+    };
+    let refused = first("users").await.expect_err("another service's config");
+    assert!(
+        refused.contains("has no URI spiffe://example.org/users"),
+        "{refused}"
+    );
+    first("shop").await.expect("its own config");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use envoy_types::pb::envoy::{
 };
 use futures_core::Stream;
 use futures_util::StreamExt as _;
-use http::{HeaderValue, Request, Response, header};
+use http::{Extensions, HeaderValue, Request, Response, header};
 use http_body::Body as HttpBody;
 use mesh_core::clock;
 use prost::Message;
@@ -81,9 +81,14 @@ pub struct XdsService(Arc<Settings>);
 struct Settings {
     cache: SnapshotCache,
     lrs: Option<(Arc<dyn LoadSink>, LrsSettings)>,
+    /// Who gets anything; everybody without one.
+    admit: Option<Arc<Admit>>,
     /// Becomes true when all streams shall end: none of them would by itself.
     closing: watch::Sender<bool>,
 }
+
+/// Whether a node is who it says it is, by what is known of its connection: why not.
+type Admit = dyn Fn(&Node, &Extensions) -> Result<(), String> + Send + Sync;
 
 /// Ends all streams when the server is shut down, or its future dropped.
 struct CloseOnDrop(Arc<Settings>);
@@ -119,6 +124,17 @@ impl XdsServiceBuilder {
         self
     }
 
+    /// Gives config only to nodes that `admit` says yes to; others are told why not. It sees the extensions of
+    /// the stream's request, in which tonic has the connection's `ConnectInfo`.
+    #[must_use]
+    pub fn admit(
+        mut self,
+        admit: impl Fn(&Node, &Extensions) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        self.0.admit = Some(Arc::new(admit));
+        self
+    }
+
     /// The service.
     #[must_use]
     pub fn build(self) -> XdsService {
@@ -133,6 +149,7 @@ impl XdsService {
         XdsServiceBuilder(Settings {
             cache,
             lrs: None,
+            admit: None,
             closing: watch::Sender::new(false),
         })
     }
@@ -182,7 +199,7 @@ impl XdsService {
         Body::new(GrpcBody::new(payloads.take_until(closed)))
     }
 
-    fn answer<B>(&self, method: Option<Method>, body: B) -> Body
+    fn answer<B>(&self, method: Option<Method>, extensions: Extensions, body: B) -> Body
     where
         B: HttpBody + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -196,7 +213,12 @@ impl XdsService {
                     Some(MESSAGE_BYTES_MAX),
                 );
                 let cache = self.0.cache.clone();
-                self.body(Session::new(requests, cache, variant, only))
+                let admit = self.0.admit.clone();
+                let admit = Box::new(move |node: &Node| match admit {
+                    Some(admit) => admit(node, &extensions).map_err(Status::permission_denied),
+                    None => Ok(()),
+                });
+                self.body(Session::new(requests, cache, (variant, only), admit))
             }
             Some(Method::ClientStatus) => {
                 let cache = self.0.cache.clone();
@@ -228,7 +250,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let mut response = Response::new(self.answer(Method::of(head.uri.path()), body));
+        let mut response =
+            Response::new(self.answer(Method::of(head.uri.path()), head.extensions, body));
         let grpc = HeaderValue::from_static("application/grpc");
         response.headers_mut().insert(header::CONTENT_TYPE, grpc);
         std::future::ready(Ok(response))

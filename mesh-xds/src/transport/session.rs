@@ -10,7 +10,7 @@ use tonic::{Status, Streaming};
 use crate::{
     ResourceType, Variant,
     server::{Connection, Payload, SnapshotCache},
-    wire::Request,
+    wire::{Node, Request},
 };
 
 /// How many requests are read before a response is written: the rest waits in the connection's window.
@@ -26,15 +26,20 @@ pub(super) struct Session {
     only: Option<ResourceType>,
     /// Opened by the first request, which says who asks.
     connection: Option<Connection>,
+    /// Whether that one may; it is asked once.
+    admit: Option<Admit>,
     timer: Timer,
 }
+
+/// Whether a node is who it says it is.
+pub(super) type Admit = Box<dyn FnOnce(&Node) -> Result<(), Status> + Send>;
 
 impl Session {
     pub(super) const fn new(
         requests: Streaming<Request>,
         cache: SnapshotCache,
-        variant: Variant,
-        only: Option<ResourceType>,
+        (variant, only): (Variant, Option<ResourceType>),
+        admit: Admit,
     ) -> Self {
         Self {
             requests,
@@ -43,6 +48,7 @@ impl Session {
             variant,
             only,
             connection: None,
+            admit: Some(admit),
             timer: Timer::new(),
         }
     }
@@ -69,6 +75,9 @@ impl Session {
             let node = request.node().cloned().ok_or_else(|| {
                 Status::invalid_argument("the first request of a stream must have a node")
             })?;
+            if let Some(admit) = self.admit.take() {
+                admit(&node)?;
+            }
             self.connection = Some(self.cache.connect(node, self.variant, self.only));
         }
         if let Some(connection) = &self.connection {

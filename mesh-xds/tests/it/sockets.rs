@@ -15,6 +15,7 @@ use envoy_types::pb::envoy::{
         status::v3::{ClientStatusRequest, ClientStatusResponse},
     },
 };
+use http_body_util::BodyExt as _;
 use mesh_core::Rng;
 use mesh_xds::{
     Accept, Event, Reconnect, Rejection,
@@ -26,11 +27,12 @@ use mesh_xds::{
         Commands, Driver, FileDriver, FileSource, Handler, Interest, LoadDriver, PathConfigSource,
         Stream, XdsService,
     },
-    wire::DiscoveryResponse,
+    wire::{DeltaDiscoveryRequest, DiscoveryResponse, Node},
 };
 use prost::Message as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
+use tower_service::Service as _;
 
 use crate::support::{accept, any, body, content, entry, node};
 
@@ -255,7 +257,7 @@ async fn config_outlives_the_server_and_is_confirmed_by_the_next() {
 
 #[tokio::test]
 async fn a_push_reaches_many_and_one_who_does_not_read_holds_up_nobody() {
-    let group = |_: &envoy_types::pb::envoy::config::core::v3::Node| "all".to_owned();
+    let group = |_: &Node| "all".to_owned();
     let cache = SnapshotCache::new(group, "cp");
     let large = "x".repeat(1 << 20);
     cache.set_snapshot("all", snapshot(&[("a", "1")]));
@@ -265,7 +267,7 @@ async fn a_push_reaches_many_and_one_who_does_not_read_holds_up_nobody() {
         let channel = tonic::transport::Endpoint::from_shared(server.uri())
             .unwrap()
             .connect_lazy();
-        let hello = mesh_xds::wire::DeltaDiscoveryRequest {
+        let hello = DeltaDiscoveryRequest {
             node: Some(node("silent")),
             type_url: Cluster.type_url().to_owned(),
             ..Default::default()
@@ -390,15 +392,57 @@ async fn csds_tells_what_each_client_has() {
     assert_eq!(rows[0].xds_config.as_ref().unwrap().value, body("a", "1"));
 }
 
+#[tokio::test]
+async fn a_node_gets_nothing_unless_it_is_admitted() {
+    #[derive(Clone)]
+    struct Proven(&'static str);
+    let cache = SnapshotCache::new(NodeId, "cp");
+    cache.set_snapshot("shop", snapshot(&[("a", "1")]));
+    let service = XdsService::builder(cache)
+        .admit(|node, connection| match connection.get::<Proven>() {
+            Some(proven) if proven.0 == node.id => Ok(()),
+            _ => Err(format!("you are not {}", node.id)),
+        })
+        .build();
+    let ask = async |proven: Option<&'static str>| {
+        let request = DeltaDiscoveryRequest {
+            node: Some(Node {
+                id: "shop".to_owned(),
+                ..Node::default()
+            }),
+            type_url: Cluster.type_url().to_owned(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        let bytes = request.encode_to_vec();
+        let mut frame = vec![0];
+        frame.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
+        frame.extend(bytes);
+        let mut request = http::Request::new(http_body_util::Full::new(Bytes::from(frame)));
+        let path =
+            "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+        *request.uri_mut() = path.parse().unwrap();
+        if let Some(name) = proven {
+            request.extensions_mut().insert(Proven(name));
+        }
+        let mut service = service.clone();
+        let response = service.call(request).await.unwrap();
+        response.into_body().frame().await.unwrap().unwrap()
+    };
+    for refused in [None, Some("users")] {
+        let trailers = ask(refused).await.into_trailers().unwrap();
+        assert_eq!(trailers["grpc-status"], "7");
+        assert_eq!(trailers["grpc-message"], "you%20are%20not%20shop");
+    }
+    // Its request was all it had to say.
+    let trailers = ask(Some("shop")).await.into_trailers().unwrap();
+    assert_eq!(trailers["grpc-status"], "0");
+}
+
 #[derive(Default)]
 struct Sink(Mutex<Vec<(String, Vec<ClusterLoad>)>>);
 
 impl LoadSink for Sink {
-    fn on_report(
-        &self,
-        node: &envoy_types::pb::envoy::config::core::v3::Node,
-        clusters: Vec<ClusterLoad>,
-    ) {
+    fn on_report(&self, node: &Node, clusters: Vec<ClusterLoad>) {
         self.0.lock().unwrap().push((node.id.clone(), clusters));
     }
 }
