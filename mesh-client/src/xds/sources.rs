@@ -175,7 +175,12 @@ impl Sources {
         let (driver, commands) = FileDriver::new(source, ty, subscriber, handler);
         let language = self.language.clone();
         let parse = move |path: &Path, bytes: &[u8]| parse(&language, path, bytes);
-        tokio::spawn(driver.run(parse, failed));
+        let receiver = shared.clone();
+        let refused = move |reason: &str| {
+            failed(reason);
+            receiver.lock().status.on_rejected(ty, "");
+        };
+        tokio::spawn(driver.run(parse, refused));
         Some(Live {
             commands,
             saving: None,

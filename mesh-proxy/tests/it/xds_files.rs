@@ -101,6 +101,13 @@ dynamic_resources: {{cds_config: {}, lds_config: {}}}
         .take_through(|line| line.contains("rds.yaml"));
     said.expect("it says nothing");
     assert_eq!(ask(&mut connection), "b");
+    replace(&file("cds.yaml"), "resources: [{'@type': nonsense}]");
+    let counted = until(Deadline::default(), || {
+        let rejected = proxy.admin().stat("cluster_manager.cds.update_rejected");
+        rejected.ok().filter(|count| *count >= 1)
+    });
+    counted.expect("it is not counted");
+    assert_eq!(ask(&mut connection), "b");
     let removed = until(Deadline::default(), || {
         std::fs::remove_dir_all(&folder).ok()
     });
