@@ -443,7 +443,9 @@ impl Cluster {
         config: model::EndpointConfig,
         known: &HashMap<Address, Arc<EndpointState>>,
     ) -> Arc<Endpoint> {
-        let state = known.get(&address).cloned().unwrap_or_else(|| {
+        let before = known.get(&address).cloned();
+        let is_new = before.is_none();
+        let state = before.unwrap_or_else(|| {
             let generation = Arc::clone(&self.state.generation);
             Arc::new(EndpointState::new(address, generation))
         });
@@ -460,6 +462,9 @@ impl Cluster {
         endpoint.metadata = config.metadata;
         let labels = config.socket_labels.as_deref().unwrap_or_default();
         endpoint.transport_socket = TransportSocketMatch::pick(&self.config.socket_matches, labels);
+        if is_new {
+            self.sockets.count_match(endpoint.transport_socket);
+        }
         Arc::new(endpoint)
     }
 

@@ -246,6 +246,17 @@ impl<'a> Keeping<'a> {
 pub(crate) struct Sockets {
     /// The cluster's own way, then those of its matches: an endpoint says which by its number.
     list: Vec<Option<Arc<UpstreamSocket>>>,
+    /// The names of both, and what is counted of them.
+    matches: Vec<(String, MatchStats)>,
+}
+
+mesh_core::stats! {
+    /// What is counted of one of `transport_socket_matches`, as `cluster.<name>.<match>.<stat>`; `default` stands for
+    /// the cluster's own.
+    struct MatchStats {
+        /// Endpoints that fit when they were new.
+        counter total_match_count,
+    }
 }
 
 impl Sockets {
@@ -262,9 +273,12 @@ impl Sockets {
         let is = |socket: &Option<Arc<UpstreamSocket>>, tls: &Option<&Arc<UpstreamTls>>| {
             socket.as_ref().map(|socket| socket.config()) == *tls
         };
+        let names = cluster.socket_matches.iter().map(|one| one.name.as_str());
+        let names: Vec<_> = ["default"].into_iter().chain(names).collect();
         if let Some(before) = before.filter(|before| {
             before.list.len() == wanted.len()
                 && before.list.iter().zip(&wanted).all(|(a, b)| is(a, b))
+                && before.matches.iter().map(|(name, _)| name).eq(&names)
         }) {
             return Arc::clone(before);
         }
@@ -276,12 +290,26 @@ impl Sockets {
         };
         Arc::new(Self {
             list: wanted.into_iter().map(|tls| tls.map(socket)).collect(),
+            matches: names
+                .into_iter()
+                .map(|name| {
+                    let stats = MatchStats::register(&scope.scope(&format!("{name}.")));
+                    (name.to_owned(), stats)
+                })
+                .collect(),
         })
     }
 
     /// The secrets of all of them.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &SocketSecrets> {
         self.list.iter().flatten().map(|socket| &socket.secrets)
+    }
+
+    /// An endpoint is new, and connected to by the one of that number.
+    pub(crate) fn count_match(&self, number: usize) {
+        if let Some((_, stats)) = self.matches.get(number) {
+            stats.total_match_count().inc();
+        }
     }
 
     /// How `endpoint` is connected to, if that is encrypted.

@@ -1,6 +1,11 @@
 //! Certificates and anchors that a control plane sends.
 
-use std::time::SystemTime;
+use std::{
+    net::{SocketAddr, TcpStream},
+    os::unix::net::UnixListener,
+    path::PathBuf,
+    time::SystemTime,
+};
 
 use e2e::{
     client::Connection,
@@ -22,8 +27,13 @@ const TLS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3
 
 /// A listener whose certificate and anchors are secrets; clients have to be shop.
 fn bootstrap(plane: &Plane) -> String {
+    bootstrap_from(plane, "ads: {}")
+}
+
+/// The same with secrets from elsewhere, as a field of `sds_config`.
+fn bootstrap_from(plane: &Plane, source: &str) -> String {
     let sds = |name: &str| {
-        format!("{{name: {name}, sds_config: {{ads: {{}}, resource_api_version: V3}}}}")
+        format!("{{name: {name}, sds_config: {{{source}, resource_api_version: V3}}}}")
     };
     let listener = format!(
         "static_resources:
@@ -132,4 +142,67 @@ fn a_listener_waits_for_its_secrets_and_follows_them() {
     let secrets = page["configs"].as_array().unwrap();
     assert_eq!(secrets.len(), 2);
     assert!(!page.to_string().contains("PRIVATE KEY"), "{page}");
+}
+
+/// A Unix socket behind which a server of TCP is; the file goes with it.
+struct Doorway(PathBuf);
+
+impl Doorway {
+    fn to(address: SocketAddr) -> Self {
+        let name = format!("mesh-sds-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener = UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || {
+            for near in listener.incoming().flatten() {
+                let far = TcpStream::connect(address).unwrap();
+                let (mut near_in, mut far_out) =
+                    (near.try_clone().unwrap(), far.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut near_in, &mut far_out));
+                std::thread::spawn(move || std::io::copy(&mut &far, &mut &near));
+            }
+        });
+        Self(path)
+    }
+}
+
+impl Drop for Doorway {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// A SPIRE agent is just that: a server of SDS on a Unix socket.
+#[test]
+fn secrets_come_from_a_server_on_a_unix_socket() {
+    let plane = Plane::start();
+    let ca = DevCa::new("example.org".parse().unwrap(), SystemTime::now()).unwrap();
+    publish(&plane, &ca, &issue(&ca, "cart"));
+    let doorway = Doorway::to(plane.control.address);
+    let source = "api_config_source: {api_type: GRPC, transport_api_version: V3, \
+        grpc_services: [{envoy_grpc: {cluster_name: agent}}]}";
+    let yaml = bootstrap_from(&plane, source);
+    // Nothing but the secrets is dynamic.
+    let (node, rest) = yaml.split_once("dynamic_resources:").unwrap();
+    let (_, statics) = rest.split_once("static_resources:").unwrap();
+    let agent = format!(
+        "static_resources:{statics}  - name: agent
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{http2_protocol_options: {{}}}}
+    load_assignment:
+      cluster_name: agent
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{pipe: {{path: {:?}}}}}}}}}]}}]
+",
+        doorway.0
+    );
+    let proxy = start(&(node.to_owned() + &agent));
+    let shop = issue(&ca, "shop");
+    let before = shown(&mut connect(&proxy, &shop)).expect("it answers");
+    publish(&plane, &ca, &issue(&ca, "cart"));
+    let rotated = until(Deadline::default(), || {
+        let certificate = shown(&mut connect(&proxy, &shop))?;
+        (certificate != before).then_some(())
+    });
+    rotated.expect("it still shows the old certificate");
 }

@@ -139,6 +139,11 @@ proptest! {
         let mut inspector = HelloInspector::new();
         let peek = inspector.push(&bytes);
         prop_assert!(inspector.seen() <= bytes.len());
+        let shape = inspector.shape();
+        prop_assert_eq!(shape.is_some(), matches!(peek, Peek::Hello(_)));
+        if let Some(shape) = shape {
+            prop_assert_eq!((shape.ja3().len(), shape.ja4().len()), (32, 36));
+        }
         prop_assert!(peek == Peek::NeedMore || inspector.push(&[]) == peek);
     }
 

@@ -264,6 +264,14 @@ fn spiffe(run: &mut Run<'_>) -> Result<()> {
 fn matches(run: &mut Run<'_>) -> Result<()> {
     run.send(get("/matchtls/x").expect(200))?;
     run.send(get("/matchbare/x").expect(200))?;
+    run.gauges(&[
+        "cluster.matchtls.tls.total_match_count",
+        "cluster.matchtls.bare.total_match_count",
+        "cluster.matchtls.default.total_match_count",
+        "cluster.matchbare.tls.total_match_count",
+        "cluster.matchbare.bare.total_match_count",
+        "cluster.matchbare.default.total_match_count",
+    ])?;
     run.counters(&[
         "cluster.matchtls.ssl.handshake",
         "cluster.matchbare.ssl.handshake",
