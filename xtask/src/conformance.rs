@@ -1,7 +1,7 @@
 //! `cargo xtask conformance`: HTTP/2, gRPC and WebSocket as other implementations see them.
 //!
 //! h2spec comes from the Go module proxy, grpcio and websockets from PyPI; all are put below the target
-//! folder. What cannot be had fails the job.
+//! folder. curl and nghttp are Debian packages. What cannot be had fails the job.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,12 +10,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::cargo::{Cargo, Metadata};
 use crate::interop::{GRPC, install_python};
+use crate::packages::install;
 
 const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec";
 const H2SPEC_VERSION: &str = "v2.2.1+incompatible";
 const WEBSOCKETS: &str = "websockets==17.0";
 
 pub(crate) fn run() -> Result<()> {
+    install(&[("curl", "curl"), ("nghttp", "nghttp2-client")])?;
     let target = Metadata::read()?.target();
     let folder = target.join("conformance");
     let h2spec = build_h2spec(&folder)?;

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{Cargo, Metadata, root};
-use crate::{bench, envoy};
+use crate::{envoy, packages};
 
 /// The gRPC of real peers.
 pub(crate) const GRPC: &str = "grpcio==1.85.1";
@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             }
             "go" => build_go(&target)?,
             "etcd" => {
-                bench::install(&[("etcd", "etcd-server")])?;
+                packages::install(&[("etcd", "etcd-server")])?;
                 which("etcd")?
             }
             _ => install_python(&target.join("interop/grpc"), &[GRPC], "grpc")?,

@@ -9,6 +9,7 @@ mod envoy;
 mod fds;
 mod interop;
 mod loom;
+mod packages;
 mod parity;
 mod prometheus;
 mod soak;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::cargo::{Cargo, Metadata};
+use crate::packages::install;
 
 /// What promtool says about Envoy's names, and hence about ours, which must be the same.
 const EXPECTED: [&str; 5] = [
@@ -26,7 +27,7 @@ const EXPECTED: [&str; 5] = [
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn run() -> Result<()> {
-    install()?;
+    install(&[("promtool", "prometheus")])?;
     Cargo::new(["build", "--package", "mesh-proxy"]).run()?;
     let target = Metadata::read()?.target();
     let proxy = Proxy::start(&target)?;
@@ -38,22 +39,6 @@ pub(crate) fn run() -> Result<()> {
         let page = proxy.page(path)?;
         check(path, &page)?;
     }
-    Ok(())
-}
-
-fn install() -> Result<()> {
-    let known = || Command::new("promtool").arg("--version").output().is_ok();
-    if known() {
-        return Ok(());
-    }
-    let status = Command::new("apt-get")
-        .args(["install", "--yes", "--no-install-recommends", "prometheus"])
-        .status()
-        .context("installing promtool (Debian package prometheus)")?;
-    ensure!(
-        status.success() && known(),
-        "promtool cannot be had: install the Debian package prometheus"
-    );
     Ok(())
 }
 

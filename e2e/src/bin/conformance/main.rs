@@ -1,4 +1,4 @@
-//! mesh-proxy as h2spec, curl, grpcio and websockets see it. Run it with `cargo xtask conformance`, which
+//! mesh-proxy as h2spec, curl, nghttp, grpcio and websockets see it. Run it with `cargo xtask conformance`, which
 //! gets them. Each check has a name and is counted.
 
 mod config;
@@ -45,6 +45,7 @@ fn run() -> Result<bool> {
     let mut tally = Tally::default();
     h2spec_checks(&mut tally, h2spec, inner.listener("h2spec")?.port())?;
     curl_check(&mut tally, inner.listener("h2spec")?.port())?;
+    nghttp_checks(&mut tally, inner.listener("h2spec")?.port())?;
     let all = [
         ("grpc", GRPC, inner.listener("http2")?),
         ("websocket", WEBSOCKET, inner.listener("websocket")?),
@@ -150,6 +151,32 @@ fn curl_check(tally: &mut Tally, port: u16) -> Result<()> {
     let text = String::from_utf8_lossy(&output.stdout);
     let problem = (text != "direct 200 2").then_some(&*text);
     tally.note("curl --http2-prior-knowledge", problem);
+    Ok(())
+}
+
+/// nghttp2's client: what Envoy itself speaks HTTP/2 with.
+fn nghttp_checks(tally: &mut Tally, port: u16) -> Result<()> {
+    /// Streams at once.
+    const STREAMS: usize = 50;
+    let url = format!("http://127.0.0.1:{port}/direct");
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let many = format!("--multiply={STREAMS}");
+    let cases: [(&str, &[&str], usize); 3] = [
+        ("one request", &[], 1),
+        ("streams at once", &[&many], STREAMS),
+        ("a request with a body", &["--data", manifest], 1),
+    ];
+    for (name, arguments, answers) in cases {
+        let output = Command::new("nghttp")
+            .arg("--timeout=30")
+            .args(arguments)
+            .arg(&url)
+            .output()
+            .context("running nghttp")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let good = output.status.success() && text == "direct".repeat(answers);
+        tally.note(&format!("nghttp: {name}"), (!good).then_some(&*text));
+    }
     Ok(())
 }
 
