@@ -388,12 +388,19 @@ impl Cluster {
         Arc::clone(&lock(&self.described))
     }
 
-    /// Goes on with the endpoints of `config`, all of which are addresses, and which is the same otherwise.
+    /// Goes on with the endpoints of `config`, all of which are addresses. What else it says may be news that could
+    /// not be applied yet: of that, nothing is taken over.
     pub(crate) fn reassign(&self, config: &Arc<model::Cluster>) {
-        let before = std::mem::replace(&mut *lock(&self.described), Arc::clone(config));
-        if Arc::ptr_eq(&before.endpoints, &config.endpoints) {
+        let mut described = lock(&self.described);
+        if Arc::ptr_eq(&described.endpoints, &config.endpoints) {
             return;
         }
+        let endpoints = Arc::clone(&config.endpoints);
+        *described = Arc::new(model::Cluster {
+            endpoints,
+            ..(**described).clone()
+        });
+        drop(described);
         let endpoints = config.endpoints.iter();
         let endpoints = endpoints.filter_map(|endpoint| match &endpoint.target {
             EndpointTarget::Address(address) => Some((address.clone(), endpoint.clone())),

@@ -2,7 +2,7 @@ use std::{
     collections::HashMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -47,6 +47,8 @@ struct Inner {
     health: ServerHealth,
     /// One push at a time.
     pushing: Mutex<()>,
+    /// Replaced, and still used by connections.
+    replaced: Mutex<Vec<Arc<model::ConnectionManager>>>,
     _membership: ComputedGuard,
 }
 
@@ -110,6 +112,7 @@ impl Mesh {
                 generation: AtomicU64::new(0),
                 health: ServerHealth::default(),
                 pushing: Mutex::default(),
+                replaced: Mutex::default(),
                 _membership: membership,
             }
         }))
@@ -218,13 +221,41 @@ impl Mesh {
                 cluster.retire();
             }
         }
-        let generation = next.generation;
-        self.0.clusters.store(Arc::new(next));
-        self.0.generation.store(generation, Ordering::Release);
+        self.publish(next);
         Ok(())
     }
 
-    /// Gives the cluster of that name the endpoints of `config`, which differs from its own in nothing else.
+    /// Takes out the clusters of these names; the others stay as they are.
+    pub(crate) fn remove(&self, names: &[Arc<str>]) {
+        let _pushing = self
+            .0
+            .pushing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let old = self.0.clusters.load_full();
+        let mut next = Clusters {
+            generation: old.generation + 1,
+            ..Clusters::default()
+        };
+        for cluster in &old.order {
+            if names.contains(cluster.name()) {
+                cluster.retire();
+            } else {
+                let name = Arc::clone(cluster.name());
+                next.by_name.insert(name, Arc::clone(cluster));
+                next.order.push(Arc::clone(cluster));
+            }
+        }
+        self.publish(next);
+    }
+
+    fn publish(&self, next: Clusters) {
+        let generation = next.generation;
+        self.0.clusters.store(Arc::new(next));
+        self.0.generation.store(generation, Ordering::Release);
+    }
+
+    /// Gives the cluster of that name the endpoints of `config`, and nothing else of it.
     /// Nobody else notices: what it costs does not depend on how many clusters there are.
     pub(crate) fn reassign(&self, config: &Arc<model::Cluster>) {
         let _pushing = self
@@ -239,13 +270,39 @@ impl Mesh {
     }
 
     /// Frees a connection manager's config, which may be large, once nobody has it any more: what connections
-    /// let go of must not hold up their worker.
+    /// let go of must not hold up their worker. Every worker says so of the same one.
     pub(crate) fn drop_later(&self, config: Arc<model::ConnectionManager>) {
-        self.0.env.runtime.spawn(async move {
-            while Arc::strong_count(&config) > 1 {
-                tokio::time::sleep(FREE_INTERVAL).await;
-            }
-        });
+        let mut replaced = self.replaced();
+        if replaced.iter().any(|known| Arc::ptr_eq(known, &config)) {
+            return;
+        }
+        replaced.push(config);
+        if replaced.len() == 1 {
+            let mesh = self.clone();
+            self.0.env.runtime.spawn(async move {
+                while mesh.drop_unused() {
+                    tokio::time::sleep(FREE_INTERVAL).await;
+                }
+            });
+        }
+    }
+
+    /// Frees what was replaced and is not used any more; says whether something else is left.
+    fn drop_unused(&self) -> bool {
+        let mut replaced = self.replaced();
+        let (used, unused) = std::mem::take(&mut *replaced)
+            .into_iter()
+            .partition::<Vec<_>, _>(|config| Arc::strong_count(config) > 1);
+        *replaced = used;
+        let left = !replaced.is_empty();
+        drop(replaced);
+        drop(unused);
+        left
+    }
+
+    fn replaced(&self) -> MutexGuard<'_, Vec<Arc<model::ConnectionManager>>> {
+        let replaced = &self.0.replaced;
+        replaced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn commit(&self, plan: Plan) -> Arc<Cluster> {
@@ -358,11 +415,9 @@ mod tests {
 
     #[tokio::test]
     async fn other_endpoints_of_one_cluster_disturb_nothing_else() {
-        let connector = Arc::new(TcpConnector);
-        let logs = LogWriterConfig::default();
-        let mesh = Mesh::new(Registry::new(), Rng::seeded(1), logs, connector.clone());
+        let mesh = mesh();
         mesh.apply(&config(&[1])).unwrap();
-        let worker = Worker::new(mesh.clone(), connector);
+        let worker = Worker::new(mesh.clone(), Arc::new(TcpConnector));
         let before = worker.cluster("a").unwrap();
         let table = mesh.clusters().clone();
         let ports = |cluster: &Cluster| {
@@ -392,5 +447,51 @@ mod tests {
         mesh.apply(&without).unwrap();
         assert!(worker.cluster("a").is_none());
         worker.sweep(clock::now()).await;
+    }
+
+    fn mesh() -> Mesh {
+        let logs = LogWriterConfig::default();
+        let connector = Arc::new(TcpConnector);
+        Mesh::new(Registry::new(), Rng::seeded(1), logs, connector)
+    }
+
+    #[tokio::test]
+    async fn endpoints_that_come_with_news_that_was_not_applied_do_not_hide_them() {
+        let mesh = mesh();
+        mesh.apply(&config(&[1])).unwrap();
+        let mut next = config(&[1, 2]);
+        let mut news = (*next.clusters[0]).clone();
+        news.stat_name = "other".to_owned();
+        next.clusters[0] = Arc::new(news);
+        mesh.reassign(&next.clusters[0]);
+        let before = Arc::clone(&mesh.clusters().by_name["a"]);
+        assert_eq!(before.endpoints().endpoints().len(), 2);
+        assert_eq!(before.config.stat_name, "a");
+        mesh.apply(&next).unwrap();
+        assert_eq!(mesh.clusters().by_name["a"].config.stat_name, "other");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_all_workers_replaced_is_freed_once_no_connection_has_it() {
+        let text = r#"static_resources: {listeners: [{name: l,
+            address: {socket_address: {address: 127.0.0.1, port_value: 0}},
+            filter_chains: [{filters: [{name: h, typed_config: {
+              "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+              stat_prefix: s, route_config: {},
+              http_filters: [{name: envoy.filters.http.router, typed_config: {
+                "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]}}]}]}]}"#;
+        let config = load(&Source::text("f", text), &LoadOptions::default()).unwrap();
+        let replaced = Arc::clone(config.listeners[0].managers().next().unwrap());
+        drop(config);
+        let mesh = mesh();
+        let connection = Arc::clone(&replaced);
+        let weak = Arc::downgrade(&replaced);
+        mesh.drop_later(Arc::clone(&replaced));
+        mesh.drop_later(replaced);
+        tokio::time::sleep(3 * FREE_INTERVAL).await;
+        assert!(weak.upgrade().is_some(), "a connection has it");
+        drop(connection);
+        tokio::time::sleep(2 * FREE_INTERVAL).await;
+        assert!(weak.upgrade().is_none());
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures_core::Stream;
@@ -18,35 +18,32 @@ type Slot = watch::Sender<Option<Arc<model::Secret>>>;
 /// The secrets of a process. Cloning shares them.
 #[derive(Clone, Default)]
 pub struct Secrets {
-    /// Grows with the names that configs have.
+    /// Those of the newest config, and those that somebody has or waits for.
     slots: Arc<Mutex<HashMap<Arc<str>, Slot>>>,
     /// For those that are in files.
     folders: FolderWatcher,
 }
 
 impl Secrets {
-    fn of<T>(&self, name: &str, with: impl FnOnce(&Slot) -> T) -> T {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        // Names that nobody asks for any more, and that have not come.
-        slots.retain(|_, slot| slot.receiver_count() > 0 || slot.borrow().is_some());
-        let slot = slots.entry(name.into()).or_insert_with(|| Slot::new(None));
-        with(slot)
+    fn slots(&self) -> MutexGuard<'_, HashMap<Arc<str>, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// These are the secrets from now on. One that is gone is kept by those who have it: a peer with the last
     /// good certificate is better than none.
     pub(crate) fn publish(&self, secrets: &BTreeMap<Arc<str>, Arc<model::Secret>>) {
+        let mut slots = self.slots();
+        slots.retain(|name, slot| slot.receiver_count() > 0 || secrets.contains_key(name));
         for (name, secret) in secrets {
-            self.of(name, |slot| {
-                slot.send_if_modified(|known| {
-                    let news = known
-                        .as_ref()
-                        .is_none_or(|known| !Arc::ptr_eq(known, secret));
-                    if news {
-                        *known = Some(Arc::clone(secret));
-                    }
-                    news
-                })
+            let slot = slots.entry(Arc::clone(name)).or_default();
+            slot.send_if_modified(|known| {
+                let news = known
+                    .as_ref()
+                    .is_none_or(|known| !Arc::ptr_eq(known, secret));
+                if news {
+                    *known = Some(Arc::clone(secret));
+                }
+                news
             });
         }
     }
@@ -57,7 +54,7 @@ impl Secrets {
     }
 
     fn stream(&self, name: &str) -> impl Stream<Item = Arc<model::Secret>> + Send + use<> {
-        let receiver = self.of(name, watch::Sender::subscribe);
+        let receiver = self.slots().entry(name.into()).or_default().subscribe();
         WatchStream::new(receiver).filter_map(|secret| secret)
     }
 

@@ -15,7 +15,7 @@ use mesh_core::{Rng, clock, stats, stats::Registry};
 use mesh_net::TcpConnector;
 use mesh_telemetry::LogWriterConfig;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
 };
 
@@ -106,7 +106,11 @@ pub(crate) async fn run(
         std::fs::write(path, address.to_string())
             .with_context(|| format!("cannot write {}", path.display()))?;
     }
-    mesh.warmed().await;
+    let mut signals = Signals::listen()?;
+    tokio::select! {
+        () = mesh.warmed() => {}
+        _ = signals.end(&process) => return Ok(()),
+    }
     process.listeners.commit(plan).await?;
     match assembly {
         Some(assembly) => {
@@ -123,7 +127,9 @@ pub(crate) async fn run(
     );
     memory::forget_code();
     let flushing = tokio::spawn(Arc::clone(&flusher).run());
-    wait_for_the_end(&process).await?;
+    if signals.end(&process).await == End::Drained {
+        drain(&process, &mut signals).await;
+    }
     flushing.abort();
     // What it was about comes back when it has ended.
     let _ = flushing.await;
@@ -155,19 +161,46 @@ fn start_workers(
     Ok((Listeners::new(mesh.clone(), workers, flags), handles))
 }
 
-/// Serves until told to go: SIGTERM drains, a second one, SIGINT or the admin ends at once.
-async fn wait_for_the_end(process: &Arc<Process>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut reopen = signal(SignalKind::user_defined1())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => return Ok(()),
-            _ = process.quit.notified() => return Ok(()),
-            _ = reopen.recv() => process.mesh.writer().reopen(),
+/// How a process is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// SIGTERM.
+    Drained,
+    /// SIGINT, or the admin.
+    AtOnce,
+}
+
+/// What people tell a process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reopen: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Goes on until the process is told to end.
+    async fn end(&mut self, process: &Process) -> End {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return End::Drained,
+                _ = self.interrupt.recv() => return End::AtOnce,
+                () = process.quit.notified() => return End::AtOnce,
+                _ = self.reopen.recv() => process.mesh.writer().reopen(),
+            }
         }
     }
+}
+
+/// Lets go of clients; whoever tells the process to end once more ends it.
+async fn drain(process: &Process, signals: &mut Signals) {
     tracing::info!(
         announce_s = process.flags.drain_min().as_secs(),
         at_most_s = process.flags.drain_max().as_secs(),
@@ -175,11 +208,8 @@ async fn wait_for_the_end(process: &Arc<Process>) -> anyhow::Result<()> {
     );
     tokio::select! {
         () = process.drained() => tracing::info!("drained"),
-        _ = terminate.recv() => tracing::info!("told again: ending now"),
-        _ = interrupt.recv() => tracing::info!("interrupted: ending now"),
-        _ = process.quit.notified() => {}
+        _ = signals.end(process) => tracing::info!("told again: ending now"),
     }
-    Ok(())
 }
 
 impl Process {

@@ -1,7 +1,7 @@
 //! The newest whole config, and when it is applied.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     mem,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -115,17 +115,20 @@ impl Applier {
     async fn go_on(&mut self) {
         let now = clock::now();
         self.again = None;
-        let is_due = self.leaving.next().is_some_and(|at| at <= now);
-        let next = self.next.config.clone();
-        if let Some(next) = next.or_else(|| is_due.then(|| Arc::clone(&self.current))) {
-            self.leaving.update(now, &self.current, &next);
-            if let Err(error) = self.apply(&next).await {
+        if let Some(next) = self.next.config.clone() {
+            let leaving = self.leaving.after(now, &self.current, &next);
+            if let Err(error) = self.apply(&next, &leaving).await {
                 tracing::error!("the control plane's config was not applied: {error}");
                 self.again = Some(now + LOOK_AGAIN);
             } else {
+                self.leaving = leaving;
                 self.current = next;
                 self.next.config = None;
             }
+        }
+        let left = self.leaving.expired(now);
+        if !left.is_empty() {
+            self.mesh.remove(&left);
         }
         for cluster in self.next.endpoints.values() {
             self.mesh.reassign(cluster);
@@ -139,8 +142,8 @@ impl Applier {
     }
 
     /// Clusters first, and those that are gone go later: no route is without its cluster.
-    async fn apply(&self, config: &Config) -> std::io::Result<()> {
-        let leaving = self.leaving.0.iter();
+    async fn apply(&self, config: &Config, leaving: &Leaving) -> std::io::Result<()> {
+        let leaving = leaving.0.iter();
         let leaving: Vec<_> = leaving.map(|(name, _)| Arc::clone(name)).collect();
         self.mesh.apply_beside(config, &leaving)?;
         for unserved in self.listen.apply(config).await {
@@ -154,28 +157,29 @@ impl Applier {
 
 /// Clusters that are gone, and that requests may still be sent to: connections whose listener has gone keep
 /// the routes that they have.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Leaving(Vec<(Arc<str>, Instant)>);
 
 impl Leaving {
-    fn update(&mut self, now: Instant, before: &Config, after: &Config) {
-        let names: std::collections::HashSet<&str> = after
-            .clusters
-            .iter()
-            .map(|cluster| &*cluster.name)
-            .collect();
-        let is_there = |name: &str| names.contains(name);
-        self.0
-            .retain(|(name, until)| *until > now && !is_there(name));
-        for cluster in before
-            .clusters
-            .iter()
-            .filter(|cluster| !is_there(&cluster.name))
-        {
-            if !self.0.iter().any(|(known, _)| *known == cluster.name) {
-                self.0.push((Arc::clone(&cluster.name), now + RETIRE_AFTER));
+    /// With what goes from one config to the next, and without what comes back.
+    fn after(&self, now: Instant, before: &Config, next: &Config) -> Self {
+        let names: HashSet<&str> = next.clusters.iter().map(|cluster| &*cluster.name).collect();
+        let gone = |name: &str| !names.contains(name);
+        let mut after = self.clone();
+        after.0.retain(|(name, _)| gone(name));
+        for cluster in before.clusters.iter().filter(|cluster| gone(&cluster.name)) {
+            if !after.0.iter().any(|(known, _)| *known == cluster.name) {
+                let name = Arc::clone(&cluster.name);
+                after.0.push((name, now + RETIRE_AFTER));
             }
         }
+        after
+    }
+
+    /// Takes out those whose time is up.
+    fn expired(&mut self, now: Instant) -> Vec<Arc<str>> {
+        let expired = self.0.extract_if(.., |(_, until)| *until <= now);
+        expired.map(|(name, _)| name).collect()
     }
 
     fn next(&self) -> Option<Instant> {
@@ -187,5 +191,77 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mesh_config::{LoadOptions, language::Source, load, model::Listener};
+    use mesh_core::{Rng, stats::Registry};
+    use mesh_net::TcpConnector;
+    use mesh_telemetry::LogWriterConfig;
+
+    use super::*;
+    use crate::xds::Applying;
+
+    struct Nothing;
+
+    impl Listen for Nothing {
+        fn prepare(&self, _: &Arc<Listener>) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn release(&self, _: &str) {}
+
+        fn apply<'a>(&'a self, _: &'a Config) -> Applying<'a> {
+            Box::pin(std::future::ready(Vec::new()))
+        }
+
+        fn settled(&self) {}
+    }
+
+    /// Clusters of one endpoint each.
+    fn config(clusters: &[(&str, u16)]) -> Arc<Config> {
+        let clusters = clusters.iter().map(|(name, port)| {
+            format!(
+                "{{name: {name}, load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: \
+                 {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]}}}}"
+            )
+        });
+        let clusters: Vec<_> = clusters.collect();
+        let text = format!("static_resources: {{clusters: [{}]}}", clusters.join(", "));
+        Arc::new(load(&Source::text("f", text), &LoadOptions::default()).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_leaves_takes_no_new_endpoints_of_others_with_it() {
+        let (both, one) = (config(&[("a", 1), ("b", 1)]), config(&[("a", 1)]));
+        let mesh = Mesh::new(
+            Registry::new(),
+            Rng::seeded(1),
+            LogWriterConfig::default(),
+            Arc::new(TcpConnector),
+        );
+        mesh.apply(&both).unwrap();
+        let mut applier = Applier::new(&mesh, &both, Arc::new(Nothing));
+        applier.next.config = Some(one);
+        applier.go_on().await;
+        let moved = config(&[("a", 2)]);
+        let moved = Arc::clone(&moved.clusters[0]);
+        applier.next.endpoints.insert(Arc::from("a"), moved);
+        applier.go_on().await;
+        let names = || -> Vec<String> {
+            let clusters = mesh.clusters();
+            let clusters = clusters.list().iter();
+            clusters.map(|cluster| cluster.name().to_string()).collect()
+        };
+        assert_eq!(names(), ["a", "b"], "routes may still lead to it");
+        tokio::time::advance(RETIRE_AFTER).await;
+        applier.go_on().await;
+        assert_eq!(names(), ["a"]);
+        let clusters = mesh.clusters();
+        let set = clusters.list()[0].endpoints();
+        assert_eq!(set.endpoints()[0].address().to_string(), "127.0.0.1:2");
+        assert!(applier.leaving.next().is_none());
     }
 }

@@ -12,8 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 
 /// What one read takes at most: a head and a body of 64 KiB.
 const READ_MAX: usize = 80 * 1024;
-/// A read up to this size is copied into a buffer that is no larger; beyond, it stays where it was read.
-const READ_COPIED_MAX: usize = 16 * 1024;
+/// A read up to this size is copied into a buffer that is no larger; beyond, it stays where it was read, and no more
+/// than half of that is empty.
+const READ_COPIED_MAX: usize = READ_MAX / 2;
 /// Pieces up to this size are copied behind the head, so that one flat write carries all.
 const COPY_MAX: usize = 16 * 1024;
 /// No more is taken from a body while so much waits to be written.

@@ -112,7 +112,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Future for Driver<IO> {
                     _ => DriverEnd::Closed,
                 });
             }
-            if !this.verdict.holds_back() {
+            if !this.verdict.take_holds_back() {
                 break;
             }
         }

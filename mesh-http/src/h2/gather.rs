@@ -85,20 +85,16 @@ impl<IO: AsyncWrite + Unpin> Gather<IO> {
 }
 
 impl<IO: AsyncWrite + Unpin> AsyncWrite for Gather<IO> {
-    /// What h2 does not write in a vector are small frames, and all that it has of them.
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.held.is_empty() {
-            return Pin::new(&mut self.io).poll_write(cx, buf);
-        }
-        let n = ready!(self.as_mut().poll_write_vectored(cx, &[IoSlice::new(buf)]))?;
-        self.due = true;
-        Poll::Ready(Ok(n))
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
     }
 
+    /// h2 writes the payload of a DATA frame behind its head, as two pieces. One piece are small frames, and all
+    /// that it has of them.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -109,10 +105,11 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Gather<IO> {
         if large || self.held.len() >= HELD_MAX {
             ready!(self.poll_release(cx))?;
         }
-        if large {
+        let last = bufs.len() == 1;
+        if large || (last && self.held.is_empty()) {
             return Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
         }
-        self.due = false;
+        self.due = last;
         self.hold(bufs);
         Poll::Ready(Ok(size))
     }
@@ -214,15 +211,32 @@ mod tests {
         assert_eq!(sizes(&gather), [3 * 16_393]);
     }
 
+    fn small(gather: &mut Gather<Peer>, bytes: &[u8]) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let bufs = [IoSlice::new(bytes)];
+        assert!(
+            Pin::new(gather)
+                .poll_write_vectored(&mut cx, &bufs)
+                .is_ready()
+        );
+    }
+
     #[test]
     fn small_frames_behind_them_end_the_wait() {
-        let mut cx = Context::from_waker(Waker::noop());
         let mut gather = Gather::new(Peer::default());
         assert!(frame(&mut gather, &[7; 1000]).is_ready());
         assert!(flush(&mut gather));
-        assert!(Pin::new(&mut gather).poll_write(&mut cx, b"end").is_ready());
+        small(&mut gather, b"end");
         assert!(flush(&mut gather));
         assert_eq!(sizes(&gather), [1003]);
+    }
+
+    #[test]
+    fn small_frames_alone_go_out_at_once() {
+        let mut gather = Gather::new(Peer::default());
+        small(&mut gather, b"ping");
+        assert_eq!(sizes(&gather), [4]);
+        assert!(!gather.holds_back());
     }
 
     #[test]

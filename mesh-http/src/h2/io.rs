@@ -49,10 +49,12 @@ impl Verdict {
         self.0.greeted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether something that was written is still here, though the peer would take it: drive the connection
-    /// once more.
-    pub(crate) fn holds_back(&self) -> bool {
-        self.0.holds_back.load(Ordering::Relaxed)
+    /// Whether something that was written is still here, though the peer would take it: then drive the connection
+    /// once more. Says so once: what waits for the peer after that is the peer's to wake us for.
+    pub(crate) fn take_holds_back(&self) -> bool {
+        let holds_back = self.0.holds_back.load(Ordering::Relaxed);
+        self.0.holds_back.store(false, Ordering::Relaxed);
+        holds_back
     }
 
     /// Whether the peer has acknowledged our settings, which it does after it has sent its own.

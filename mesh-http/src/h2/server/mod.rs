@@ -279,7 +279,7 @@ where
                         _ => this.closed(),
                     });
                 }
-                Poll::Pending if this.verdict.holds_back() => continue,
+                Poll::Pending if this.verdict.take_holds_back() => continue,
                 // What could be sent has been.
                 Poll::Pending if !this.broken.is_empty() => {
                     this.broken.drain(..).for_each(Broken::reset);

@@ -8,6 +8,7 @@ use std::sync::{
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Request, Response, Version};
+use http_body::Frame;
 use http_body_util::BodyExt as _;
 use mesh_core::{Body, Error, ErrorKind};
 use mesh_http::server::{CodecType, Ended, ServerConfig};
@@ -74,8 +75,8 @@ async fn bodies_and_trailers_go_both_ways() {
         let collected = request.into_body().collect().await.unwrap();
         let trailers = collected.trailers().cloned().unwrap();
         let frames = [
-            Ok(http_body::Frame::data(collected.to_bytes())),
-            Ok(http_body::Frame::trailers(trailers)),
+            Ok(Frame::data(collected.to_bytes())),
+            Ok(Frame::trailers(trailers)),
         ];
         let stream = futures_util::stream::iter(frames);
         Response::new(Body::new(http_body_util::StreamBody::new(stream)))
@@ -92,6 +93,43 @@ async fn bodies_and_trailers_go_both_ways() {
         answer.trailers().await.unwrap().unwrap()["grpc-status"],
         "0"
     );
+}
+
+/// What a peer of large frames does not read waits; whoever polls for it in vain would hold up everybody.
+#[tokio::test]
+async fn a_reader_of_large_frames_that_stops_does_not_keep_us_busy() {
+    const SIZE: usize = 4 << 20;
+    let mut client = Client::new(ServerConfig::default(), |_| async {
+        let pieces = (0..SIZE / 100_000).map(|_| Ok(Frame::data(Bytes::from(vec![b'x'; 100_000]))));
+        let pieces = futures_util::stream::iter(pieces);
+        Response::new(Body::new(http_body_util::StreamBody::new(pieces)))
+    });
+    let (mut streams, connection) = h2::client::Builder::new()
+        .max_frame_size(1 << 20)
+        .initial_window_size(u32::MAX >> 1)
+        .initial_connection_window_size(u32::MAX >> 1)
+        .handshake::<_, Bytes>(client.take_io())
+        .await
+        .unwrap();
+    let (answer, _) = streams.send_request(get("/"), true).unwrap();
+    let mut connection = std::pin::pin!(connection);
+    // The request goes out, and the answer is not read.
+    while log(&client).is_empty() {
+        let waiting = std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(connection.as_mut().poll(cx).is_pending())
+        });
+        assert!(waiting.await);
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let read = async { text(answer.await.unwrap()).await };
+    let text = tokio::select! {
+        text = soon(read) => text,
+        ended = connection => panic!("the connection ended: {ended:?}"),
+    };
+    assert_eq!(text.len(), SIZE / 100_000 * 100_000);
 }
 
 #[tokio::test]
@@ -266,7 +304,7 @@ async fn what_has_no_host_is_refused_and_the_connection_lives_on() {
 async fn what_there_was_of_an_answer_that_breaks_off_goes_out_before_the_reset() {
     let mut client = Client::new(ServerConfig::default(), |_| async {
         let frames = [
-            Ok(http_body::Frame::data(Bytes::from_static(b"half"))),
+            Ok(Frame::data(Bytes::from_static(b"half"))),
             Err(Error::new(ErrorKind::RemoteReset)),
         ];
         let stream = futures_util::stream::iter(frames);
