@@ -10,6 +10,7 @@
 mod apply;
 mod cache;
 mod call;
+mod ear;
 pub(crate) mod following;
 mod load;
 mod receiver;

@@ -14,15 +14,14 @@ use mesh_config::{
 };
 use mesh_core::clock;
 use mesh_xds::{
-    Accept, Event, Rejection, ResourceType,
-    transport::{Commands, Handler, Interest},
+    Event, Rejection, ResourceType,
+    transport::{Commands, Interest},
     warming::{self, Step, Warming},
 };
 
 use super::{
     FollowOptions, LOOK_AGAIN, RETIRE_AFTER, Shared,
     apply::News,
-    cache::Kept,
     kind_of,
     sources::{SourceKey, Sources},
     status::{ConfigOrigin, Status},
@@ -44,7 +43,7 @@ pub(super) struct Receiver {
     /// How many resources need it, and where it comes from.
     needed: BTreeMap<Key, (usize, SourceKey)>,
     /// Accepted, and not yet told of.
-    checked: BTreeMap<Key, Checked>,
+    pub(super) checked: BTreeMap<Key, Checked>,
     /// Accepted once, told of again, and not usable at this moment: a file that it names cannot be read, for
     /// example. Looked at again at that time.
     unsettled: BTreeMap<Key, bytes::Bytes>,
@@ -162,7 +161,12 @@ impl Receiver {
     }
 
     /// Looks at a resource that arrived.
-    fn check(&mut self, kind: Kind, name: &str, body: &bytes::Bytes) -> Result<Checked, Rejection> {
+    pub(super) fn check(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        body: &bytes::Bytes,
+    ) -> Result<Checked, Rejection> {
         self.assembly.check(kind, name, body).map_err(|refusal| {
             let what = type_of(kind);
             tracing::warn!(
@@ -175,7 +179,7 @@ impl Receiver {
     }
 
     /// A whole response was looked at.
-    fn on_response(&mut self, ty: ResourceType, version: &str, refused: bool) {
+    pub(super) fn on_response(&mut self, ty: ResourceType, version: &str, refused: bool) {
         if !refused {
             self.status.versions.insert(ty, version.to_owned());
         }
@@ -237,7 +241,7 @@ impl Receiver {
         }
     }
 
-    fn on_event(&mut self, now: Instant, event: Event) -> Vec<Step<Checked>> {
+    pub(super) fn on_event(&mut self, now: Instant, event: Event) -> Vec<Step<Checked>> {
         self.count(&event);
         match event {
             Event::Updated { ty, resource } => {
@@ -516,83 +520,4 @@ impl Receiver {
 
 fn wire_key(key: &Key) -> warming::Key {
     (type_of(key.0), key.1.clone())
-}
-
-/// One stream's end of what all feed.
-pub(super) struct Ear {
-    shared: Shared,
-    source: SourceKey,
-    kept: Option<Kept>,
-}
-
-impl Shared {
-    pub(super) fn of(&self, source: &SourceKey, kept: Option<Kept>) -> Ear {
-        Ear {
-            shared: self.clone(),
-            source: source.clone(),
-            kept,
-        }
-    }
-}
-
-impl Accept for Ear {
-    fn accept(
-        &mut self,
-        ty: ResourceType,
-        name: &str,
-        body: &bytes::Bytes,
-    ) -> Result<(), Rejection> {
-        let Some(kind) = kind_of(ty) else {
-            return Err(Rejection::new("resources of this type are not supported"));
-        };
-        let checked = self.shared.lock().check(kind, name, body)?;
-        if let Some(listener) = checked.listener() {
-            let prepared = self.shared.listen.prepare(listener);
-            prepared.map_err(|reason| {
-                tracing::warn!("{ty} {name:?} rejected: {reason}");
-                Rejection::new(reason)
-            })?;
-        }
-        let key = checked.key();
-        self.shared.lock().checked.insert(key, checked);
-        Ok(())
-    }
-}
-
-impl Handler for Ear {
-    fn on_events(&mut self, now: Instant, events: Vec<Event>, interest: &mut Interest) {
-        if let Some(kept) = &self.kept {
-            let changed = events.iter().filter_map(|event| match event {
-                Event::Updated { ty, .. } | Event::Removed { ty, .. } => Some(*ty),
-                _ => None,
-            });
-            changed.for_each(|ty| kept.on_change(ty));
-        }
-        let shared = &self.shared;
-        let mut receiver = shared.lock();
-        let mut steps = Vec::new();
-        for event in events {
-            steps.extend(receiver.on_event(now, event));
-        }
-        receiver.flush(shared, Some(&self.source), interest);
-        receiver.take(shared, steps);
-        drop(receiver);
-        shared.changed.notify_one();
-    }
-
-    fn on_response(&mut self, _: Instant, ty: ResourceType, version: &str, refused: Option<&str>) {
-        let mut receiver = self.shared.lock();
-        receiver.on_response(ty, version, refused.is_some());
-    }
-
-    fn on_connection(&mut self, connected: bool, reason: &str) {
-        let mut receiver = self.shared.lock();
-        receiver.status.on_connection(&self.source, connected);
-        drop(receiver);
-        if connected {
-            tracing::info!("connected to the control plane");
-        } else {
-            tracing::warn!("no control plane: {reason}");
-        }
-    }
 }

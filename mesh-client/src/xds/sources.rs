@@ -23,7 +23,7 @@ use super::{
     Shared,
     cache::{Cache, Kept},
     call::ThroughCluster,
-    receiver::Ear,
+    ear::Ear,
     status::ConfigOrigin,
 };
 

@@ -16,7 +16,8 @@ use crate::{
 
 use super::{
     Commands, Handler,
-    client::{Inbox, inbox, settle, sleep_until, take},
+    client::{settle, sleep_until, take},
+    commands::{Inbox, inbox},
 };
 
 /// The largest file that is read. What is larger is refused, and the config before it stays.

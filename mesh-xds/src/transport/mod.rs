@@ -3,6 +3,7 @@
 mod body;
 mod client;
 mod codec;
+mod commands;
 mod file;
 mod interest;
 mod load;
@@ -12,7 +13,8 @@ mod status;
 
 pub(crate) use codec::ProtoCodec;
 
-pub use client::{Call, Commands, Driver, Handler, Server, Stream};
+pub use client::{Call, Driver, Handler, Server, Stream};
+pub use commands::Commands;
 pub use file::{FileDriver, FileSource, PathConfigSource};
 pub use interest::Interest;
 pub use load::LoadDriver;
