@@ -260,6 +260,28 @@ pub(crate) fn manager(fields: &str) -> String {
     )
 }
 
+/// One that answers everything itself: with `name`, and with response headers of these names and values. `fields` are
+/// more lines of its own.
+pub(crate) fn answering(name: &str, fields: &str, headers: &[(&str, &str)]) -> String {
+    let headers: Vec<_> = headers
+        .iter()
+        .map(|(key, value)| format!("{{header: {{key: {key}, value: '{value}'}}}}"))
+        .collect();
+    manager(&format!(
+        "stat_prefix: {name}
+{fields}route_config:
+  virtual_hosts:
+  - name: all
+    domains: ['*']
+    routes:
+    - match: {{prefix: /}}
+      direct_response: {{status: 200, body: {{inline_string: '{name}'}}}}
+      response_headers_to_add: [{}]
+",
+        headers.join(", ")
+    ))
+}
+
 /// One item of `lb_endpoints`, with more fields of the endpoint.
 pub(crate) fn endpoint(host: &str, fields: &str) -> String {
     format!(

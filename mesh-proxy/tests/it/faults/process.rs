@@ -10,9 +10,9 @@ use std::{
 use e2e::{
     process::Proxy,
     upstream::{Reply, Upstream},
-    wait::WAIT_MAX,
+    wait::{Deadline, WAIT_MAX, until},
 };
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
 use super::rig::{BOTH, Client, Http, Kind, Rig, socket};
 use crate::support::{binary, bootstrap, signal};
@@ -57,6 +57,18 @@ impl Origin {
 
     fn signal(&self, which: Signal) {
         signal(self.process.as_ref().unwrap(), which);
+    }
+
+    /// Returns when none of its threads runs any more: until then they answer.
+    fn stop(&self) {
+        self.signal(Signal::STOP);
+        let id = i32::try_from(self.process.as_ref().unwrap().id()).unwrap();
+        let id = Pid::from_raw(id).unwrap();
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        until(Deadline::default(), || {
+            waitid(WaitId::Pid(id), options).unwrap()
+        })
+        .unwrap();
     }
 
     fn address(&self) -> String {
@@ -166,7 +178,7 @@ fn a_stopped_origin_costs_a_timeout_and_serves_when_it_goes_on() {
     for (down, up) in BOTH.into_iter().flat_map(|down| BOTH.map(|up| (down, up))) {
         for kind in [Kind::Get, Kind::Grpc] {
             rig.serves(down, up);
-            origin.signal(Signal::STOP);
+            origin.stop();
             let path = rig.path(up, &format!("/short/{down:?}{kind:?}"));
             let mut client = Client::open(&rig, down);
             client.send(&path, kind, "");
@@ -189,13 +201,13 @@ fn a_stopped_origin_costs_a_timeout_and_serves_when_it_goes_on() {
 fn a_stopped_origin_holds_nothing_of_a_tcp_client_that_leaves() {
     let origin = Origin::start();
     let mut rig = Rig::new(&[origin.address()], "");
-    origin.signal(Signal::STOP);
+    origin.stop();
     let mut stream = connect(&rig);
     stream.write_all(b"is anybody there?").unwrap();
     let linger = socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO));
     linger.unwrap();
     // The kernel takes connections and bytes for a process that stands still.
-    e2e::wait::until(e2e::wait::Deadline::default(), || {
+    until(Deadline::default(), || {
         let sent = "cluster.tcp.upstream_cx_tx_bytes_total";
         (rig.proxy.admin().stat(sent).ok()? == 17).then_some(())
     })

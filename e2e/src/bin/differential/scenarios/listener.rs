@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use anyhow::Result;
 use e2e::wait::WAIT_MAX;
 
-use crate::config::{Bootstrap, manager};
+use crate::config::{self, Bootstrap};
 use crate::run::Run;
 use crate::suite::{Group, group};
 
@@ -17,22 +17,12 @@ const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// Answers with its name and with what is known about the connection.
 fn answering(name: &str) -> String {
-    manager(&format!(
-        "stat_prefix: {name}
-use_remote_address: true
-route_config:
-  virtual_hosts:
-  - name: all
-    domains: ['*']
-    routes:
-    - match: {{prefix: /}}
-      direct_response: {{status: 200, body: {{inline_string: '{name}'}}}}
-      response_headers_to_add:
-      - {{header: {{key: remote, value: '%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%'}}}}
-      - {{header: {{key: local, value: '%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%'}}}}
-      - {{header: {{key: direct, value: '%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%'}}}}
-"
-    ))
+    let shown = [
+        ("remote", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+        ("local", "%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT%"),
+        ("direct", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"),
+    ];
+    config::answering(name, "use_remote_address: true\n", &shown)
 }
 
 pub(super) fn groups() -> Vec<Group> {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use e2e::wait::WAIT_MAX;
 
 use super::{Pki, tls_socket};
-use crate::config::{Bootstrap, manager, tcp_proxy};
+use crate::config::{self, Bootstrap, tcp_proxy};
 use crate::run::Run;
 use crate::suite::{Group, group};
 
@@ -17,17 +17,7 @@ const GET: &[u8] = b"GET /x HTTP/1.1\r\nHost: test.example\r\nConnection: close\
 const SEGMENT: u32 = 517;
 
 fn answering(name: &str) -> String {
-    manager(&format!(
-        "stat_prefix: {name}
-route_config:
-  virtual_hosts:
-  - name: all
-    domains: ['*']
-    routes:
-    - match: {{prefix: /}}
-      direct_response: {{status: 200, body: {{inline_string: '{name}'}}}}
-"
-    ))
+    config::answering(name, "", &[])
 }
 
 /// The log of a listener, in a file of its name.

@@ -12,7 +12,7 @@ use e2e::wait::WAIT_MAX;
 
 use super::{Pki, tls_client, tls_socket};
 use crate::ask::get;
-use crate::config::{Bootstrap, Hcm, manager};
+use crate::config::{self, Bootstrap, Hcm};
 use crate::run::Run;
 use crate::suite::{Group, group};
 
@@ -33,30 +33,24 @@ fn pki<T>(f: impl FnOnce(&Pki, &Pki) -> T) -> T {
 }
 
 fn answering(name: &str) -> String {
-    manager(&format!(
-        "stat_prefix: {name}
-route_config:
-  virtual_hosts:
-  - name: all
-    domains: ['*']
-    routes:
-    - match: {{prefix: /}}
-      direct_response: {{status: 200, body: {{inline_string: '{name}'}}}}
-      response_headers_to_add:
-      - {{header: {{key: sni, value: '%REQUESTED_SERVER_NAME%'}}}}
-      - {{header: {{key: version, value: '%DOWNSTREAM_TLS_VERSION%'}}}}
-      - {{header: {{key: ja4, value: '%TLS_JA4_FINGERPRINT%'}}}}
-      - {{header: {{key: peer, value: '%DOWNSTREAM_PEER_URI_SAN%'}}}}
-      - {{header: {{key: peer-subject, value: '%DOWNSTREAM_PEER_SUBJECT%'}}}}
-      - {{header: {{key: peer-serial, value: '%DOWNSTREAM_PEER_SERIAL%'}}}}
-      - {{header: {{key: peer-serials, value: '%DOWNSTREAM_PEER_CHAIN_SERIALS%'}}}}
-      - {{header: {{key: peer-sha1, value: '%DOWNSTREAM_PEER_FINGERPRINT_1%'}}}}
-      - {{header: {{key: peer-sha256s, value: '%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%'}}}}
-      - {{header: {{key: peer-start, value: '%DOWNSTREAM_PEER_CERT_V_START%'}}}}
-      - {{header: {{key: peer-end, value: '%DOWNSTREAM_PEER_CERT_V_END(%s)%'}}}}
-      - {{header: {{key: local, value: '%DOWNSTREAM_LOCAL_URI_SAN% %DOWNSTREAM_LOCAL_IP_SAN% %DOWNSTREAM_LOCAL_DNS_SAN% %DOWNSTREAM_LOCAL_SUBJECT%'}}}}
-"
-    ))
+    let shown = [
+        ("sni", "%REQUESTED_SERVER_NAME%"),
+        ("version", "%DOWNSTREAM_TLS_VERSION%"),
+        ("ja4", "%TLS_JA4_FINGERPRINT%"),
+        ("peer", "%DOWNSTREAM_PEER_URI_SAN%"),
+        ("peer-subject", "%DOWNSTREAM_PEER_SUBJECT%"),
+        ("peer-serial", "%DOWNSTREAM_PEER_SERIAL%"),
+        ("peer-serials", "%DOWNSTREAM_PEER_CHAIN_SERIALS%"),
+        ("peer-sha1", "%DOWNSTREAM_PEER_FINGERPRINT_1%"),
+        ("peer-sha256s", "%DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256%"),
+        ("peer-start", "%DOWNSTREAM_PEER_CERT_V_START%"),
+        ("peer-end", "%DOWNSTREAM_PEER_CERT_V_END(%s)%"),
+        (
+            "local",
+            "%DOWNSTREAM_LOCAL_URI_SAN% %DOWNSTREAM_LOCAL_IP_SAN% %DOWNSTREAM_LOCAL_DNS_SAN% %DOWNSTREAM_LOCAL_SUBJECT%",
+        ),
+    ];
+    config::answering(name, "", &shown)
 }
 
 fn chain(matches: &str, socket: &str, name: &str) -> String {
