@@ -25,7 +25,7 @@ pub struct EndpointConfig {
     pub metadata: Arc<BTreeMap<String, String>>,
     /// `health_check_config`.
     pub check: EndpointCheck,
-    /// By which of the cluster's `socket_matches` it is connected to: see [`TransportSocketMatch::pick`].
+    /// By which of the cluster's `socket_matches` it is connected to: see [`TransportSocketMatch::pick`](super::TransportSocketMatch::pick).
     pub socket_labels: Option<Arc<[MetadataValue]>>,
 }
 

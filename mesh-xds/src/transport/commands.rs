@@ -31,7 +31,7 @@ pub(super) enum Command {
 /// that it is bounded by what can be wanted.
 type Mailbox = Arc<Mutex<Interest>>;
 
-/// Talks to a [`Driver`] from elsewhere. The driver ends when the last of these is dropped.
+/// Talks to a [`Driver`](super::Driver) from elsewhere. The driver ends when the last of these is dropped.
 #[derive(Debug, Clone)]
 pub struct Commands {
     sender: mpsc::Sender<Command>,
