@@ -116,6 +116,9 @@ impl Shared {
     }
 }
 
+/// What an upstream says of itself in HTTP/2 unless it is told otherwise.
+const SETTINGS: [(u16, u32); 1] = [(ENABLE_CONNECT_PROTOCOL, 1)];
+
 impl Upstream {
     /// Starts on a port of the kernel's choice. Without a script it answers 200 with its name.
     ///
@@ -128,7 +131,7 @@ impl Upstream {
             address: listener.local_addr()?,
             shared: Arc::default(),
         };
-        upstream.set_http2(&[(ENABLE_CONNECT_PROTOCOL, 1)]);
+        upstream.set_http2(&SETTINGS);
         let shared = Arc::clone(&upstream.shared);
         let name = upstream.name.clone();
         std::thread::spawn(move || serve::accept(&listener, &shared, &name));
@@ -206,7 +209,7 @@ impl Upstream {
     pub fn start_afresh(&self) {
         self.reset();
         self.shared.update(|state| {
-            state.settings.clear();
+            state.settings = SETTINGS.to_vec();
             state.close_connections();
         });
     }
