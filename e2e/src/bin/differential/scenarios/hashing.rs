@@ -226,7 +226,12 @@ fn keyed(path: &str, key: usize) -> Ask {
 fn every_table(run: &mut Run<'_>) -> Result<()> {
     for (name, _) in tables() {
         let hosts = hosts(run, |key| keyed(&format!("/{name}?k={}", key % 50), key))?;
-        ensure!(hosts.contains('b'), "{name}: {hosts}");
+        // Which of them a small table has is up to their ports.
+        let first = hosts.chars().next();
+        ensure!(
+            hosts.chars().any(|host| Some(host) != first),
+            "{name}: {hosts}"
+        );
         run.note(name, hosts);
     }
     run.gauges(&[
@@ -335,7 +340,7 @@ fn bounded_load(run: &mut Run<'_>) -> Result<()> {
         run.up[host].release("go");
     }
     for held in held {
-        run.finish(held)?;
+        ensure!(Run::finish_quietly(held).status == 200, "not answered");
     }
     Ok(())
 }
