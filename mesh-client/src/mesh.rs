@@ -189,11 +189,7 @@ impl Mesh {
 
     /// The same; the clusters of these names stay, as they are now, although the config has them no more.
     pub(crate) fn apply_beside(&self, config: &Config, leaving: &[Arc<str>]) -> io::Result<()> {
-        let _pushing = self
-            .0
-            .pushing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _pushing = self.pushing();
         self.0.env.secrets.publish(&config.secrets);
         let old = self.0.clusters.load_full();
         let kept = leaving.iter().filter_map(|name| old.by_name.get(name));
@@ -227,11 +223,7 @@ impl Mesh {
 
     /// Takes out the clusters of these names; the others stay as they are.
     pub(crate) fn remove(&self, names: &[Arc<str>]) {
-        let _pushing = self
-            .0
-            .pushing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _pushing = self.pushing();
         let old = self.0.clusters.load_full();
         let mut next = Clusters {
             generation: old.generation + 1,
@@ -249,6 +241,11 @@ impl Mesh {
         self.publish(next);
     }
 
+    fn pushing(&self) -> MutexGuard<'_, ()> {
+        let pushing = &self.0.pushing;
+        pushing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn publish(&self, next: Clusters) {
         let generation = next.generation;
         self.0.clusters.store(Arc::new(next));
@@ -258,11 +255,7 @@ impl Mesh {
     /// Gives the cluster of that name the endpoints of `config`, and nothing else of it.
     /// Nobody else notices: what it costs does not depend on how many clusters there are.
     pub(crate) fn reassign(&self, config: &Arc<model::Cluster>) {
-        let _pushing = self
-            .0
-            .pushing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _pushing = self.pushing();
         let clusters = self.clusters();
         if let Some(cluster) = clusters.by_name.get(&config.name) {
             cluster.reassign(config);

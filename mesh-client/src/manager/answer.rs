@@ -341,12 +341,11 @@ impl HttpBody for AnswerBody {
 
 /// The answer broke off behind its head.
 fn broken(shared: &Shared, info: &RequestInfo, error: &Error) {
+    // A reset that is sent counts as one that was received, as in Envoy.
+    shared.stats.downstream_rq_rx_reset().inc();
     if error.kind().is_departure() {
-        shared.stats.downstream_rq_rx_reset().inc();
         return depart(shared, info, error.kind());
     }
-    // The reset that is sent counts as one that was received, as in Envoy.
-    shared.stats.downstream_rq_rx_reset().inc();
     shared.stats.downstream_rq_tx_reset().inc();
     if let Some(flag) = error.kind().flag() {
         info.flag(flag);

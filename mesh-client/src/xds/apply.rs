@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     mem,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -33,7 +33,7 @@ pub(super) struct News(Arc<(Mutex<Latest>, Notify)>);
 impl News {
     /// Changes it; `change` says whether that is worth a look.
     pub(super) fn publish(&self, change: impl FnOnce(&mut Latest) -> bool) {
-        let mut latest = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest();
         let news = change(&mut latest);
         drop(latest);
         if news {
@@ -41,9 +41,13 @@ impl News {
         }
     }
 
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is new.
     fn take(&self) -> Latest {
-        let mut latest = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest();
         let settled = latest.settled;
         let taken = mem::take(&mut *latest);
         latest.settled = settled;

@@ -133,6 +133,27 @@ fn endpoints(name: &str, count: u32) -> ClusterLoadAssignment {
     }
 }
 
+/// The listener `l` with the routes `r`, which shows this certificate.
+fn secure(chain: DataSource, key: DataSource) -> Listener {
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificates: vec![TlsCertificate {
+                certificate_chain: Some(chain),
+                private_key: Some(key),
+                ..TlsCertificate::default()
+            }],
+            ..CommonTlsContext::default()
+        }),
+        ..DownstreamTlsContext::default()
+    };
+    let mut listener = listener("l", "r");
+    listener.filter_chains[0].transport_socket = Some(TransportSocket {
+        name: "tls".to_owned(),
+        config_type: Some(TypedConfig(any(&context))),
+    });
+    listener
+}
+
 fn listener(name: &str, routes: &str) -> Listener {
     let router = HttpFilter {
         name: "router".to_owned(),
@@ -377,22 +398,7 @@ fn new_routes_are_taken_while_files_cannot_be_read() {
         specifier: Some(Specifier::Filename(format!("{}/{name}", folder.display()))),
         ..DataSource::default()
     };
-    let context = DownstreamTlsContext {
-        common_tls_context: Some(CommonTlsContext {
-            tls_certificates: vec![TlsCertificate {
-                certificate_chain: Some(file("a/svid.pem")),
-                private_key: Some(file("a/key.pem")),
-                ..TlsCertificate::default()
-            }],
-            ..CommonTlsContext::default()
-        }),
-        ..DownstreamTlsContext::default()
-    };
-    let mut secure = listener("l", "r");
-    secure.filter_chains[0].transport_socket = Some(TransportSocket {
-        name: "tls".to_owned(),
-        config_type: Some(TypedConfig(any(&context))),
-    });
+    let secure = secure(file("a/svid.pem"), file("a/key.pem"));
     let mut routes = route_config("r");
     let route = &mut routes.virtual_hosts[0].routes[0];
     if let Some(Action::DirectResponse(response)) = &mut route.action {
@@ -420,22 +426,7 @@ fn secrets_are_left_out_of_what_is_told() {
         specifier: Some(Specifier::InlineString(text.to_owned())),
         ..DataSource::default()
     };
-    let context = DownstreamTlsContext {
-        common_tls_context: Some(CommonTlsContext {
-            tls_certificates: vec![TlsCertificate {
-                certificate_chain: Some(inline("the chain")),
-                private_key: Some(inline("the key")),
-                ..TlsCertificate::default()
-            }],
-            ..CommonTlsContext::default()
-        }),
-        ..DownstreamTlsContext::default()
-    };
-    let mut secure = listener("l", "r");
-    secure.filter_chains[0].transport_socket = Some(TransportSocket {
-        name: "tls".to_owned(),
-        config_type: Some(TypedConfig(any(&context))),
-    });
+    let mut secure = secure(inline("the chain"), inline("the key"));
     let language = assembly(false).language().clone();
     let told = language
         .without_secrets(Kind::Listener.full_name(), &secure.encode_to_vec())

@@ -61,34 +61,46 @@ async fn settings(connector: &TlsConnector, port: u16) -> Result<[u8; 9], String
     Ok(head)
 }
 
-#[tokio::test]
-async fn only_who_proves_who_he_is_is_served() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+/// Certificates of the control plane and of a shop.
+fn write_certificates(folder: &Path, domain: &str) {
     let now = SystemTime::now();
-    for (folder, domain) in [(&ours, "example.org"), (&theirs, "evil.test")] {
-        let ca = DevCa::new(domain.parse().expect("a domain"), now).expect("a CA");
-        let ids = ["control", "shop"].map(|name| -> SpiffeId {
-            format!("spiffe://{domain}/{name}").parse().expect("an id")
-        });
-        ca.write(folder, &ids, now, DAY).expect("written");
-    }
-    let files = TlsFiles {
-        certificate_chain: ours.join("control/svid.pem"),
-        private_key: ours.join("control/key.pem"),
-        client_ca: Some(ours.join("bundle.pem")),
+    let ca = DevCa::new(domain.parse().expect("a domain"), now).expect("a CA");
+    let ids = ["control", "shop"]
+        .map(|name| -> SpiffeId { format!("spiffe://{domain}/{name}").parse().expect("an id") });
+    ca.write(folder, &ids, now, DAY).expect("written");
+}
+
+fn files(folder: &Path) -> TlsFiles {
+    TlsFiles {
+        certificate_chain: folder.join("control/svid.pem"),
+        private_key: folder.join("control/key.pem"),
+        client_ca: Some(folder.join("bundle.pem")),
         client_uri_prefix: Some("spiffe://example.org/".to_owned()),
-    };
+    }
+}
+
+/// On which port.
+async fn serve_over_tls(control: Control, files: &TlsFiles) -> u16 {
     let acceptor = files
         .acceptor(&Scope::detached())
         .await
         .expect("good files");
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let port = listener.local_addr().expect("an address").port();
-    let control = Control::start(Settings::default(), Vec::new(), Stats::new()).expect("started");
     tokio::spawn(
         async move { serve(&control, listener, Some(acceptor), std::future::pending()).await },
     );
+    port
+}
+
+#[tokio::test]
+async fn only_who_proves_who_he_is_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (ours, theirs) = (folder.path().join("ours"), folder.path().join("theirs"));
+    write_certificates(&ours, "example.org");
+    write_certificates(&theirs, "evil.test");
+    let control = Control::start(Settings::default(), Vec::new(), Stats::new()).expect("started");
+    let port = serve_over_tls(control, &files(&ours)).await;
 
     let good = settings(&connector(&ours, Some("shop")), port).await;
     assert_eq!(good.expect("served")[3], 4, "not the settings of HTTP/2");
@@ -146,26 +158,8 @@ impl Handler for First {
 #[tokio::test]
 async fn a_sidecar_gets_what_is_its_own_services() {
     let folder = tempfile::tempdir().expect("a folder");
-    let now = SystemTime::now();
-    let ca = DevCa::new("example.org".parse().expect("a domain"), now).expect("a CA");
-    let ids = ["control", "shop"].map(|name| -> SpiffeId {
-        format!("spiffe://example.org/{name}")
-            .parse()
-            .expect("an id")
-    });
-    ca.write(folder.path(), &ids, now, DAY).expect("written");
-    let files = TlsFiles {
-        certificate_chain: folder.path().join("control/svid.pem"),
-        private_key: folder.path().join("control/key.pem"),
-        client_ca: Some(folder.path().join("bundle.pem")),
-        client_uri_prefix: Some("spiffe://example.org/".to_owned()),
-    };
-    let acceptor = files
-        .acceptor(&Scope::detached())
-        .await
-        .expect("good files");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
-    let port = listener.local_addr().expect("an address").port();
+    write_certificates(folder.path(), "example.org");
+    let files = files(folder.path());
     let mut settings = Settings::default();
     settings
         .identity_prefix
@@ -173,10 +167,7 @@ async fn a_sidecar_gets_what_is_its_own_services() {
     let (news, registry) = told();
     news.send(Ok(knowledge(MESH))).expect("heard");
     let control = Control::start(settings, vec![registry], Stats::new()).expect("started");
-    let serving = control.clone();
-    tokio::spawn(
-        async move { serve(&serving, listener, Some(acceptor), std::future::pending()).await },
-    );
+    let port = serve_over_tls(control.clone(), &files).await;
     control.published().await;
     let address = tunnel(connector(folder.path(), Some("shop")), port).await;
     let first = async |cluster: &str| {
